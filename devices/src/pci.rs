@@ -1,0 +1,51 @@
+//! PCI as every function of this machine has it: configuration space, BARs, capabilities.
+
+mod bar;
+mod config;
+pub mod spec;
+
+pub use bar::{Bar, BarKind};
+pub use config::{ConfigSpace, Identity};
+
+/// A line of the four that a PCI function may pull (PCI 3.0 section 2.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pin {
+    /// INTA#
+    A,
+    /// INTB#
+    B,
+    /// INTC#
+    C,
+    /// INTD#
+    D,
+}
+
+impl Pin {
+    /// 0 for A to 3 for D; the Interrupt Pin register holds one more.
+    pub const fn index(self) -> u8 {
+        self as u8
+    }
+}
+
+/// A device and function number: device in bits 7:3, function in bits 2:0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Devfn(u8);
+
+impl Devfn {
+    /// `device` 0 to 31, `function` 0 to 7.
+    pub const fn new(device: u8, function: u8) -> Option<Devfn> {
+        if device < 32 && function < 8 { Some(Devfn(device << 3 | function)) } else { None }
+    }
+    /// As the bus has it.
+    pub const fn raw(self) -> u8 {
+        self.0
+    }
+    /// 0 to 31.
+    pub const fn device(self) -> u8 {
+        self.0 >> 3
+    }
+    /// 0 to 7.
+    pub const fn function(self) -> u8 {
+        self.0 & 7
+    }
+}

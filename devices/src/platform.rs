@@ -1,0 +1,1 @@
+//! The devices of a PC that are not PCI functions.

@@ -1,0 +1,1 @@
+//! The Q35 chipset: host bridge, LPC bridge, root ports, interrupt routing.

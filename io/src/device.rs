@@ -1,0 +1,192 @@
+//! What stands behind an endpoint: a [`Device`], and what it claims of the guest's address space.
+
+use std::sync::Arc;
+
+use vm_memory::MmapRegion;
+
+use crate::{Gpa, Port, Region, Span, Width};
+
+/// Why a device could not carry out an access. The guest sees all ones or a dropped write, the
+/// endpoint counts it; a fault is never an error of the host's program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is decoded at this offset.
+    NoRegister,
+    /// The register is there and not to be touched in this width or alignment.
+    BadWidth,
+    /// The hardware behind it failed, or is gone.
+    Failed,
+}
+
+/// One function of the guest's machine, seen from the access path.
+///
+/// The endpoint calls it with its token held: never two calls at a time, in the order of the queue,
+/// on whichever thread owns the token. So a device is plain `&mut self` code and holds no lock that
+/// another thread keeps while it does I/O. It must neither block without a deadline nor panic,
+/// whatever the guest wrote.
+pub trait Device: Send {
+    /// Reads `width` bytes at `offset` of `region`; bits beyond the width are ignored.
+    ///
+    /// # Errors
+    /// A [`Fault`] makes the guest read all ones.
+    fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault>;
+
+    /// Writes the low `width` bytes of `value` at `offset` of `region`.
+    ///
+    /// # Errors
+    /// After a [`Fault`] the write is dropped, and counted.
+    fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault>;
+
+    /// Back to the state at power-on: registers, config space, latches; not host resources.
+    fn reset(&mut self);
+
+    /// What this function decodes right now. Asked after every write that [`Retire::Topology`]
+    /// marks and after a reset, never on a plain access.
+    fn claims(&self) -> Claims;
+
+    /// Called by the worker, with the token held, when the descriptor that this function gave to be
+    /// watched became readable: a server's own message, or its end. Must not block.
+    fn attend(&mut self) {}
+}
+
+/// When the vCPU that made an access may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Retire {
+    /// When the device has answered.
+    Strict,
+    /// Writes: as soon as the access has its place in the order. Reads are strict all the same.
+    Posted,
+    /// Writes change the map (design rule 11): carried out by the topology, then strict. Reads are
+    /// strict.
+    Topology,
+}
+
+/// What a function decodes: a plain value, computed from its registers.
+///
+/// Where claims overlap, an earlier one wins: of one function the earlier in the list (so overlays
+/// stand before the BAR they lie on), of two functions that of the function added first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Claims {
+    /// The ranges, overlays first.
+    pub ranges: Vec<Claim>,
+    /// Set for a bridge: what it passes on to the functions behind it.
+    pub bridge: Option<Forwards>,
+}
+
+/// A range of one address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Range {
+    /// I/O ports.
+    Ports(Span<Port>),
+    /// Guest physical memory.
+    Memory(Span<Gpa>),
+}
+
+/// What is found at a claimed range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A region of the claiming function; `offset` is that of the range's first address.
+    Region {
+        /// Which region.
+        region: Region,
+        /// The region's offset at the range's first address.
+        offset: u64,
+        /// When writes retire.
+        retire: Retire,
+    },
+    /// PCI configuration address latch, port 0xcf8 (PCI 3.0 section 3.2.2.3.2).
+    ConfigAddress,
+    /// PCI configuration data window, ports 0xcfc to 0xcff.
+    ConfigData,
+    /// Enhanced configuration access: bus, device, function and register from the offset into the
+    /// range (PCI Express base specification, section 7.2.2).
+    Ecam,
+}
+
+/// One range that a function decodes.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Where.
+    pub range: Range,
+    /// What answers a trapped access there.
+    pub target: Target,
+    /// Host memory the guest may use there without any trap.
+    pub direct: Option<Direct>,
+}
+
+impl Claim {
+    /// A trapped range of `region`, `offset` being that of the range's first address; strict.
+    pub fn region(range: Range, region: Region, offset: u64) -> Claim {
+        Claim { range, target: Target::Region { region, offset, retire: Retire::Strict }, direct: None }
+    }
+
+    /// The same range with `retire` in place of strict.
+    #[must_use]
+    pub fn retire(mut self, retire: Retire) -> Claim {
+        if let Target::Region { retire: was, .. } = &mut self.target {
+            *was = retire;
+        }
+        self
+    }
+
+    /// The same range, also mapped straight into the guest.
+    #[must_use]
+    pub fn direct(mut self, direct: Direct) -> Claim {
+        self.direct = Some(direct);
+        self
+    }
+}
+
+impl PartialEq for Claim {
+    fn eq(&self, other: &Claim) -> bool {
+        self.range == other.range && self.target == other.target && self.direct == other.direct
+    }
+}
+
+/// Host memory that a memory slot puts into the guest.
+#[derive(Clone, Debug)]
+pub struct Direct {
+    /// The mapping; it lives at least as long as this value.
+    pub memory: Arc<MmapRegion>,
+    /// Byte offset into the mapping at the claim's first address.
+    pub offset: u64,
+    /// What kind of slot.
+    pub kind: DirectKind,
+}
+
+/// What a direct range is to the guest, and so how its slot may change (design rule 12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DirectKind {
+    /// RAM: read and written; its slot changes only while all vCPUs are parked.
+    Ram,
+    /// Read-only: writes trap to the claim's target. Changes only while parked.
+    Rom,
+    /// A device's memory; a gap traps, so its slot may change while vCPUs run.
+    Bar,
+}
+
+impl PartialEq for Direct {
+    fn eq(&self, other: &Direct) -> bool {
+        Arc::ptr_eq(&self.memory, &other.memory) && self.offset == other.offset && self.kind == other.kind
+    }
+}
+
+/// What a PCI-to-PCI bridge forwards downstream (PCI-to-PCI Bridge Architecture 1.2, chapter 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forwards {
+    /// Bus number right behind the bridge.
+    pub secondary: u8,
+    /// Highest bus number behind the bridge.
+    pub subordinate: u8,
+    /// The I/O window, if open.
+    pub io: Option<Span<Port>>,
+    /// The memory window, if open.
+    pub memory: Option<Span<Gpa>>,
+    /// The prefetchable memory window, if open.
+    pub prefetchable: Option<Span<Gpa>>,
+    /// VGA Enable: the legacy VGA ranges go downstream too. Needs the bridge's own I/O and memory
+    /// decode, so `vga_io` and `vga_memory` tell them apart.
+    pub vga_io: bool,
+    /// See `vga_io`.
+    pub vga_memory: bool,
+}
