@@ -1,1 +1,5 @@
-//! Placeholder.
+//! A virtual machine monitor for KVM that gives a guest a physical VGA adapter.
+
+pub mod events;
+pub mod parts;
+pub mod topology;
