@@ -1,0 +1,181 @@
+//! The virtual machine as KVM sees it: interrupt controllers, timer and clock in the kernel.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use vmm_sys_util::errno;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::chips::Chips;
+
+/// Where KVM may keep the three pages of a task state segment that some processors need for real
+/// mode: below 4 GiB, outside RAM and the 32-bit PCI window.
+const TSS_ADDRESS: usize = 0xfeff_d000;
+
+/// Where KVM may keep the page table of the same purpose.
+const IDENTITY_MAP_ADDRESS: u64 = 0xfeff_c000;
+
+/// What [`Vm::reserved`] gives: the pages KVM uses at the two addresses above.
+const RESERVED: (u64, u64) = (IDENTITY_MAP_ADDRESS, 0x4000);
+
+/// The only version of the interface there ever was.
+const API_VERSION: i32 = 12;
+
+/// What this crate can not do without, with the name that a message gives it.
+const NEEDED: [(Cap, &str); 9] = [
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::Pit2, "KVM_CAP_PIT2"),
+    (Cap::PitState2, "KVM_CAP_PIT_STATE2"),
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::ReadonlyMem, "KVM_CAP_READONLY_MEM"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::MpState, "KVM_CAP_MP_STATE"),
+    (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS"),
+];
+
+/// Why no virtual machine could be made. Each text says in one line what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no `/dev/kvm`.
+    #[error(
+        "/dev/kvm does not exist: load the kernel module kvm_intel or kvm_amd, and switch on \
+         virtualisation in the firmware (or nested virtualisation in the host of this machine)"
+    )]
+    Missing,
+    /// The user may not open it.
+    #[error("/dev/kvm may not be opened: add yourself to the group kvm, or run as root")]
+    Forbidden,
+    /// It could not be opened for another reason.
+    #[error("/dev/kvm could not be opened: {0}")]
+    Open(#[source] io::Error),
+    /// A kernel of before 2007, or something that is not KVM.
+    #[error("/dev/kvm speaks version {0} of its interface, not 12: use another kernel")]
+    Version(i32),
+    /// The kernel's KVM lacks something.
+    #[error("KVM of this kernel lacks {0}: use Linux 4.12 or newer with in-kernel interrupt controllers")]
+    Lacks(&'static str),
+    /// Making the machine or one of its parts failed.
+    #[error("KVM could not make {what}: {source}")]
+    Make {
+        /// The part.
+        what: &'static str,
+        /// What the kernel said.
+        source: errno::Error,
+    },
+}
+
+/// A virtual machine: no memory and no vCPU yet. Shared by `Arc`; every method may be called from any
+/// thread.
+#[derive(Debug)]
+pub struct Vm {
+    kvm: Kvm,
+    fd: VmFd,
+    chips: Chips,
+}
+
+impl Vm {
+    /// Opens `/dev/kvm` and makes a machine with the 8259 pair, the I/O APIC, local APICs and the
+    /// 8254 in the kernel (port 0x61 included, without sound).
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the text is fit for the user.
+    pub fn new() -> Result<Vm, OpenError> {
+        let kvm = Kvm::new().map_err(|error| match error.errno() {
+            libc::ENOENT | libc::ENXIO | libc::ENODEV => OpenError::Missing,
+            libc::EACCES | libc::EPERM => OpenError::Forbidden,
+            _ => OpenError::Open(error.into()),
+        })?;
+        let version = kvm.get_api_version();
+        if version != API_VERSION {
+            return Err(OpenError::Version(version));
+        }
+        if let Some((_, name)) = NEEDED.into_iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
+            return Err(OpenError::Lacks(name));
+        }
+        let make = |what| move |source| OpenError::Make { what, source };
+        let fd = kvm.create_vm().map_err(make("a virtual machine"))?;
+        if kvm.check_extension(Cap::SetIdentityMapAddr) {
+            fd.set_identity_map_address(IDENTITY_MAP_ADDRESS).map_err(make("the identity map"))?;
+        }
+        fd.set_tss_address(TSS_ADDRESS).map_err(make("the task state segment"))?;
+        fd.create_irq_chip().map_err(make("the interrupt controllers"))?;
+        let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+        fd.create_pit2(pit).map_err(make("the interval timer"))?;
+        let chips = Chips::read(&fd).map_err(make("a copy of the controllers' state"))?;
+        Ok(Vm { kvm, fd, chips })
+    }
+
+    /// Guest physical memory that KVM keeps to itself, as first address and length in bytes: to be
+    /// kept free of slots and to be reported to the guest as reserved.
+    pub fn reserved(&self) -> (u64, u64) {
+        RESERVED
+    }
+
+    /// Sets the level of one interrupt input: 0 to 15 reach the 8259 pair and the I/O APIC, 16 to 23
+    /// the I/O APIC alone. Does not block; a number out of range is ignored.
+    pub fn set_gsi(&self, gsi: u32, level: bool) {
+        if let Err(error) = self.fd.set_irq_line(gsi, level) {
+            tracing::debug!(gsi, level, %error, "interrupt input not set");
+        }
+    }
+
+    /// Lets each write to `fd` pulse the input `gsi`.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn register_irqfd(&self, fd: &EventFd, gsi: u32) -> Result<(), errno::Error> {
+        self.fd.register_irqfd(fd, gsi)
+    }
+
+    /// Lets a write to `fd` assert the level-triggered input `gsi`; when the guest acknowledges it,
+    /// the input is released and `resample` written.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn register_irqfd_with_resample(
+        &self,
+        fd: &EventFd,
+        resample: &EventFd,
+        gsi: u32,
+    ) -> Result<(), errno::Error> {
+        self.fd.register_irqfd_with_resample(fd, resample, gsi)
+    }
+
+    /// Takes back either kind of registration.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn unregister_irqfd(&self, fd: &EventFd, gsi: u32) -> Result<(), errno::Error> {
+        self.fd.unregister_irqfd(fd, gsi)
+    }
+
+    /// How many vCPUs this kernel allows in one machine.
+    pub fn max_vcpus(&self) -> usize {
+        self.kvm.get_max_vcpus()
+    }
+
+    /// The descriptor of `/dev/kvm`, for what concerns the whole host.
+    pub(crate) fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
+    /// The machine's descriptor.
+    pub(crate) fn fd(&self) -> &VmFd {
+        &self.fd
+    }
+
+    /// Brings the controllers, the timer and the clock back to what they were when the machine was
+    /// made. All vCPUs are parked.
+    pub(crate) fn reset_chips(&self) -> Result<(), errno::Error> {
+        self.chips.write(&self.fd)
+    }
+}
+
+impl AsRawFd for Vm {
+    fn as_raw_fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+}
