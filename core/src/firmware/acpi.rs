@@ -206,7 +206,7 @@ fn fadt(platform: &Platform) -> FADT {
 }
 
 fn table(signature: [u8; 4], revision: u8) -> Sdt {
-    Sdt::new(signature, HEADER as u32, revision, OEM, OEM_TABLE, OEM_REVISION)
+    Sdt::new(signature, narrow(HEADER), revision, OEM, OEM_TABLE, OEM_REVISION)
 }
 
 /// Processors and interrupt controllers (section 5.2.12).

@@ -1,12 +1,12 @@
 //! The DSDT: the PCI root with its windows and interrupt routing, the ISA devices, the processors.
 
 use acpi_tables::Aml;
+use acpi_tables::aml::{AddressSpace, AddressSpaceCacheable, And};
 use acpi_tables::aml::{
     Arg, CreateDWordField, Device, EISAName, Else, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
     FieldUpdateRule, IO, If, Local, Memory32Fixed, Method, Name, NotEqual, ONE, OpRegion, OpRegionSpace, Or,
     Package, PackageBuilder, Path, ResourceTemplate, Return, Scope, Store, Uuid, ZERO,
 };
-use acpi_tables::aml::{AddressSpace, AddressSpaceCacheable, And};
 use acpi_tables::{AmlSink, sdt::Sdt};
 use trapline_io::{Gpa, Span};
 
@@ -157,7 +157,8 @@ fn operating_system_control() -> Raw {
     let unknown_revision = Or::new(&status, &status, &0x08u8);
     let masked = Or::new(&status, &status, &0x10u8);
     let unknown_uuid = Or::new(&status, &status, &0x04u8);
-    let (first, third) = (CreateDWordField::new(&status, &Arg(3), &0u8), CreateDWordField::new(&control, &Arg(3), &8u8));
+    let (first, third) =
+        (CreateDWordField::new(&status, &Arg(3), &0u8), CreateDWordField::new(&control, &Arg(3), &8u8));
     let known = Uuid::new("33DB4D5B-1FF7-401C-9657-7441C03DD766");
     encoded(&Method::new(
         "_OSC".into(),

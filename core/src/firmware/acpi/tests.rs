@@ -81,7 +81,8 @@ impl Memory {
     }
 
     /// The table at an address, its checksum checked.
-    fn table(&self, at: usize) -> &[u8] {
+    fn table(&self, at: u64) -> &[u8] {
+        let at = usize::try_from(at).unwrap();
         let len = u32_at(&self.bytes, at + 4) as usize;
         assert_eq!(self.sum(at, len), 0, "checksum of {:?}", &self.bytes[at..at + 4]);
         &self.bytes[at..at + len]
@@ -93,17 +94,13 @@ impl Memory {
         let root = &self.bytes[rsdp..rsdp + 36];
         assert_eq!(&root[..8], b"RSD PTR ");
         assert_eq!((self.sum(rsdp, 20), self.sum(rsdp, 36)), (0, 0));
-        let rsdt = self.table(u32_at(root, 16) as usize);
-        let xsdt = self.table(u64_at(root, 24) as usize);
+        let rsdt = self.table(u32_at(root, 16).into());
+        let xsdt = self.table(u64_at(root, 24));
         assert_eq!((&rsdt[..4], &xsdt[..4]), (&b"RSDT"[..], &b"XSDT"[..]));
         let short: Vec<u64> = rsdt[36..].chunks(4).map(|entry| u64::from(u32_at(entry, 0))).collect();
         let long: Vec<u64> = xsdt[36..].chunks(8).map(|entry| u64_at(entry, 0)).collect();
         assert_eq!(short, long);
-        short
-            .iter()
-            .map(|at| self.table(*at as usize))
-            .map(|table| (table[..4].try_into().unwrap(), table))
-            .collect()
+        short.iter().map(|at| self.table(*at)).map(|table| (table[..4].try_into().unwrap(), table)).collect()
     }
 }
 
@@ -120,7 +117,7 @@ fn the_script_joins_all_tables_with_right_checksums() {
     assert_eq!(&memory.bytes[facs..facs + 4], b"FACS");
     assert_eq!(facs % 64, 0);
     assert_eq!(u64::from(u32_at(fadt, 40)), u64_at(fadt, 140));
-    assert_eq!(&memory.table(u32_at(fadt, 40) as usize)[..4], b"DSDT");
+    assert_eq!(&memory.table(u32_at(fadt, 40).into())[..4], b"DSDT");
 }
 
 #[test]
@@ -128,7 +125,10 @@ fn the_fixed_hardware_is_where_the_chipset_has_it() {
     let memory_owner = build(&platform());
     let memory = Memory::load(&memory_owner);
     let fadt = memory.listed()[b"FACP"];
-    assert_eq!([u32_at(fadt, 56), u32_at(fadt, 64), u32_at(fadt, 76), u32_at(fadt, 80)], [0x600, 0x604, 0x608, 0x620]);
+    assert_eq!(
+        [u32_at(fadt, 56), u32_at(fadt, 64), u32_at(fadt, 76), u32_at(fadt, 80)],
+        [0x600, 0x604, 0x608, 0x620]
+    );
     assert_eq!(u32_at(fadt, 48), 0xb2);
     assert_eq!(fadt[52..54], [2, 3]);
     assert_eq!(u32_at(fadt, 112), 0x84a5);
