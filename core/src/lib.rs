@@ -1,5 +1,6 @@
 //! A virtual machine monitor for KVM that gives a guest a physical VGA adapter.
 
 pub mod events;
+pub mod firmware;
 pub mod parts;
 pub mod topology;

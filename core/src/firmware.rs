@@ -1,0 +1,18 @@
+//! What the guest's firmware is given: its own image, and everything that it reads through fw_cfg.
+//!
+//! All of it is bytes made by pure functions; nothing here touches a guest or a device.
+//!
+//! * [`image`]: finds SeaBIOS and the option ROM that starts a kernel, and checks them.
+//! * [`e820`]: how RAM is split around the 32-bit hole, and the memory map.
+//! * [`acpi`], [`loader`]: the ACPI tables, and the script by which the firmware places them.
+//! * [`smbios`]: the description of the machine for its owner.
+//! * [`linux`]: a kernel, its initial ram disk and command line, for the option ROM.
+//! * [`boot`]: all of it as a list of fw_cfg items.
+
+pub mod acpi;
+pub mod boot;
+pub mod e820;
+pub mod image;
+pub mod linux;
+pub mod loader;
+pub mod smbios;
