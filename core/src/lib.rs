@@ -2,5 +2,6 @@
 
 pub mod events;
 pub mod firmware;
+pub mod machine;
 pub mod parts;
 pub mod topology;

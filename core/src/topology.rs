@@ -1,3 +1,227 @@
-//! Changes of the map (design rules 11 and 12).
+//! Changes of the map: the writes after which an address leads elsewhere (design rules 11 and 12).
+//!
+//! A vCPU that makes such a write runs it here, before it takes any token, under the one topology
+//! mutex of the [`World`]. The order keeps every stale way closed: publish the map without the
+//! function's ranges, remove its slots, drain its queue, carry out the write, ask the function what
+//! it claims now, publish that, add the slots. VFIO takes a BAR's mapping away when memory decode
+//! goes off, so removal comes before the device sees the write.
+//!
+//! RAM and ROM change differently: nobody may run while they do, so the other vCPUs are parked
+//! first and the map is exchanged in one step.
 
 pub mod map;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use trapline_devices::host;
+use trapline_io::access::{Access, Region, Width};
+use trapline_io::completion::Caller;
+use trapline_io::device::{Claims, DirectKind};
+use trapline_io::endpoint::Endpoint;
+use trapline_io::publish::Published;
+use trapline_io::space::{AddressSpace, EndpointId};
+use trapline_vcpu::slots::{self, SlotError, Slots};
+use trapline_vcpu::world::{NotParked, World, WorldGuard};
+
+use crate::events::{Event, Events};
+use crate::parts::PartId;
+use map::Node;
+
+/// The map of one machine, and the only one who changes it.
+pub struct Topology {
+    nodes: Vec<Node>,
+    endpoints: Arc<[Arc<Endpoint>]>,
+    published: Published,
+    world: Arc<World>,
+    /// Touched only by who holds the world's lock; the mutex is never waited for.
+    state: Mutex<State>,
+    events: Events,
+}
+
+struct State {
+    /// What each function claimed when it was last asked.
+    claims: Vec<Claims>,
+    slots: Slots,
+}
+
+impl std::fmt::Debug for Topology {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Topology").field("nodes", &self.nodes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Topology {
+    /// The map of functions as they are now; publishes it and makes its slots.
+    ///
+    /// # Errors
+    /// KVM refuses a slot.
+    pub fn new(
+        nodes: Vec<Node>,
+        endpoints: Arc<[Arc<Endpoint>]>,
+        world: Arc<World>,
+        slots: Slots,
+        events: Events,
+    ) -> Result<Topology, SlotError> {
+        let claims = endpoints.iter().map(|endpoint| endpoint.with_device(|device| device.claims())).collect();
+        let topology = Topology {
+            nodes,
+            endpoints,
+            published: Published::default(),
+            world,
+            state: Mutex::new(State { claims, slots }),
+            events,
+        };
+        topology.show(&mut topology.state.lock(), |_| false)?;
+        Ok(topology)
+    }
+
+    /// Where the current table is found.
+    pub fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// Asks every function again after all were reset. The caller has parked every vCPU.
+    ///
+    /// # Errors
+    /// KVM refuses a slot.
+    pub fn after_reset(&self) -> Result<(), SlotError> {
+        let mut state = self.state.lock();
+        for id in 0..self.nodes.len() {
+            self.ask(&mut state, id);
+        }
+        self.show(&mut state, |_| false)
+    }
+
+    /// Publishes the map and brings the slots in line, as if what `hidden` names decoded nothing.
+    fn show(&self, state: &mut State, hidden: impl Fn(PartId) -> bool) -> Result<(), SlotError> {
+        let space = self.space(state, hidden);
+        let wanted = slots::wanted(&space);
+        self.published.publish(space);
+        state.slots.remove_unwanted(&wanted)?;
+        state.slots.add_missing(&wanted)
+    }
+
+    fn space(&self, state: &State, hidden: impl Fn(PartId) -> bool) -> AddressSpace {
+        let claims: Vec<_> = state
+            .claims
+            .iter()
+            .enumerate()
+            .map(|(id, claims)| match hidden(id) {
+                true => Some(Claims { ranges: Vec::new(), bridge: claims.bridge }),
+                false => Some(claims.clone()),
+            })
+            .collect();
+        map::address_space(&self.nodes, &claims)
+    }
+
+    fn ask(&self, state: &mut State, id: PartId) {
+        let (Some(endpoint), Some(claims)) = (self.endpoints.get(id), state.claims.get_mut(id)) else { return };
+        *claims = endpoint.with_device(|device| device.claims());
+    }
+
+    /// Carries out a change by a function whose ranges are a device's: vCPUs go on running.
+    fn change_ranges(
+        &self,
+        state: &mut State,
+        guard: &mut WorldGuard<'_>,
+        root: PartId,
+        write: impl FnOnce(),
+    ) -> Result<(), Trouble> {
+        let behind = |id| map::is_behind(&self.nodes, id, root);
+        let shown = (0..self.nodes.len()).any(|id| behind(id) && !state.claims[id].ranges.is_empty());
+        if shown {
+            self.show(state, behind)?;
+            self.drain(behind);
+        }
+        write();
+        self.follow_reset(state, root);
+        let before = state.claims.get(root).cloned();
+        self.ask(state, root);
+        if !shown && before.as_ref() == state.claims.get(root) {
+            return Ok(());
+        }
+        let wanted = slots::wanted(&self.space(state, |_| false));
+        let _parked = match state.slots.changes_need_park(&wanted) {
+            true => Some(guard.park()?),
+            false => None,
+        };
+        Ok(self.show(state, |_| false)?)
+    }
+
+    /// Carries out a change by the function that owns RAM: nobody else runs meanwhile.
+    fn change_memory(
+        &self,
+        state: &mut State,
+        guard: &mut WorldGuard<'_>,
+        root: PartId,
+        write: impl FnOnce(),
+    ) -> Result<(), Trouble> {
+        let _parked = guard.park()?;
+        // Whatever is queued was addressed through the old map.
+        self.drain(|_| true);
+        write();
+        self.ask(state, root);
+        Ok(self.show(state, |_| false)?)
+    }
+
+    fn drain(&self, which: impl Fn(PartId) -> bool) {
+        for (_, endpoint) in self.endpoints.iter().enumerate().filter(|(id, _)| which(*id)) {
+            endpoint.drain();
+        }
+    }
+
+    /// Secondary Bus Reset at the bridge `root` resets all that is behind it.
+    fn follow_reset(&self, state: &mut State, root: PartId) {
+        let asserted = |claims: Option<&Claims>| claims.and_then(|claims| claims.bridge).is_some_and(|b| b.in_reset);
+        let was = asserted(state.claims.get(root));
+        let is = self.endpoints.get(root).is_some_and(|it| asserted(Some(&it.with_device(|device| device.claims()))));
+        if was || !is {
+            return;
+        }
+        for id in (0..self.nodes.len()).filter(|id| *id != root && map::is_behind(&self.nodes, *id, root)) {
+            if let Some(endpoint) = self.endpoints.get(id) {
+                endpoint.with_device(|device| device.reset());
+            }
+            self.ask(state, id);
+        }
+    }
+}
+
+/// Why a change of the map could not be finished.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Slots(#[from] SlotError),
+    #[error(transparent)]
+    Park(#[from] NotParked),
+}
+
+impl trapline_io::path::Topology for Topology {
+    fn change(&self, caller: &mut Caller, endpoint: EndpointId, access: Access) {
+        let root = usize::from(endpoint.0);
+        let Some(target) = self.endpoints.get(root) else { return };
+        // While a reset or the end is under way the write is void, like the rest of what the vCPU does.
+        let Ok(mut guard) = self.world.lock_on_vcpu(usize::from(caller.id().0)) else { return };
+        let mut state = self.state.lock();
+        let owns_memory = state.claims.get(root).is_some_and(|claims| {
+            claims.ranges.iter().filter_map(|claim| claim.direct.as_ref()).any(|direct| direct.kind != DirectKind::Bar)
+        });
+        let write = || {
+            target.call(caller, access);
+        };
+        let done = match owns_memory {
+            true => self.change_memory(&mut state, &mut guard, root, write),
+            false => self.change_ranges(&mut state, &mut guard, root, write),
+        };
+        if let Err(trouble) = done {
+            let text = format!("the address map can not follow {}: {trouble}", target.name());
+            self.events.push(Event::Guest(host::Event::Failed(text)));
+        }
+    }
+}
+
+/// Reads a register of a function's configuration space from the host's side.
+pub fn read_config(endpoint: &Endpoint, offset: u64, width: Width) -> u64 {
+    endpoint.with_device(|device| device.read(Region::CONFIG, offset, width)).unwrap_or(width.all_ones())
+}

@@ -189,4 +189,6 @@ pub struct Forwards {
     pub vga_io: bool,
     /// See `vga_io`.
     pub vga_memory: bool,
+    /// Secondary Bus Reset is asserted: what is behind the bridge is held in reset.
+    pub in_reset: bool,
 }

@@ -1,0 +1,213 @@
+//! The birth, life and death of a virtual machine.
+//!
+//! A machine is made of [`Parts`] and knows nothing of what they are. All its threads and
+//! descriptors exist before the first vCPU runs: workers first, then vCPU threads, parked. It ends
+//! in the reverse order: vCPUs stop, workers drain and stop, devices are dropped.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use trapline_devices::host;
+use trapline_io::completion::Completions;
+use trapline_io::doorbell::Doorbell;
+use trapline_io::endpoint::{Endpoint, Service};
+use trapline_io::path::Path;
+use trapline_io::queue::CallerId;
+use trapline_io::space::ConfigLatch;
+use trapline_io::worker::{Served, Worker};
+use trapline_vcpu::slots::SlotError;
+use trapline_vcpu::{Exits, NotParked, Slots, Vcpus, Vm, World};
+
+use crate::events::{Event, Events};
+use crate::parts::{Parts, ServedBy};
+use crate::topology::Topology;
+use crate::topology::map::Node;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The guest switched itself off.
+    PowerOff,
+    /// The person in front of it left, or a signal asked for the end.
+    Left,
+    /// The deadline passed.
+    TimedOut,
+}
+
+/// Why a machine can not be made or can not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The vCPUs can not be made or reset.
+    #[error(transparent)]
+    Vcpus(#[from] trapline_vcpu::Error),
+    /// A memory slot is refused.
+    #[error(transparent)]
+    Slots(#[from] SlotError),
+    /// The vCPUs could not be stopped.
+    #[error(transparent)]
+    NotParked(#[from] NotParked),
+    /// A thread, an eventfd or a ring is refused.
+    #[error("cannot start the {thread} thread: {source}; check the limits on processes and open files")]
+    Thread {
+        /// Which thread.
+        thread: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A device or a vCPU failed while the guest ran.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A machine, its vCPUs not yet running.
+pub struct Machine {
+    world: Arc<World>,
+    vcpus: Vcpus,
+    topology: Arc<Topology>,
+    endpoints: Arc<[Arc<Endpoint>]>,
+    latch: Arc<ConfigLatch>,
+    workers: Vec<Worker>,
+    events: Events,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine").field("parts", &self.endpoints.len()).finish_non_exhaustive()
+    }
+}
+
+/// Takes what vCPU threads report to the machine's events.
+struct Reports(Events);
+
+impl Exits for Reports {
+    fn shutdown(&self, _vcpu: usize) {
+        // A triple fault resets a PC: the SHUTDOWN cycle pulls the chipset's reset.
+        self.0.push(Event::Guest(host::Event::Reset));
+    }
+
+    fn failed(&self, vcpu: usize, text: &str) {
+        self.0.push(Event::Guest(host::Event::Failed(format!("vcpu{vcpu}: {text}"))));
+    }
+}
+
+impl Machine {
+    /// Puts `parts` together, in the order of their precedence in the address space, with `cpus`
+    /// vCPUs of `vm`.
+    ///
+    /// # Errors
+    /// KVM or the system refuses a resource.
+    pub fn new(
+        vm: Arc<Vm>,
+        cpus: u16,
+        service: Service,
+        parts: Vec<Parts>,
+        events: Events,
+    ) -> Result<Machine, Error> {
+        let completions = Completions::new(cpus);
+        let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
+        let (endpoints, workers) = serve(parts, &completions, service)?;
+        let world = Arc::new(World::new(usize::from(cpus)));
+        let slots = Slots::new(Arc::clone(&vm));
+        let topology = Topology::new(nodes, Arc::clone(&endpoints), Arc::clone(&world), slots, events.clone())?;
+        let topology = Arc::new(topology);
+        let latch = Arc::new(ConfigLatch::default());
+        let paths = (0..cpus).filter_map(|id| {
+            let caller = completions.caller(CallerId(id))?;
+            let reader = topology.published().reader();
+            Some(Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), topology.clone(), caller))
+        });
+        let reports = Arc::new(Reports(events.clone()));
+        let vcpus = Vcpus::spawn(vm, Arc::clone(&world), paths.collect(), reports)?;
+        Ok(Machine { world, vcpus, topology, endpoints, latch, workers, events })
+    }
+
+    /// The endpoints, in the order of the parts.
+    pub fn endpoints(&self) -> &Arc<[Arc<Endpoint>]> {
+        &self.endpoints
+    }
+
+    /// Lets the vCPUs run, and returns when the run has ended for one of the reasons of [`Ending`].
+    ///
+    /// # Errors
+    /// A device or vCPU failed, or a reset could not be carried out. The machine can only be stopped
+    /// then.
+    pub fn run(&mut self, deadline: Option<Instant>) -> Result<Ending, Error> {
+        self.world.release();
+        loop {
+            match self.events.wait(deadline) {
+                None => return Ok(Ending::TimedOut),
+                Some(Event::Leave) => return Ok(Ending::Left),
+                Some(Event::Guest(host::Event::PowerOff)) => return Ok(Ending::PowerOff),
+                Some(Event::Guest(host::Event::Failed(text))) => return Err(Error::Failed(text)),
+                Some(Event::Guest(host::Event::Reset)) => self.reset()?,
+            }
+        }
+    }
+
+    /// Resets everything to its state at power-on, RAM apart: vCPUs and in-kernel controllers, then
+    /// devices, whose queued accesses are dropped, and the map follows.
+    fn reset(&mut self) -> Result<(), Error> {
+        let mut guard = self.world.lock();
+        let parked = guard.park()?;
+        self.vcpus.reset(&parked)?;
+        for endpoint in self.endpoints.iter() {
+            endpoint.discard();
+            endpoint.with_device(|device| device.reset());
+        }
+        self.latch.set(0);
+        self.topology.after_reset()?;
+        self.events.forget_resets();
+        tracing::info!("the guest was reset");
+        Ok(())
+    }
+
+    /// Stops the vCPUs, then the workers; what was queued is carried out. Blocks until every thread
+    /// is gone.
+    pub fn stop(self) {
+        self.world.stop();
+        if let Err(error) = self.vcpus.join() {
+            tracing::error!(%error, "at the end of the run");
+        }
+        for worker in self.workers {
+            worker.stop();
+        }
+    }
+}
+
+/// Makes the endpoints of `parts` and the workers that serve them.
+fn serve(
+    parts: Vec<Parts>,
+    completions: &Completions,
+    service: Service,
+) -> Result<(Arc<[Arc<Endpoint>]>, Vec<Worker>), Error> {
+    let thread = |name: &str| {
+        let thread = name.to_owned();
+        move |source| Error::Thread { thread, source }
+    };
+    let shared_bell = Arc::new(Doorbell::new().map_err(thread("worker"))?);
+    let (mut endpoints, mut workers) = (Vec::new(), Vec::new());
+    let (mut served, mut tasks) = (Vec::new(), Vec::new());
+    for part in parts {
+        let own_bell = match part.served_by {
+            ServedBy::Shared => None,
+            ServedBy::Own => Some(Arc::new(Doorbell::new().map_err(thread(&part.name))?)),
+        };
+        let bell = own_bell.as_ref().unwrap_or(&shared_bell);
+        let endpoint = Endpoint::new(part.name.clone(), part.device, completions.clone(), Arc::clone(bell), service);
+        let endpoint = Arc::new(endpoint);
+        endpoints.push(Arc::clone(&endpoint));
+        let this = Served { endpoint, attention: part.attention };
+        match own_bell {
+            None => {
+                served.push(this);
+                tasks.extend(part.tasks);
+            }
+            Some(bell) => {
+                let worker = Worker::start(&part.name, bell, vec![this], part.tasks);
+                workers.push(worker.map_err(thread(&part.name))?);
+            }
+        }
+    }
+    workers.push(Worker::start("worker", shared_bell, served, tasks).map_err(thread("worker"))?);
+    Ok((endpoints.into(), workers))
+}
