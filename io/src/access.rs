@@ -40,7 +40,7 @@ impl Width {
 
     /// A value with every bit of this width set: what a read answers where nothing answers.
     pub const fn all_ones(self) -> u64 {
-        u64::MAX >> (64 - 8 * self.bytes() as u32)
+        u64::MAX >> (64 - 8 * self.bytes())
     }
 
     /// The width half as wide, and none below a byte.

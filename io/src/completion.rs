@@ -1,10 +1,17 @@
-//! The way back: one futex word and one value per caller.
+//! The way back: one futex word and one value per caller, made once, used for every access.
+//!
+//! Only who has to wait uses it: an access that its own caller carries out never comes here. The word
+//! goes from *idle* to *pending* when a caller pushes, perhaps to *asleep*, to *done* when the owner
+//! of the token answers, and back to *idle* when the caller takes the value. A caller has one access
+//! under way at a time, and an entry is popped once, so an answer comes exactly once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64 as Timestamp};
 
 use crate::queue::CallerId;
 use crate::stages::Stages;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Futex, Ordering};
 
 /// Nothing is awaited.
 const IDLE: u32 = 0;
@@ -19,30 +26,33 @@ const DONE: u32 = 3;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Completion {
-    state: AtomicU32,
+    state: Futex,
     value: AtomicU64,
+    timed: AtomicBool,
+    start: Timestamp,
+    end: Timestamp,
 }
 
 impl Completion {
     /// Announces that an answer will be awaited. Only the owning caller calls this.
     pub fn begin(&self) {
-        self.state.store(PENDING, Ordering::Relaxed);
+        self.state.word.store(PENDING, Ordering::Relaxed);
     }
 
     /// Takes the answer if it is there.
     pub fn poll(&self) -> Option<u64> {
-        if self.state.load(Ordering::Acquire) != DONE {
+        if self.state.word.load(Ordering::Acquire) != DONE {
             return None;
         }
-        self.state.store(IDLE, Ordering::Relaxed);
+        self.state.word.store(IDLE, Ordering::Relaxed);
         Some(self.value.load(Ordering::Relaxed))
     }
 
     /// Gives the answer and wakes the caller if it sleeps. Exactly once per [`Completion::begin`].
     pub fn complete(&self, value: u64) {
         self.value.store(value, Ordering::Relaxed);
-        if self.state.swap(DONE, Ordering::AcqRel) == ASLEEP {
-            let _ = rustix::thread::futex::wake(&self.state, rustix::thread::futex::Flags::PRIVATE, 1);
+        if self.state.word.swap(DONE, Ordering::AcqRel) == ASLEEP {
+            self.state.wake();
         }
     }
 
@@ -52,16 +62,33 @@ impl Completion {
             if let Some(value) = self.poll() {
                 return value;
             }
-            let slept = self.state.compare_exchange(PENDING, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
+            let word = &self.state.word;
+            let slept = word.compare_exchange(PENDING, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
             if slept.is_ok() || slept == Err(ASLEEP) {
-                let _ = rustix::thread::futex::wait(
-                    &self.state,
-                    rustix::thread::futex::Flags::PRIVATE,
-                    ASLEEP,
-                    None,
-                );
+                self.state.wait(ASLEEP);
             }
         }
+    }
+
+    /// Whether the caller wants to know when its access was carried out.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.timed.load(Relaxed)
+    }
+
+    /// Set by the caller before it pushes.
+    pub(crate) fn set_timed(&self, timed: bool) {
+        self.timed.store(timed, Relaxed);
+    }
+
+    /// Set by the owner of the token before it answers, in nanoseconds of the stages' clock.
+    pub(crate) fn set_times(&self, start: u64, end: u64) {
+        self.start.store(start, Relaxed);
+        self.end.store(end, Relaxed);
+    }
+
+    /// When the access was carried out; valid after the answer.
+    pub(crate) fn times(&self) -> (u64, u64) {
+        (self.start.load(Relaxed), self.end.load(Relaxed))
     }
 }
 
@@ -104,5 +131,51 @@ impl Caller {
     /// The caller's completion.
     pub fn completion(&self) -> &Completion {
         &self.completions.0[usize::from(self.id.0)]
+    }
+
+    /// A guest access arrived: to be called right after `KVM_RUN` returned.
+    #[inline]
+    pub fn exit(&mut self) {
+        if let Some(stages) = &mut self.stages {
+            stages.exit();
+        }
+    }
+
+    /// The guest goes on: to be called right before `KVM_RUN`.
+    #[inline]
+    pub fn resume(&mut self) {
+        if let Some(stages) = &mut self.stages {
+            stages.resume();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleeping_caller_is_woken_each_time() {
+        let completions = Completions::new(1);
+        let owner = completions.clone();
+        let (ask, asked) = std::sync::mpsc::channel::<u64>();
+        let answering = std::thread::spawn(move || {
+            for value in asked {
+                if value % 7 == 0 {
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+                owner.of(CallerId(0)).unwrap().complete(value);
+            }
+        });
+        let completion = completions.of(CallerId(0)).unwrap();
+        for value in 0..200 {
+            completion.begin();
+            assert_eq!(completion.poll(), None);
+            ask.send(value).unwrap();
+            assert_eq!(completion.wait(), value);
+            assert_eq!(completion.poll(), None, "an answer is taken once");
+        }
+        drop(ask);
+        answering.join().unwrap();
     }
 }

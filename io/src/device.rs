@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vm_memory::MmapRegion;
 
+use crate::file::FileRegion;
 use crate::{Gpa, Port, Region, Span, Width};
 
 /// Why a device could not carry out an access. The guest sees all ones or a dropped write, the
@@ -45,8 +46,17 @@ pub trait Device: Send {
     fn claims(&self) -> Claims;
 
     /// Called by the worker, with the token held, when the descriptor that this function gave to be
-    /// watched became readable: a server's own message, or its end. Must not block.
+    /// watched became readable: a server's own message, or its end. Takes all there is to read, does
+    /// not block when there is nothing, and after the end is not called again.
     fn attend(&mut self) {}
+
+    /// The part of a file that *is* this region, if there is one: a write to the region is a write of
+    /// the same bytes there and nothing else. The worker may then carry out posted writes in batches
+    /// without calling [`Device::write`]. Must not change but by a reset.
+    fn file(&self, region: Region) -> Option<&FileRegion> {
+        let _ = region;
+        None
+    }
 }
 
 /// When the vCPU that made an access may go on.

@@ -23,13 +23,17 @@ pub mod completion;
 pub mod device;
 pub mod doorbell;
 pub mod endpoint;
+pub mod file;
 pub mod path;
 pub mod publish;
 pub mod queue;
+#[cfg(not(loom))]
 pub mod ring;
+pub mod rounds;
 pub mod space;
 pub mod stages;
 mod sync;
+#[cfg(not(loom))]
 pub mod worker;
 
 pub use access::{Access, Address, Op, Region, Trap, Width};

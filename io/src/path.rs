@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::access::{Access, Address, Op, Trap};
+use crate::access::{Access, Address, Op, Trap, Width};
 use crate::addr::{Gpa, Port};
 use crate::completion::Caller;
 use crate::device::Retire;
@@ -50,7 +50,8 @@ impl Path {
         match self.space.space().resolve(trap, &self.latch) {
             Resolved::Access { endpoint, access, retire } => self.submit(endpoint, access, retire),
             Resolved::Latch(value) => value,
-            Resolved::Unclaimed => trap.width.all_ones(),
+            Resolved::Unclaimed if trap.op == Op::Read => trap.width.all_ones(),
+            Resolved::Unclaimed => 0,
             Resolved::Split => self.split(trap),
         }
     }
@@ -72,16 +73,12 @@ impl Path {
         }
     }
 
-    /// The lower half first, as a bus would.
+    /// The lower half first, as a bus would. What lies past the end of the space answers nothing.
     fn split(&mut self, trap: Trap) -> u64 {
         let Some(half) = trap.width.half() else {
             return trap.width.all_ones();
         };
         let bits = 8 * half.bytes();
-        let upper = match trap.at {
-            Address::Port(Port(port)) => Address::Port(Port(port.wrapping_add(half.bytes() as u16))),
-            Address::Gpa(Gpa(gpa)) => Address::Gpa(Gpa(gpa.wrapping_add(half.bytes() as u64))),
-        };
         let (low_op, high_op) = match trap.op {
             Op::Read => (Op::Read, Op::Read),
             Op::Write(value) => {
@@ -89,7 +86,21 @@ impl Path {
             }
         };
         let low = self.carry_out(Trap { at: trap.at, width: half, op: low_op });
-        let high = self.carry_out(Trap { at: upper, width: half, op: high_op });
+        let high = match behind(trap.at, half) {
+            Some(at) => self.carry_out(Trap { at, width: half, op: high_op }),
+            None if trap.op == Op::Read => half.all_ones(),
+            None => 0,
+        };
         low & half.all_ones() | (high & half.all_ones()) << bits
+    }
+}
+
+/// The address right behind `width` bytes at `at`, if the space has it.
+fn behind(at: Address, width: Width) -> Option<Address> {
+    match at {
+        Address::Port(Port(port)) => {
+            port.checked_add(u16::try_from(width.bytes()).ok()?).map(|port| Address::Port(Port(port)))
+        }
+        Address::Gpa(Gpa(gpa)) => gpa.checked_add(width.bytes() as u64).map(|gpa| Address::Gpa(Gpa(gpa))),
     }
 }

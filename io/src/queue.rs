@@ -1,8 +1,13 @@
 //! The queue of one function: bounded, many producers, drained by whoever owns the endpoint's token.
-
-use crossbeam::queue::ArrayQueue;
+//!
+//! It is `crossbeam`'s `ArrayQueue`, Dmitry Vyukov's bounded queue. That is lock-free in the trade's
+//! loose sense: a producer that is preempted between claiming its place and filling it holds up the
+//! drain until it runs again. Any queue with one order for all producers has to wait for the missing
+//! entry, and one order is what a function needs (design rule 1): with a queue per vCPU, vCPU 1 could
+//! overtake a write of vCPU 0 that it knows to have been made.
 
 use crate::access::Access;
+use crate::sync::Queue;
 
 /// An access on its way to a device.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +24,12 @@ pub struct CallerId(pub u16);
 
 /// Accesses of one function in the order in which they were pushed (design rule 1).
 #[derive(Debug)]
-pub struct AccessQueue(ArrayQueue<Entry>);
+pub struct AccessQueue(Queue<Entry>);
 
 impl AccessQueue {
-    /// A queue that holds up to `capacity` accesses.
+    /// A queue that holds up to `capacity` accesses, at least one.
     pub fn new(capacity: usize) -> AccessQueue {
-        AccessQueue(ArrayQueue::new(capacity.max(1)))
+        AccessQueue(Queue::new(capacity.max(1)))
     }
 
     /// Appends an entry, or gives it back when the queue is full.
@@ -37,10 +42,11 @@ impl AccessQueue {
 
     /// Takes the oldest entry. Only the owner of the token calls this.
     pub fn pop(&self) -> Option<Entry> {
-        self.0.pop()
+        // Looking first keeps the fence of a fruitless pop off the path of the uncontended access.
+        if self.0.is_empty() { None } else { self.0.pop() }
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing waits. Orders nothing by itself.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -54,6 +54,9 @@ impl DwordSet {
     }
 }
 
+/// The port of the configuration latch.
+const CONFIG_ADDRESS: u64 = 0xcf8;
+
 /// The latch behind port 0xcf8: one for the machine, written only by 32-bit accesses.
 #[derive(Debug, Default)]
 pub struct ConfigLatch(AtomicU32);
@@ -82,7 +85,7 @@ pub enum Resolved {
         /// When a write retires.
         retire: Retire,
     },
-    /// It was the configuration latch; a read gives this value.
+    /// It was the configuration latch; a read gives this value, a write zero.
     Latch(u64),
     /// Nobody decodes it: a write is dropped, a read gives all ones.
     Unclaimed,
@@ -94,6 +97,9 @@ pub enum Resolved {
 #[derive(Clone, Debug)]
 struct Piece<A> {
     span: Span<A>,
+    /// How far behind the claim's first address the span begins: not zero where something else took
+    /// the claim's first addresses.
+    skipped: u64,
     endpoint: EndpointId,
     target: Target,
     direct: Option<Direct>,
@@ -165,14 +171,14 @@ impl AddressSpace {
 
     fn hit<A: Position>(&self, piece: &Piece<A>, at: A, trap: Trap, latch: &ConfigLatch) -> Resolved {
         let last = trap.width.bytes() as u64 - 1;
-        if let (Target::ConfigAddress, Width::B4) = (piece.target, trap.width) {
+        if let (Target::ConfigAddress, Width::B4, CONFIG_ADDRESS) = (piece.target, trap.width, at.raw()) {
             // Exactly the 32-bit access at 0xcf8, whatever byte registers lie on 0xcf9 to 0xcfb.
             return Resolved::Latch(latched(latch, trap.op));
         }
         if piece.span.last().raw() - at.raw() < last {
             return Resolved::Split;
         }
-        let inside = at.raw() - piece.span.first().raw();
+        let inside = piece.skipped.wrapping_add(at.raw() - piece.span.first().raw());
         match piece.target {
             Target::Region { region, offset, retire } => Resolved::Access {
                 endpoint: piece.endpoint,
@@ -191,7 +197,7 @@ impl AddressSpace {
                     return Resolved::Unclaimed;
                 }
                 let function = (latched >> 8 & 0xffff) as u16;
-                self.config(ConfigAddress(function), u64::from(latched & 0xfc) + (inside & 3), trap)
+                self.config(ConfigAddress(function), u64::from(latched & 0xfc) | inside & 3, trap)
             }
             Target::Ecam => {
                 let function = (inside >> 12 & 0xffff) as u16;
@@ -221,8 +227,8 @@ fn latched(latch: &ConfigLatch, op: Op) -> u64 {
         Op::Read => u64::from(latch.get()),
         Op::Write(value) => {
             // Bits 30:24 and 1:0 are reserved and read as zero.
-            latch.set((value as u32) & 0x80ff_fffc);
-            value
+            latch.set((value & 0x80ff_fffc) as u32);
+            0
         }
     }
 }

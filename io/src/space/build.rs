@@ -2,7 +2,7 @@
 
 use super::{AddressSpace, ConfigAddress, DwordSet, EndpointId, Function, Piece};
 use crate::addr::{Gpa, Port, Position, Span};
-use crate::device::{Claim, Direct, Range, Target};
+use crate::device::{Claim, Direct, Range};
 
 /// Collects claims into an [`AddressSpace`]. Where two overlap the earlier one keeps the addresses:
 /// so overlays are added before what they lie on.
@@ -58,7 +58,7 @@ impl SpaceBuilder {
 }
 
 fn whole<A>(span: Span<A>, endpoint: EndpointId, claim: &Claim) -> Piece<A> {
-    Piece { span, endpoint, target: claim.target, direct: claim.direct.clone() }
+    Piece { span, skipped: 0, endpoint, target: claim.target, direct: claim.direct.clone() }
 }
 
 /// Inserts `piece` around what is there, keeping the list sorted and free of overlaps.
@@ -79,19 +79,18 @@ fn insert<A: Position>(pieces: &mut Vec<Piece<A>>, piece: Piece<A>) {
     }
 }
 
-/// The part of `piece` on `span`, its offsets moved along.
+/// The part of `piece` on `span`, which still counts from where the claim began.
 fn cut<A: Position>(piece: &Piece<A>, span: Span<A>) -> Piece<A> {
     let moved = span.first().raw() - piece.span.first().raw();
-    let target = match piece.target {
-        Target::Region { region, offset, retire } => {
-            Target::Region { region, offset: offset.wrapping_add(moved), retire }
-        }
-        // The windows of configuration space decode by address; a moved start would change what
-        // they mean, so a cut window decodes nothing it should not: the low bits stay right only
-        // for an uncut start.
-        other => other,
-    };
-    let direct =
-        piece.direct.as_ref().map(|direct| Direct { offset: direct.offset + moved, ..direct.clone() });
-    Piece { span, endpoint: piece.endpoint, target, direct }
+    let direct = piece
+        .direct
+        .as_ref()
+        .map(|direct| Direct { offset: direct.offset.wrapping_add(moved), ..direct.clone() });
+    Piece {
+        span,
+        skipped: piece.skipped.wrapping_add(moved),
+        endpoint: piece.endpoint,
+        target: piece.target,
+        direct,
+    }
 }
