@@ -59,7 +59,7 @@ impl Express {
     ///
     /// There is no slot behind a root port: with one, firmware reserves windows for hot-plug that
     /// can misplace a large BAR.
-    pub fn add(self, config: &mut ConfigSpace) -> Option<u16> {
+    pub fn add_to(self, config: &mut ConfigSpace) -> Option<u16> {
         let at = config.add_capability(spec::CAP_EXPRESS, &[0; express::LENGTH - 2], &[])?;
         config.preset(at + express::CAPABILITIES, Width::B2, 2 | self.port.code() << 4);
         config.preset(at + express::DEVICE_CAPABILITIES, Width::B4, express::ROLE_BASED_ERRORS);
@@ -104,7 +104,7 @@ pub struct Power {
 
 impl Power {
     /// Adds the capability to `config`, or gives `None` if there is no room.
-    pub fn add(config: &mut ConfigSpace) -> Option<Power> {
+    pub fn add_to(config: &mut ConfigSpace) -> Option<Power> {
         let at = config.add_capability(spec::CAP_POWER, &[0; 6], &[])?;
         config.preset(at + spec::PMC, Width::B2, 3);
         let control = PowerControl::new().with_no_soft_reset(true);
@@ -134,7 +134,7 @@ impl Power {
     }
 
     fn control(self, config: &ConfigSpace) -> PowerControl {
-        PowerControl::from_bits((config.read(self.control_offset(), Width::B2) & 0xffff) as u16)
+        PowerControl::from_bits(config.word(self.control_offset()))
     }
 }
 
@@ -157,7 +157,7 @@ mod tests {
     fn a_root_port_shows_its_link_and_no_slot() {
         let mut config = config();
         let express = Express { port: PortType::RootPort, link: Link { speed: 3, lanes: 16 } };
-        let at = express.add(&mut config).unwrap();
+        let at = express.add_to(&mut config).unwrap();
         assert_eq!(config.read(spec::CAPABILITIES, Width::B1), u32::from(at));
         assert_eq!(config.read(at, Width::B4), 0x0042_0010);
         assert_eq!(config.read(at + express::LINK_CAPABILITIES, Width::B4), 0x0010_0103);
@@ -170,7 +170,7 @@ mod tests {
     fn an_integrated_endpoint_has_no_link() {
         let mut config = config();
         let express = Express { port: PortType::IntegratedEndpoint, link: Link { speed: 1, lanes: 1 } };
-        let at = express.add(&mut config).unwrap();
+        let at = express.add_to(&mut config).unwrap();
         assert_eq!(config.read(at, Width::B4) >> 16, 0x0092);
         assert_eq!(config.read(at + express::LINK_CAPABILITIES, Width::B4), 0);
         config.write(at + express::LINK_CONTROL, Width::B2, 0xffff);
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn states_that_are_not_there_change_nothing() {
         let mut config = config();
-        let power = Power::add(&mut config).unwrap();
+        let power = Power::add_to(&mut config).unwrap();
         for (asked, is) in [(1, 0), (3, 3), (2, 3), (1, 3), (0, 0), (2, 0)] {
             let before = power.state(&config);
             config.write(power.control_offset(), Width::B1, asked);
@@ -194,7 +194,7 @@ mod tests {
     fn a_full_list_takes_no_more() {
         let mut config = config();
         let express = Express { port: PortType::Endpoint, link: Link { speed: 1, lanes: 1 } };
-        let added = std::iter::from_fn(|| express.add(&mut config)).take(10).count();
+        let added = std::iter::from_fn(|| express.add_to(&mut config)).take(10).count();
         assert_eq!(added, 3);
     }
 }

@@ -189,6 +189,16 @@ impl ConfigSpace {
         u32::from_le_bytes(bytes)
     }
 
+    /// One byte; ones beyond the space.
+    pub fn byte(&self, offset: u16) -> u8 {
+        self.value.get(usize::from(offset)).copied().unwrap_or(u8::MAX)
+    }
+
+    /// A 16-bit register; ones beyond the space.
+    pub fn word(&self, offset: u16) -> u16 {
+        u16::from_le_bytes([self.byte(offset), self.byte(offset.saturating_add(1))])
+    }
+
     /// Serves a read of [`trapline_io::Region::CONFIG`].
     ///
     /// # Errors
@@ -225,7 +235,7 @@ impl ConfigSpace {
 
     /// The Command register.
     pub fn command(&self) -> Command {
-        Command::from_bits(self.read(spec::COMMAND, Width::B2) as u16)
+        Command::from_bits(self.word(spec::COMMAND))
     }
 
     /// What a base address register is.
