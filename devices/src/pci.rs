@@ -1,10 +1,12 @@
 //! PCI as every function of this machine has it: configuration space, BARs, capabilities.
 
 mod bar;
+mod caps;
 mod config;
 pub mod spec;
 
 pub use bar::{Bar, BarKind};
+pub use caps::{Express, Link, PortType, Power};
 pub use config::{ConfigSpace, Identity};
 
 /// A line of the four that a PCI function may pull (PCI 3.0 section 2.2.6).
@@ -24,6 +26,23 @@ impl Pin {
     /// 0 for A to 3 for D; the Interrupt Pin register holds one more.
     pub const fn index(self) -> u8 {
         self as u8
+    }
+
+    /// The pin with this index, counted modulo four.
+    pub const fn of(index: u8) -> Pin {
+        match index & 3 {
+            0 => Pin::A,
+            1 => Pin::B,
+            2 => Pin::C,
+            _ => Pin::D,
+        }
+    }
+
+    /// The pin of a bridge that this pin of `device` behind it comes out at (PCI-to-PCI Bridge 1.2
+    /// section 9.1).
+    #[must_use]
+    pub const fn swizzle(self, device: u8) -> Pin {
+        Pin::of(self.index() + (device & 3))
     }
 }
 

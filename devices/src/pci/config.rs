@@ -1,8 +1,8 @@
 //! The 4 KiB of configuration space, as values and masks: what is writable is data, not code.
 
-use trapline_io::Width;
 use trapline_io::device::Range;
 use trapline_io::space::DwordSet;
+use trapline_io::{Fault, Width};
 
 use super::bar::{Bar, BarKind};
 use super::spec::{self, Command};
@@ -27,7 +27,8 @@ const SIZE: usize = 4096;
 
 /// The configuration space of one function.
 ///
-/// Reads and writes are of any width and may not cross a dword; the address space has cut them.
+/// Reads and writes are of 1, 2 or 4 bytes. The address space has cut what crosses a dword. What
+/// lies beyond the space, whoever asks, is ignored or reads as ones.
 #[derive(Clone)]
 pub struct ConfigSpace {
     value: Box<[u8; SIZE]>,
@@ -84,17 +85,23 @@ impl ConfigSpace {
         config
     }
 
-    /// A type 1 header: bus numbers, 16-bit I/O, 32-bit memory and 64-bit prefetchable windows.
+    /// A type 1 header: bus numbers, 16-bit I/O, 32-bit memory and 64-bit prefetchable windows, all
+    /// closed after reset.
     pub fn new_bridge(id: Identity) -> ConfigSpace {
         let mut config = ConfigSpace::new(Identity { subsystem: (0, 0), ..id });
         config.bridge = true;
         config.preset(spec::HEADER_TYPE, Width::B1, 1);
-        config.allow(spec::PRIMARY_BUS, Width::B4, 0xffff_ffff);
+        // The secondary latency timer means nothing on PCI Express and reads as zero.
+        config.allow(spec::PRIMARY_BUS, Width::B4, 0x00ff_ffff);
         // I/O base and limit: 16-bit decode (low nibble 0), address bits 15:12.
         config.allow(spec::IO_BASE, Width::B2, 0xf0f0);
         config.allow(spec::MEMORY_BASE, Width::B4, 0xfff0_fff0);
+        // The specification leaves the windows' reset values open; zero would be an open window at
+        // zero, so all three start closed: base above limit.
+        config.preset(spec::IO_BASE, Width::B2, 0x00f0);
+        config.preset(spec::MEMORY_BASE, Width::B4, 0x0000_fff0);
         // Prefetchable: 64-bit (low nibble 1).
-        config.preset(spec::PREFETCHABLE_BASE, Width::B4, 0x0001_0001);
+        config.preset(spec::PREFETCHABLE_BASE, Width::B4, 0x0001_fff1);
         config.allow(spec::PREFETCHABLE_BASE, Width::B4, 0xfff0_fff0);
         config.allow(spec::PREFETCHABLE_BASE_UPPER, Width::B4, u32::MAX);
         config.allow(spec::PREFETCHABLE_BASE_UPPER + 4, Width::B4, u32::MAX);
@@ -105,36 +112,40 @@ impl ConfigSpace {
 
     /// Sets a register's value, now and after every reset.
     pub fn preset(&mut self, offset: u16, width: Width, value: u32) {
-        self.set(offset, width, value);
-        let range = lanes(offset, width);
-        let (initial, value) = (&mut self.initial, &self.value);
-        initial[range.clone()].copy_from_slice(&value[range]);
+        put(&mut self.value, offset, width, value);
+        put(&mut self.initial, offset, width, value);
     }
 
     /// Lets the guest write these bits.
     pub fn allow(&mut self, offset: u16, width: Width, mask: u32) {
-        self.writable[lanes(offset, width)].copy_from_slice(&mask.to_le_bytes()[..width.bytes()]);
+        put(&mut self.writable, offset, width, mask);
     }
 
     /// Lets the guest clear these bits by writing ones.
     pub fn allow_clear(&mut self, offset: u16, width: Width, mask: u32) {
-        self.clearable[lanes(offset, width)].copy_from_slice(&mask.to_le_bytes()[..width.bytes()]);
+        put(&mut self.clearable, offset, width, mask);
     }
 
     /// Sets a register from the device's side, whatever the masks say; a reset undoes it.
     pub fn set(&mut self, offset: u16, width: Width, value: u32) {
-        self.value[lanes(offset, width)].copy_from_slice(&value.to_le_bytes()[..width.bytes()]);
+        put(&mut self.value, offset, width, value);
     }
 
-    /// Puts a base address register at `index` 0 to 5, or the ROM at 6 ([`BarKind::Rom`]).
+    /// Puts a base address register at `index` 0 to 5, or the ROM at 6 ([`BarKind::Rom`]). A bridge
+    /// has only 0, 1 and 6, and a 64-bit register needs the one behind it too: others are ignored.
     pub fn add_bar(&mut self, index: u8, bar: Bar) {
         let Some(offset) = self.bar_offset(index) else { return };
+        let wide = matches!(bar.kind, BarKind::Memory64 { .. });
+        if wide && (index >= 5 || self.bar_offset(index + 1).is_none()) {
+            return;
+        }
+        let bar = bar.expressible();
         self.bars[usize::from(index)] = Some(bar);
         self.preset(offset, Width::B4, bar.type_bits());
         let mask = bar.address_mask();
         let enable = u32::from(bar.kind == BarKind::Rom);
         self.allow(offset, Width::B4, low(mask) | enable);
-        if let BarKind::Memory64 { .. } = bar.kind {
+        if wide {
             self.allow(offset + 4, Width::B4, low(mask >> 32));
         }
     }
@@ -178,6 +189,34 @@ impl ConfigSpace {
         u32::from_le_bytes(bytes)
     }
 
+    /// One byte; ones beyond the space.
+    pub fn byte(&self, offset: u16) -> u8 {
+        self.value.get(usize::from(offset)).copied().unwrap_or(u8::MAX)
+    }
+
+    /// A 16-bit register; ones beyond the space.
+    pub fn word(&self, offset: u16) -> u16 {
+        u16::from_le_bytes([self.byte(offset), self.byte(offset.saturating_add(1))])
+    }
+
+    /// Serves a read of [`trapline_io::Region::CONFIG`].
+    ///
+    /// # Errors
+    /// [`Fault::BadWidth`] for 8 bytes, [`Fault::NoRegister`] past the 4 KiB.
+    pub fn read_region(&self, offset: u64, width: Width) -> Result<u64, Fault> {
+        Ok(self.read(register(offset, width)?, width).into())
+    }
+
+    /// Serves a write of [`trapline_io::Region::CONFIG`], and gives the register's offset as 16 bits.
+    ///
+    /// # Errors
+    /// As [`Self::read_region`].
+    pub fn write_region(&mut self, offset: u64, width: Width, value: u64) -> Result<u16, Fault> {
+        let offset = register(offset, width)?;
+        self.write(offset, width, low(value));
+        Ok(offset)
+    }
+
     /// Carries out a guest's write through the masks.
     pub fn write(&mut self, offset: u16, width: Width, value: u32) {
         if width == Width::B8 || lanes(offset, width).end > SIZE {
@@ -196,7 +235,7 @@ impl ConfigSpace {
 
     /// The Command register.
     pub fn command(&self) -> Command {
-        Command::from_bits(self.read(spec::COMMAND, Width::B2) as u16)
+        Command::from_bits(self.word(spec::COMMAND))
     }
 
     /// What a base address register is.
@@ -229,6 +268,23 @@ impl ConfigSpace {
             (6, true) => Some(spec::BRIDGE_ROM_BAR),
             _ => None,
         }
+    }
+}
+
+/// The offset as configuration space has it, if the whole access lies inside.
+fn register(offset: u64, width: Width) -> Result<u16, Fault> {
+    if width == Width::B8 {
+        return Err(Fault::BadWidth);
+    }
+    let offset = u16::try_from(offset).map_err(|_| Fault::NoRegister)?;
+    if lanes(offset, width).end > SIZE { Err(Fault::NoRegister) } else { Ok(offset) }
+}
+
+/// Stores the low `width` bytes of `value`, unless they would not fit.
+fn put(bytes: &mut [u8; SIZE], offset: u16, width: Width, value: u32) {
+    let value = value.to_le_bytes();
+    if let (Some(to), Some(from)) = (bytes.get_mut(lanes(offset, width)), value.get(..width.bytes())) {
+        to.copy_from_slice(from);
     }
 }
 

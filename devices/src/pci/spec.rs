@@ -60,6 +60,10 @@ pub const BRIDGE_CONTROL: u16 = 0x3e;
 pub const CAP_POWER: u8 = 0x01;
 /// Message signalled interrupts.
 pub const CAP_MSI: u8 = 0x05;
+/// Power management capability: PMC, 16 bits, from the capability's start (PCI PM 1.2 section 3.2).
+pub const PMC: u16 = 2;
+/// Power management capability: PMCSR, 16 bits: [`PowerControl`].
+pub const PMCSR: u16 = 4;
 /// Vendor specific capability.
 pub const CAP_VENDOR: u8 = 0x09;
 /// PCI Express capability.
@@ -116,4 +120,71 @@ pub struct BridgeControl {
     pub reset: bool,
     #[bits(9)]
     _rest: u16,
+}
+
+/// Power management control and status register (PCI PM 1.2 section 3.2.4).
+#[bitfield(u16)]
+#[derive(PartialEq, Eq)]
+pub struct PowerControl {
+    /// 0 for D0 to 3 for D3hot.
+    #[bits(2)]
+    pub state: u8,
+    _reserved: bool,
+    /// Going from D3hot to D0 keeps the registers.
+    pub no_soft_reset: bool,
+    #[bits(4)]
+    _reserved2: u8,
+    /// PME# may be sent.
+    pub pme_enable: bool,
+    #[bits(6)]
+    _data: u8,
+    /// PME# is asserted; a one clears it.
+    pub pme_status: bool,
+}
+
+/// Registers of the PCI Express capability, from its start, and their bits (PCI Express base
+/// specification 5.0 section 7.5.3).
+pub mod express {
+    /// PCI Express Capabilities, 16 bits: version in 3:0, port type in 7:4, slot implemented 8.
+    pub const CAPABILITIES: u16 = 0x02;
+    /// Device Capabilities, 32 bits.
+    pub const DEVICE_CAPABILITIES: u16 = 0x04;
+    /// Device Capabilities: role-based error reporting, which every function since 1.1 has.
+    pub const ROLE_BASED_ERRORS: u32 = 1 << 15;
+    /// Device Capabilities: the function can be reset by [`FUNCTION_RESET`].
+    pub const FUNCTION_RESET_CAPABLE: u32 = 1 << 28;
+    /// Device Control, 16 bits.
+    pub const DEVICE_CONTROL: u16 = 0x08;
+    /// Device Control: a write of one resets the function; reads as zero.
+    pub const FUNCTION_RESET: u16 = 1 << 15;
+    /// Device Status, 16 bits.
+    pub const DEVICE_STATUS: u16 = 0x0a;
+    /// Device Status: errors that a one clears.
+    pub const DEVICE_ERRORS: u16 = 0xf;
+    /// Link Capabilities, 32 bits: speed in 3:0, width in 9:4.
+    pub const LINK_CAPABILITIES: u16 = 0x0c;
+    /// Link Capabilities: Data Link Layer Link Active is reported.
+    pub const LINK_ACTIVE_REPORTING: u32 = 1 << 20;
+    /// Link Control, 16 bits.
+    pub const LINK_CONTROL: u16 = 0x10;
+    /// Link Control: the link is off; only a downstream port has it.
+    pub const LINK_DISABLE: u16 = 1 << 4;
+    /// Link Status, 16 bits: speed in 3:0, width in 9:4.
+    pub const LINK_STATUS: u16 = 0x12;
+    /// Link Status: the reference clock is the slot's.
+    pub const SLOT_CLOCK: u16 = 1 << 12;
+    /// Link Status: the data link layer is up.
+    pub const LINK_ACTIVE: u16 = 1 << 13;
+    /// Root Control, 16 bits.
+    pub const ROOT_CONTROL: u16 = 0x1c;
+    /// Root Status, 32 bits.
+    pub const ROOT_STATUS: u16 = 0x20;
+    /// Root Status: a PME arrived; a one clears it.
+    pub const PME_STATUS: u32 = 1 << 16;
+    /// Link Capabilities 2, 32 bits: supported speeds as a vector from bit 1 on.
+    pub const LINK_CAPABILITIES_2: u16 = 0x2c;
+    /// Link Control 2, 16 bits: target speed in 3:0.
+    pub const LINK_CONTROL_2: u16 = 0x30;
+    /// The length of the version 2 capability.
+    pub const LENGTH: usize = 0x3c;
 }

@@ -1,0 +1,145 @@
+use super::*;
+
+/// Remembers levels, and refuses to be told what it knows.
+#[derive(Default)]
+struct Inputs(Mutex<u32>);
+
+impl Gsis for Inputs {
+    fn set(&self, gsi: u32, level: bool) {
+        let mut levels = self.0.lock();
+        assert_ne!(*levels >> gsi & 1 == 1, level, "input {gsi} is told twice");
+        *levels ^= 1 << gsi;
+    }
+}
+
+fn wires() -> (Pirqs, Arc<Inputs>) {
+    let inputs = Arc::new(Inputs::default());
+    (Pirqs::new(Arc::clone(&inputs) as Arc<dyn Gsis>), inputs)
+}
+
+const PINS: [Pin; 4] = [Pin::A, Pin::B, Pin::C, Pin::D];
+
+/// The rule in the words of the platform's description, apart from the table under test.
+fn expected_pirq(slot: u8, pin: u8) -> u32 {
+    match slot {
+        0..=24 => [4, 5, 6, 7][usize::from((slot + pin) & 3)],
+        30 => u32::from(4 + pin),
+        _ => u32::from(pin),
+    }
+}
+
+#[test]
+fn every_slot_and_pin_reaches_its_input() {
+    let (pirqs, inputs) = wires();
+    for slot in 0..32 {
+        for pin in PINS {
+            let line = pirqs.line(slot, pin);
+            let bit = 1 << (16 + expected_pirq(slot, pin.index()));
+            line.set(true);
+            assert_eq!(*inputs.0.lock(), bit, "{slot} {pin:?}");
+            assert_eq!(1 << Pirqs::default_gsi(slot, pin), bit);
+            line.set(false);
+            assert_eq!(*inputs.0.lock(), 0);
+        }
+    }
+}
+
+#[test]
+fn every_route_reaches_its_isa_interrupt_or_none() {
+    let (pirqs, inputs) = wires();
+    for pirq in 0..8_u8 {
+        // Slot 31 pin n is PIRQA + n, slot 30 PIRQE + n.
+        let line = pirqs.line(if pirq < 4 { 31 } else { 30 }, Pin::of(pirq));
+        for register in 0..=255_u8 {
+            let mut routes = [UNROUTED; 8];
+            routes[usize::from(pirq)] = register;
+            pirqs.route(routes);
+            let isa = matches!(register & 0x8f, 3..=7 | 9..=12 | 14 | 15);
+            let both = 1 << (16 + pirq) | if isa { 1 << (register & 0xf) } else { 0 };
+            line.set(true);
+            assert_eq!(*inputs.0.lock(), both, "{pirq} {register:#x}");
+            line.set(false);
+            assert_eq!(*inputs.0.lock(), 0);
+        }
+    }
+}
+
+#[test]
+fn routing_moves_an_asserted_line() {
+    let (pirqs, inputs) = wires();
+    let line = pirqs.line(2, Pin::A);
+    line.set(true);
+    assert_eq!(*inputs.0.lock(), 1 << 22);
+    pirqs.route([10, 10, 11, 11, 10, 10, 11, 11]);
+    assert_eq!(*inputs.0.lock(), 1 << 22 | 1 << 11);
+    pirqs.route([UNROUTED; 8]);
+    assert_eq!(*inputs.0.lock(), 1 << 22);
+    let other = pirqs.line(31, Pin::D);
+    other.set(true);
+    assert_eq!(*inputs.0.lock(), 1 << 22 | 1 << 19);
+    pirqs.route_slot(31, 0x7210);
+    assert_eq!(*inputs.0.lock(), 1 << 22 | 1 << 23);
+    pirqs.route_slot(31, 0x6210);
+    assert_eq!(*inputs.0.lock(), 1 << 22);
+    line.set(false);
+    assert_eq!(*inputs.0.lock(), 1 << 22, "still pulled by the other");
+    drop(other);
+    assert_eq!(*inputs.0.lock(), 0, "a dropped line is released");
+}
+
+#[test]
+fn wires_are_shared_and_lines_idempotent() {
+    let (pirqs, inputs) = wires();
+    pirqs.route([10; 8]);
+    let lines: Vec<_> = (0..32).flat_map(|slot| PINS.map(|pin| pirqs.line(slot, pin))).collect();
+    for line in &lines {
+        line.set(true);
+        line.set(true);
+    }
+    assert_eq!(*inputs.0.lock(), 0x00ff_0400);
+    let (last, others) = lines.split_last().unwrap();
+    for line in others {
+        line.set(false);
+        line.set(false);
+        assert_ne!(*inputs.0.lock() & 1 << 10, 0);
+    }
+    assert_eq!(*inputs.0.lock(), 1 << 19 | 1 << 10);
+    last.set(false);
+    assert_eq!(*inputs.0.lock(), 0);
+}
+
+#[test]
+fn bridges_turn_the_pins() {
+    let (pirqs, inputs) = wires();
+    for root in 0..32_u8 {
+        for device in 0..32_u8 {
+            for pin in PINS {
+                let line = pirqs.line_behind(&[device, root], pin);
+                let turned = (pin.index() + device) & 3;
+                line.set(true);
+                assert_eq!(*inputs.0.lock(), 1 << (16 + expected_pirq(root, turned)));
+            }
+        }
+    }
+    let deep = pirqs.line_behind(&[3, 2, 1, 31], Pin::B);
+    deep.set(true);
+    assert_eq!(*inputs.0.lock(), 1 << (16 + (1 + 3 + 2 + 1) % 4));
+    // Nonsense from a configuration must not be worse than a wrong wire.
+    let odd = pirqs.line_behind(&[255, 255], Pin::D);
+    odd.set(true);
+    pirqs.line_behind(&[], Pin::A).set(true);
+}
+
+#[test]
+fn the_sci_shares_its_input() {
+    let (pirqs, inputs) = wires();
+    pirqs.route([9; 8]);
+    let line = pirqs.line(31, Pin::A);
+    pirqs.set_sci(9, true);
+    assert_eq!(*inputs.0.lock(), 1 << 9);
+    line.set(true);
+    pirqs.set_sci(9, false);
+    assert_eq!(*inputs.0.lock(), 1 << 16 | 1 << 9);
+    pirqs.set_sci(20, true);
+    assert_eq!(*inputs.0.lock(), 1 << 20 | 1 << 16 | 1 << 9);
+}
