@@ -5,7 +5,7 @@
 //! becomes readable, the worker calls [`trapline_io::Device::attend`] with the token held, and the
 //! device starts with [`Attention::clear`] and looks at everything it waits for. The later of two
 //! settings wins, so a poke may be held up by as long as the device armed: times are short, and a
-//! device that is fed arms none longer than 100 ms.
+//! device that is fed arms none longer than 200 ms.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -83,7 +83,7 @@ fn expire(timer: &OwnedFd, delay: Duration) {
 #[cfg(test)]
 pub(super) fn readable_within(descriptor: impl AsFd, limit: Duration) -> bool {
     use rustix::event::{PollFd, PollFlags, poll};
-    let timeout = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+    let timeout = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
     poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout)).unwrap() == 1
 }
 

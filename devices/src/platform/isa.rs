@@ -9,9 +9,8 @@ pub(super) const PORTS: Region = Region(0);
 
 /// Reads `width` bytes from `offset` on through a read of single registers.
 pub(super) fn read(offset: u64, width: Width, mut register: impl FnMut(u64) -> u8) -> u64 {
-    (0..width.bytes() as u64).fold(0, |value, lane| {
-        value | u64::from(register(offset.wrapping_add(lane))) << (8 * lane)
-    })
+    (0..width.bytes() as u64)
+        .fold(0, |value, lane| value | u64::from(register(offset.wrapping_add(lane))) << (8 * lane))
 }
 
 /// Writes the low `width` bytes of `value` from `offset` on through a write of single registers.
@@ -35,7 +34,7 @@ mod tests {
 
     #[test]
     fn wide_accesses_go_byte_by_byte_upwards() {
-        assert_eq!(read(0x10, Width::B4, |at| at as u8), 0x1312_1110);
+        assert_eq!(read(0x10, Width::B4, |at| at.to_le_bytes()[0]), 0x1312_1110);
         let mut seen = Vec::new();
         write(0x10, Width::B2, 0xaabb_ccdd, |at, byte| seen.push((at, byte)));
         assert_eq!(seen, [(0x10, 0xdd), (0x11, 0xcc)]);

@@ -307,7 +307,8 @@ impl Rtc {
             return;
         }
         let now = (self.clock)();
-        let next_second = Duration::from_secs(1).saturating_sub(Duration::from_nanos(now.subsec_nanos().into()));
+        let next_second =
+            Duration::from_secs(1).saturating_sub(Duration::from_nanos(now.subsec_nanos().into()));
         let periodic = self.period().filter(|_| self.mode.periodic_interrupt()).map(|period| {
             let rest = period - ticks(now) % period;
             Duration::from_nanos(u64::try_from(rest * 1_000_000_000 / TIME_BASE_HZ + 1).unwrap_or(u64::MAX))
@@ -321,7 +322,7 @@ impl Rtc {
 
 impl Mode {
     fn encode(self, value: u8) -> u8 {
-        if self.binary() { value } else { (value / 10) << 4 | value % 10 }
+        if self.binary() { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     fn decode(self, value: u8) -> u8 {
@@ -333,7 +334,7 @@ impl Mode {
         if self.hours_24() {
             return self.encode(hour);
         }
-        let of_half = if hour % 12 == 0 { 12 } else { hour % 12 };
+        let of_half = if hour.is_multiple_of(12) { 12 } else { hour % 12 };
         self.encode(of_half) | if hour >= 12 { 0x80 } else { 0 }
     }
 

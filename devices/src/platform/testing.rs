@@ -45,3 +45,8 @@ impl Events for Reported {
         self.0.lock().unwrap().push(event);
     }
 }
+
+/// The lowest byte of what was read.
+pub(crate) fn low(value: u64) -> u8 {
+    value.to_le_bytes()[0]
+}

@@ -174,7 +174,7 @@ mod tests {
 
     use super::super::attention::readable_within;
     use super::super::output::Paper;
-    use super::super::testing::Line;
+    use super::super::testing::{Line, low};
     use super::*;
 
     const P: Region = isa::PORTS;
@@ -216,7 +216,7 @@ mod tests {
         assert!(line.rises() > 0);
         let mut received = Vec::new();
         while get(&mut uart, LINE_STATUS) & READY != 0 {
-            received.push(get(&mut uart, 0) as u8);
+            received.push(low(get(&mut uart, 0)));
         }
         assert_eq!(received, sent);
     }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
+use super::super::testing::low;
 use super::*;
 
 const P: Region = isa::PORTS;
@@ -21,7 +22,7 @@ fn select(device: &mut FwCfg, key: u16) {
 }
 
 fn read(device: &mut FwCfg, count: usize) -> Vec<u8> {
-    (0..count).map(|_| device.read(P, DATA, Width::B1).unwrap() as u8).collect()
+    (0..count).map(|_| low(device.read(P, DATA, Width::B1).unwrap())).collect()
 }
 
 /// Puts a descriptor at 0x1000, starts it, gives the control word that the guest sees then.
@@ -150,7 +151,10 @@ fn addresses_outside_ram_are_errors_and_copy_nothing() {
     // A transfer of nothing is none.
     assert_eq!(transfer(&mut device, select, 0, 0xfee0_0000), 0);
     // A descriptor outside RAM cannot even be told.
-    assert_eq!(device.write(P, DMA_LOW, Width::B4, u64::from(0xfff0_0000u32.swap_bytes())), Err(Fault::Failed));
+    assert_eq!(
+        device.write(P, DMA_LOW, Width::B4, u64::from(0xfff0_0000u32.swap_bytes())),
+        Err(Fault::Failed)
+    );
 }
 
 #[test]

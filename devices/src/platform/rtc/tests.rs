@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use proptest::prelude::*;
 
 use super::super::attention::readable_within;
-use super::super::testing::Line;
+use super::super::testing::{Line, low};
 use super::*;
 
 const P: Region = isa::PORTS;
@@ -36,7 +36,7 @@ impl Bench {
 
     fn get(&mut self, index: u8) -> u8 {
         self.rtc.write(P, 0, Width::B1, u64::from(index | 0x80)).unwrap();
-        self.rtc.read(P, 1, Width::B1).unwrap() as u8
+        low(self.rtc.read(P, 1, Width::B1).unwrap())
     }
 
     fn put(&mut self, index: u8, value: u8) {
