@@ -1,0 +1,42 @@
+//! Eight-bit devices on a bus with wider cycles: a wide access is carried out byte by byte, lowest
+//! address first, as the bridge to the old bus does it.
+
+use trapline_io::device::{Claim, Claims, Range};
+use trapline_io::{Port, Region, Span, Width};
+
+/// The region of a platform device that has one.
+pub(super) const PORTS: Region = Region(0);
+
+/// Reads `width` bytes from `offset` on through a read of single registers.
+pub(super) fn read(offset: u64, width: Width, mut register: impl FnMut(u64) -> u8) -> u64 {
+    (0..width.bytes() as u64)
+        .fold(0, |value, lane| value | u64::from(register(offset.wrapping_add(lane))) << (8 * lane))
+}
+
+/// Writes the low `width` bytes of `value` from `offset` on through a write of single registers.
+pub(super) fn write(offset: u64, width: Width, value: u64, mut register: impl FnMut(u64, u8)) {
+    for (lane, byte) in (0..width.bytes() as u64).zip(value.to_le_bytes()) {
+        register(offset.wrapping_add(lane), byte);
+    }
+}
+
+/// Claims of ports `(first, last, offset)`: trapped, strict, the offset being that of the first.
+pub(super) fn claims(ports: &[(u16, u16, u64)]) -> Claims {
+    let ranges = ports.iter().filter_map(|&(first, last, offset)| {
+        Some(Claim::region(Range::Ports(Span::new(Port(first), Port(last))?), PORTS, offset))
+    });
+    Claims { ranges: ranges.collect(), bridge: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_accesses_go_byte_by_byte_upwards() {
+        assert_eq!(read(0x10, Width::B4, |at| at.to_le_bytes()[0]), 0x1312_1110);
+        let mut seen = Vec::new();
+        write(0x10, Width::B2, 0xaabb_ccdd, |at, byte| seen.push((at, byte)));
+        assert_eq!(seen, [(0x10, 0xdd), (0x11, 0xcc)]);
+    }
+}

@@ -1,0 +1,77 @@
+//! From scan code set 2, which keyboards send, to set 1, which PC software expects: the table in the
+//! ROM of the 8042.
+
+use super::key::BREAK;
+
+/// Set 1 codes by set 2 code; what has none gets a code of its own, so that nothing is lost.
+const TABLE: [u8; 0x80] = [
+    0xff, 0x43, 0x41, 0x3f, 0x3d, 0x3b, 0x3c, 0x58, 0x64, 0x44, 0x42, 0x40, 0x3e, 0x0f, 0x29,
+    0x59, // 00
+    0x65, 0x38, 0x2a, 0x70, 0x1d, 0x10, 0x02, 0x5a, 0x66, 0x71, 0x2c, 0x1f, 0x1e, 0x11, 0x03,
+    0x5b, // 10
+    0x67, 0x2e, 0x2d, 0x20, 0x12, 0x05, 0x04, 0x5c, 0x68, 0x39, 0x2f, 0x21, 0x14, 0x13, 0x06,
+    0x5d, // 20
+    0x69, 0x31, 0x30, 0x23, 0x22, 0x15, 0x07, 0x5e, 0x6a, 0x72, 0x32, 0x24, 0x16, 0x08, 0x09,
+    0x5f, // 30
+    0x6b, 0x33, 0x25, 0x17, 0x18, 0x0b, 0x0a, 0x60, 0x6c, 0x34, 0x35, 0x26, 0x27, 0x19, 0x0c,
+    0x61, // 40
+    0x6d, 0x73, 0x28, 0x74, 0x1a, 0x0d, 0x62, 0x6e, 0x3a, 0x36, 0x1c, 0x1b, 0x75, 0x2b, 0x63,
+    0x76, // 50
+    0x55, 0x56, 0x77, 0x78, 0x79, 0x7a, 0x0e, 0x7b, 0x7c, 0x4f, 0x7d, 0x4b, 0x47, 0x7e, 0x7f,
+    0x6f, // 60
+    0x52, 0x53, 0x50, 0x4c, 0x4d, 0x48, 0x01, 0x45, 0x57, 0x4e, 0x51, 0x4a, 0x37, 0x49, 0x46,
+    0x54, // 70
+];
+
+/// The set 1 code of a key, from its set 2 code.
+pub(super) fn to_set_1(code: u8) -> u8 {
+    match code {
+        0x83 => 0x41,
+        0x84 => 0x54,
+        // Answers of the keyboard pass as they are.
+        _ => TABLE.get(usize::from(code)).copied().unwrap_or(code),
+    }
+}
+
+/// The translation of a stream of bytes: a prefix is held back and becomes bit 7 of the next code.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Translation {
+    release: bool,
+}
+
+impl Translation {
+    /// What reaches the software for one byte of the keyboard, if anything yet.
+    pub(super) fn byte(&mut self, byte: u8) -> Option<u8> {
+        if byte == BREAK {
+            self.release = true;
+            return None;
+        }
+        let release = if std::mem::take(&mut self.release) { 0x80 } else { 0 };
+        Some(to_set_1(byte) | release)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_keys_become_one() {
+        // F7 sits at 83 and shares its code with 02, which no keyboard sends; 84 and 7f alike.
+        let codes: HashSet<u8> = TABLE.into_iter().collect();
+        assert_eq!(codes.len(), TABLE.len());
+        assert!(TABLE[1..].iter().all(|code| *code < 0x80));
+    }
+
+    #[test]
+    fn answers_pass_and_releases_are_marked() {
+        let mut translation = Translation::default();
+        assert_eq!(translation.byte(0xfa), Some(0xfa));
+        assert_eq!(translation.byte(0xe0), Some(0xe0));
+        assert_eq!(translation.byte(0xf0), None);
+        assert_eq!(translation.byte(0x75), Some(0xc8));
+        assert_eq!(translation.byte(0x75), Some(0x48));
+    }
+}

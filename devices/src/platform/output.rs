@@ -1,0 +1,133 @@
+//! Where the text devices leave what the guest writes: collected by lines, so that a character does
+//! not cost a system call, and nothing stays unseen for long.
+
+use std::io::Write;
+use std::time::Duration;
+
+/// How long the beginning of a line may wait for its end.
+pub(super) const TAIL: Duration = Duration::from_millis(20);
+
+/// A line longer than this is written in parts.
+const LINE: usize = 1024;
+
+/// A sink for the characters of one device.
+///
+/// A line is written when it ends, when it is long, by [`Output::flush`] and on drop. What cannot be
+/// written is dropped and counted: the guest is never held up by a full disk. The writer should not
+/// block for long either, since the vCPU waits for it.
+pub struct Output {
+    to: Box<dyn Write + Send>,
+    line: Vec<u8>,
+    lost: u64,
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output").field("lost", &self.lost).finish_non_exhaustive()
+    }
+}
+
+impl Output {
+    /// Collects for `to`.
+    pub fn new(to: Box<dyn Write + Send>) -> Output {
+        Output { to, line: Vec::with_capacity(LINE), lost: 0 }
+    }
+
+    /// Takes one character.
+    pub fn push(&mut self, byte: u8) {
+        self.line.push(byte);
+        if byte == b'\n' || self.line.len() >= LINE {
+            self.flush();
+        }
+    }
+
+    /// Whether something waits to be written.
+    pub fn is_pending(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    /// Writes what waits.
+    pub fn flush(&mut self) {
+        if self.line.is_empty() {
+            return;
+        }
+        if self.to.write_all(&self.line).and_then(|()| self.to.flush()).is_err() {
+            self.lost = self.lost.saturating_add(self.line.len() as u64);
+        }
+        self.line.clear();
+    }
+
+    /// How many characters could not be written.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// A writer that shows what reached it.
+#[cfg(test)]
+#[derive(Clone, Debug, Default)]
+pub(super) struct Paper(std::sync::Arc<std::sync::Mutex<(Vec<u8>, usize)>>);
+
+#[cfg(test)]
+impl Paper {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().0.clone()).unwrap()
+    }
+    pub(super) fn writes(&self) -> usize {
+        self.0.lock().unwrap().1
+    }
+}
+
+#[cfg(test)]
+impl Write for Paper {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let mut paper = self.0.lock().unwrap();
+        paper.0.extend(buf);
+        paper.1 += 1;
+        Ok(buf.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_written_whole_and_the_rest_on_drop() {
+        let paper = Paper::default();
+        let mut output = Output::new(Box::new(paper.clone()));
+        b"one\ntwo".iter().for_each(|byte| output.push(*byte));
+        assert_eq!(paper.text(), "one\n");
+        assert_eq!(paper.writes(), 1);
+        assert!(output.is_pending());
+        drop(output);
+        assert_eq!(paper.text(), "one\ntwo");
+    }
+
+    #[test]
+    fn an_endless_line_does_not_grow() {
+        let paper = Paper::default();
+        let mut output = Output::new(Box::new(paper.clone()));
+        (0..10 * LINE).for_each(|_| output.push(b'x'));
+        assert_eq!(paper.writes(), 10);
+        assert!(output.line.capacity() <= 2 * LINE);
+    }
+
+    #[test]
+    fn a_full_disk_does_not_stop_the_guest() {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("needs /dev/full");
+        let mut output = Output::new(Box::new(full));
+        b"lost\n".iter().for_each(|byte| output.push(*byte));
+        assert_eq!(output.lost(), 5);
+        assert!(!output.is_pending());
+    }
+}
