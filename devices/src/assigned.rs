@@ -1,1 +1,15 @@
 //! A PCI function that is not emulated here, given to the guest: by vfio-user, later by VFIO.
+//!
+//! * [`backend`]: what any way of reaching such a function offers.
+//! * [`function`]: the function as the guest sees it.
+//! * [`screen`]: how the host looks at what an adapter shows.
+
+pub mod backend;
+mod config;
+pub mod function;
+mod quirks;
+mod rom;
+pub mod screen;
+
+pub use backend::Backend;
+//pub use function::{Function, Options};

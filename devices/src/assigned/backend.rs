@@ -1,0 +1,89 @@
+//! What any way of reaching a device offers: the seam between [`super::Function`] and vfio-user or the
+//! kernel's VFIO.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use trapline_io::{Fault, Region, Width};
+use vm_memory::MmapRegion;
+
+/// A part of a region that is host memory, usable without any access through the backend.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    /// Byte offset in the region; page-aligned.
+    pub offset: u64,
+    /// The mapping; its length is a whole number of pages.
+    pub memory: Arc<MmapRegion>,
+}
+
+/// A region as the device has it.
+#[derive(Clone, Debug, Default)]
+pub struct RegionInfo {
+    /// Bytes; zero where the device has no such region.
+    pub size: u64,
+    /// May be read.
+    pub readable: bool,
+    /// May be written.
+    pub writable: bool,
+    /// What of it is mapped, ascending and free of overlaps.
+    pub mappings: Vec<Mapping>,
+}
+
+/// A device reached from outside of this process's code: numbered regions as VFIO has them
+/// (`VFIO_PCI_*_REGION_INDEX`), an optional reset.
+///
+/// Called with the function's token held. No call waits without a deadline; a device that is gone
+/// answers [`Fault::Failed`] at once, and its backend has told the host by then.
+pub trait Backend: Send {
+    /// What the device is called in messages.
+    fn name(&self) -> &str;
+
+    /// The regions; the place in the list is the number.
+    fn regions(&self) -> &[RegionInfo];
+
+    /// Whether [`Backend::reset`] does anything.
+    fn resettable(&self) -> bool;
+
+    /// Reads `width` bytes at `offset` of `region`.
+    ///
+    /// # Errors
+    /// As [`trapline_io::Device::read`].
+    fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault>;
+
+    /// Writes the low `width` bytes of `value` at `offset` of `region`.
+    ///
+    /// # Errors
+    /// As [`trapline_io::Device::write`].
+    fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault>;
+
+    /// Fills `bytes` from `offset` of `region` on: for ROMs and snapshots, where the width of the
+    /// single accesses does not matter.
+    ///
+    /// # Errors
+    /// As [`Backend::read`]; `bytes` may then be filled in part.
+    fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault>;
+
+    /// Resets the device. The deadline is that of an access.
+    ///
+    /// # Errors
+    /// The device has no reset, refused, or is gone.
+    fn reset(&mut self) -> Result<(), Fault>;
+
+    /// Serves what [`Backend::attention`] became readable for. Does not wait for the device.
+    fn attend(&mut self) {}
+
+    /// A descriptor that becomes readable when [`Backend::attend`] is to be called.
+    ///
+    /// # Errors
+    /// The descriptor could not be duplicated.
+    fn attention(&self) -> std::io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+}
+
+impl RegionInfo {
+    /// Whether an access lies inside.
+    pub fn holds(&self, offset: u64, width: Width) -> bool {
+        offset.checked_add(width.bytes() as u64).is_some_and(|end| end <= self.size)
+    }
+}

@@ -1,0 +1,111 @@
+//! Region accesses, and the client as a backend of an assigned function.
+
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use trapline_io::{Fault, Region, Width};
+
+use super::{Client, Error};
+use crate::assigned::backend::{Backend, RegionInfo};
+use crate::vfio_user::wire::{Command, MAX_DATA, RegionAccess, Request};
+
+impl Client {
+    /// Reads from a region, in as many messages as the server's limit asks for.
+    ///
+    /// # Errors
+    /// Refused, or lost; then `bytes` may be filled in part.
+    pub fn region_read(&mut self, region: u32, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let most = self.most_data();
+        let mut at = offset;
+        for piece in bytes.chunks_mut(most) {
+            let access = access(region, at, piece.len());
+            self.call(&Request::RegionRead(access), &[])?;
+            let data = self.access_reply(Command::REGION_READ, &access, piece.len())?;
+            piece.copy_from_slice(data);
+            at = at.wrapping_add(piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Writes to a region, in as many messages as the server's limit asks for. When it returns, the
+    /// device has seen the bytes.
+    ///
+    /// # Errors
+    /// Refused, or lost; some of the bytes may have been written.
+    pub fn region_write(&mut self, region: u32, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let most = self.most_data();
+        let mut at = offset;
+        for piece in bytes.chunks(most) {
+            let access = access(region, at, piece.len());
+            self.call(&Request::RegionWrite(access, piece), &[])?;
+            self.access_reply(Command::REGION_WRITE, &access, 0)?;
+            at = at.wrapping_add(piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn most_data(&self) -> usize {
+        usize::try_from(self.peer.max_data_xfer_size).unwrap_or(MAX_DATA).clamp(8, MAX_DATA)
+    }
+}
+
+fn access(region: u32, offset: u64, count: usize) -> RegionAccess {
+    let count = u32::try_from(count).unwrap_or(0);
+    RegionAccess { offset: offset.into(), region: region.into(), count: count.into() }
+}
+
+/// What a refused access is to the guest.
+fn fault(error: &Error) -> Fault {
+    match error {
+        Error::Refused { errno, .. } if is(*errno, Errno::NXIO) => Fault::NoRegister,
+        Error::Refused { errno, .. } if is(*errno, Errno::INVAL) => Fault::BadWidth,
+        _ => Fault::Failed,
+    }
+}
+
+fn is(errno: u32, known: Errno) -> bool {
+    i32::try_from(errno) == Ok(known.raw_os_error())
+}
+
+impl Backend for Client {
+    fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    fn regions(&self) -> &[RegionInfo] {
+        Client::regions(self)
+    }
+
+    fn resettable(&self) -> bool {
+        Client::resettable(self)
+    }
+
+    fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
+        let mut bytes = [0; 8];
+        let (used, _) = bytes.split_at_mut(width.bytes());
+        self.region_read(region.0.into(), offset, used).map_err(|error| fault(&error))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
+        let bytes = value.to_le_bytes();
+        let (used, _) = bytes.split_at(width.bytes());
+        self.region_write(region.0.into(), offset, used).map_err(|error| fault(&error))
+    }
+
+    fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        self.region_read(region.0.into(), offset, bytes).map_err(|error| fault(&error))
+    }
+
+    fn reset(&mut self) -> Result<(), Fault> {
+        Client::reset(self).map_err(|error| fault(&error))
+    }
+
+    fn attend(&mut self) {
+        Client::attend(self);
+    }
+
+    fn attention(&self) -> std::io::Result<Option<OwnedFd>> {
+        Client::attention(self).map(Some)
+    }
+}
