@@ -1,0 +1,10 @@
+//! Small guests on a real `/dev/kvm`, through a real access path to a toy device.
+//!
+//! Where there is no `/dev/kvm` each test prints a line that begins with `skipped:`.
+
+mod accesses;
+mod code;
+mod machine;
+mod park;
+mod reset;
+mod smp;
