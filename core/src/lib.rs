@@ -1,7 +1,10 @@
 //! A virtual machine monitor for KVM that gives a guest a physical VGA adapter.
 
+pub mod command;
+pub mod config;
 pub mod events;
 pub mod firmware;
 pub mod machine;
 pub mod parts;
+pub mod screen;
 pub mod topology;

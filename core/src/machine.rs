@@ -193,8 +193,8 @@ fn serve(
             ServedBy::Own => Some(Arc::new(Doorbell::new().map_err(thread(&part.name))?)),
         };
         let bell = own_bell.as_ref().unwrap_or(&shared_bell);
-        let endpoint = Endpoint::new(part.name.clone(), part.device, completions.clone(), Arc::clone(bell), service);
-        let endpoint = Arc::new(endpoint);
+        let endpoint = Endpoint::new(part.name.clone(), part.device, completions.clone(), Arc::clone(bell));
+        let endpoint = Arc::new(endpoint.with_service(service));
         endpoints.push(Arc::clone(&endpoint));
         let this = Served { endpoint, attention: part.attention };
         match own_bell {

@@ -1,0 +1,142 @@
+//! The commands of the program, and its way out.
+//!
+//! | exit status | means |
+//! |---|---|
+//! | 0 | the guest switched itself off, or the user left the screen; help was asked for |
+//! | 1 | the host failed: a file, a device, KVM |
+//! | 2 | an option or a configuration file can not be used |
+//! | 124 | the time of `--timeout` was over |
+//! | 128 + N | signal N (SIGINT, SIGTERM, SIGHUP, SIGQUIT) ended the run, in good order |
+//!
+//! Whatever goes wrong is one line on standard error.
+
+mod adapter;
+mod log;
+pub mod run;
+mod signals;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::config::{AdapterOptions, ConfigError, Options};
+
+/// A virtual machine monitor that gives a guest a physical VGA adapter.
+#[derive(Debug, Parser)]
+#[command(name = "trapline", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a virtual machine
+    Run(Box<RunArguments>),
+    /// Serve the software VGA adapter over vfio-user
+    Adapter(AdapterOptions),
+}
+
+/// What can be given to `trapline run`.
+#[derive(Debug, clap::Args)]
+struct RunArguments {
+    #[command(flatten)]
+    options: Options,
+
+    /// A TOML file with these options, as in memory = "2G"; what is on the command line takes precedence
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<String>,
+}
+
+/// How a command ended when nothing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    Success,
+    Timeout,
+    Signal(u8),
+}
+
+/// Carries out the command line `arguments`, the program's name first, and returns the exit status.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let result = match Cli::try_parse_from(arguments) {
+        Ok(Cli { command: Command::Run(arguments) }) => {
+            run::run(arguments.options, arguments.config.as_deref())
+        }
+        Ok(Cli { command: Command::Adapter(options) }) => adapter::adapter(options),
+        Err(error) => return usage(&error),
+    };
+    match result {
+        Ok(Status::Success) => ExitCode::SUCCESS,
+        Ok(Status::Timeout) => ExitCode::from(124),
+        Ok(Status::Signal(number)) => ExitCode::from(number.saturating_add(128)),
+        Err(error) => {
+            say(&one_line(&error));
+            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Prints one line to a person.
+fn say(line: &str) {
+    use std::io::Write;
+    // Standard error may be closed; there is no other place to say it.
+    let _ = writeln!(std::io::stderr(), "trapline: {line}");
+}
+
+/// What is wrong with a command line, in one line; or the help that was asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // As above: a closed standard output is no failure of ours.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let problem = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            "no command is given; there are run and adapter".to_owned()
+        }
+        _ => {
+            let text = error.render().to_string();
+            let first = text.split("\n\n").next().unwrap_or_default();
+            let words: Vec<&str> = first.split_whitespace().collect();
+            let line = words.join(" ");
+            line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+        }
+    };
+    say(&format!("{problem} (trapline --help, trapline run --help)"));
+    ExitCode::from(2)
+}
+
+/// An error and its causes in one line, without the numbers of the host's errors.
+fn one_line(error: &anyhow::Error) -> String {
+    let causes: Vec<String> = error
+        .chain()
+        .map(|cause| match cause.downcast_ref::<std::io::Error>() {
+            Some(cause) => crate::config::host_error(cause),
+            None => cause.to_string(),
+        })
+        .collect();
+    let text = causes.join(": ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_chain_of_errors_is_one_line_without_numbers() {
+        let cause = std::io::Error::from_raw_os_error(5);
+        let error = Err::<(), _>(cause).context("disk a.img").context("two\nlines").unwrap_err();
+        assert_eq!(one_line(&error), "two lines: disk a.img: input/output error");
+    }
+}

@@ -1,0 +1,127 @@
+//! `trapline run`: the life of a run.
+//!
+//! 1. Options are checked, the places of the files to be written are looked at.
+//! 2. Signals are taken over; the machine is built and started.
+//! 3. The run is watched, with or without a live view, until something ends it ([`End`]).
+//! 4. The screen is kept, the terminal given back, the machine stopped and taken apart.
+//! 5. `--screenshot` and `--screen-text` are written, once, as the screen was in 4: after a power-off, a time-out, a signal,
+//!    a failure and when the user left alike.
+
+mod outputs;
+mod watch;
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+
+use self::outputs::Outputs;
+use self::watch::Watch;
+use super::signals::EndingSignals;
+use super::{Status, say};
+use crate::config::{Options, RunConfig};
+use crate::screen::text::Snapshot;
+use crate::screen::{Press, Source};
+
+/// A machine that runs. Dropping it stops it too.
+pub trait Guest {
+    /// Presses and releases a key on the guest's keyboard. Does not block; a full keyboard loses the key.
+    fn press(&mut self, press: Press);
+
+    /// The screen of the guest's VGA adapter. It stays there when the guest has ended, until [`Guest::stop`].
+    fn screen(&mut self) -> &mut dyn Source;
+
+    /// Stops all vCPUs and workers, finishes what the guest wrote to its disks, and ends what was started for the
+    /// machine. Blocks until nothing of it is left.
+    ///
+    /// # Errors
+    ///
+    /// What could not be finished, for a person.
+    fn stop(self: Box<Self>) -> anyhow::Result<()>;
+}
+
+/// Builds the machine and starts it; `ends` is told when it ends by itself.
+fn build(_config: &RunConfig, _ends: Ends) -> anyhow::Result<Box<dyn Guest>> {
+    anyhow::bail!("no machine can be run: this build has none")
+}
+
+/// Why a run is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The guest switched itself off.
+    PowerOff,
+    /// The machine can not go on; the text is one line for a person and names what failed.
+    Failed(String),
+    /// The time was over.
+    Timeout,
+    /// The user left the live view.
+    Left,
+    /// This signal arrived.
+    Signal(u8),
+}
+
+/// Takes the news that the run is over. The first counts; clones share it.
+#[derive(Clone, Debug)]
+pub struct Ends(SyncSender<End>);
+
+impl Ends {
+    /// Where news come in, and where they come out.
+    #[must_use]
+    pub fn channel() -> (Self, Receiver<End>) {
+        let (sender, receiver) = sync_channel(1);
+        (Self(sender), receiver)
+    }
+
+    /// The run is over. Never blocks; any thread.
+    pub fn report(&self, end: End) {
+        // Full: an earlier end counts. Closed: the run is over already.
+        let _ = self.0.try_send(end);
+    }
+}
+
+/// Carries out `trapline run`.
+pub(super) fn run(options: Options, file: Option<&str>) -> anyhow::Result<Status> {
+    let config = RunConfig::load(options, file)?;
+    let log = super::log::start();
+    let outputs = Outputs::check(&config)?;
+    let (ends, ended) = Ends::channel();
+    let signals = EndingSignals::report_to(ends.clone()).context("signals can not be taken over")?;
+
+    let mut guest = build(&config, ends)?;
+    let mut watch = Watch::new(&config, ended, Instant::now());
+    let watched = watch.until_the_end(guest.as_mut(), &log);
+    let screen = guest.screen();
+    let snapshot = Snapshot { text: screen.text(), frame: screen.frame() };
+    let stopped = guest.stop();
+    let written = outputs.write(&snapshot);
+    drop(signals);
+
+    let status = conclude(watched?, config.timeout, watch.awaited());
+    // What ended the run comes first; what went wrong behind it must not hide it.
+    match status {
+        Ok(status) => stopped.and(written).map(|()| status),
+        Err(error) => {
+            for problem in [stopped, written].into_iter().filter_map(Result::err) {
+                say(&super::one_line(&problem));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What the end of the run means for the exit status.
+fn conclude(end: End, timeout: Option<Duration>, awaited: Option<&str>) -> anyhow::Result<Status> {
+    if let Some(wanted) = awaited {
+        say(&format!("--keys: the run ended while it waited for {wanted:?} on the screen"));
+    }
+    match end {
+        End::PowerOff | End::Left => Ok(Status::Success),
+        End::Failed(text) => Err(anyhow!(text)),
+        End::Timeout => {
+            let seconds = timeout.unwrap_or_default().as_secs_f64();
+            say(&format!("the guest was still running after {seconds} s (--timeout) and was stopped"));
+            Ok(Status::Timeout)
+        }
+        End::Signal(number) => Ok(Status::Signal(number)),
+    }
+}

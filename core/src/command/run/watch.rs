@@ -1,0 +1,129 @@
+//! Watches a run until it ends: shows its screen, takes keys to it.
+
+use std::io::BufWriter;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use crossterm::event::{self, Event};
+
+use super::{End, Guest};
+use crate::command::log::Log;
+use crate::config::{RunConfig, Screen, Serial};
+use crate::screen::chord::{Action, Chord};
+use crate::screen::live::{self, View};
+use crate::screen::terminal::{self, Output, Terminal};
+use crate::screen::typist::Typist;
+
+/// The longest sleep, where nothing else limits it.
+const SLEEP_LONGEST: Duration = Duration::from_secs(3600);
+
+/// What a run is watched for.
+#[derive(Debug)]
+pub(super) struct Watch {
+    ended: Receiver<End>,
+    deadline: Option<Instant>,
+    typist: Typist,
+    live: bool,
+}
+
+impl Watch {
+    /// A watch over a machine that started `now`.
+    pub(super) fn new(config: &RunConfig, ended: Receiver<End>, now: Instant) -> Self {
+        Self {
+            ended,
+            deadline: config.timeout.and_then(|timeout| now.checked_add(timeout)),
+            typist: Typist::new(config.keys.clone().unwrap_or_default()),
+            live: config.screen == Screen::Auto && config.serial != Serial::Stdio && terminal::is_there(),
+        }
+    }
+
+    /// Returns why the run is over. The terminal is as it was then.
+    pub(super) fn until_the_end(&mut self, guest: &mut dyn Guest, log: &Log) -> anyhow::Result<End> {
+        if self.live {
+            // Dropped in reverse: the terminal first, then what was kept from it.
+            let _held = log.hold();
+            let _terminal =
+                Terminal::enter().context("the terminal can not show the screen; give --screen none")?;
+            self.shown(guest).context("the terminal failed; with --screen none the run needs none")
+        } else {
+            Ok(self.unseen(guest))
+        }
+    }
+
+    /// The text that `--keys` waits for, if it does.
+    pub(super) fn awaited(&self) -> Option<&str> {
+        self.typist.awaited()
+    }
+
+    /// Without a view: sleeps until something is due.
+    fn unseen(&mut self, guest: &mut dyn Guest) -> End {
+        loop {
+            let now = Instant::now();
+            if self.deadline.is_some_and(|deadline| now >= deadline) {
+                return End::Timeout;
+            }
+            self.type_keys(guest, now);
+            match self.ended.recv_timeout(self.sleep(now, None)) {
+                Ok(end) => return end,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return vanished(),
+            }
+        }
+    }
+
+    /// With a view in the terminal, which is taken.
+    fn shown(&mut self, guest: &mut dyn Guest) -> anyhow::Result<End> {
+        let (columns, rows) = crossterm::terminal::size()?;
+        let mut view = View::new(BufWriter::with_capacity(64 << 10, Output), columns, rows, Instant::now());
+        let mut chord = Chord::default();
+        let mut draw_at = Instant::now();
+        loop {
+            let now = Instant::now();
+            match self.ended.try_recv() {
+                Ok(end) => return Ok(end),
+                Err(std::sync::mpsc::TryRecvError::Empty) => {}
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => return Ok(vanished()),
+            }
+            if self.deadline.is_some_and(|deadline| now >= deadline) {
+                return Ok(End::Timeout);
+            }
+            self.type_keys(guest, now);
+            if now >= draw_at {
+                view.draw(guest.screen(), now)?;
+                draw_at = now + live::INTERVAL;
+            }
+            let mut sleep = self.sleep(now, Some(draw_at));
+            while event::poll(sleep)? {
+                sleep = Duration::ZERO;
+                match event::read()? {
+                    Event::Key(key) => match chord.feed(&key) {
+                        Action::Send(press) => guest.press(press),
+                        Action::Leave => return Ok(End::Left),
+                        Action::Help => view.help(now),
+                        Action::Ignore => {}
+                    },
+                    Event::Resize(columns, rows) => view.resize(columns, rows),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn type_keys(&mut self, guest: &mut dyn Guest, now: Instant) {
+        if let Some(press) = self.typist.step(now, guest.screen()) {
+            guest.press(press);
+        }
+    }
+
+    /// The time from `now` to what comes next.
+    fn sleep(&self, now: Instant, draw_at: Option<Instant>) -> Duration {
+        let next = [self.deadline, self.typist.due(now), draw_at].into_iter().flatten().min();
+        next.map_or(SLEEP_LONGEST, |next| next.saturating_duration_since(now)).min(SLEEP_LONGEST)
+    }
+}
+
+/// All who could tell of the end are gone: a fault of ours, but no reason to wait for ever.
+fn vanished() -> End {
+    End::Failed("the machine ended without saying why".into())
+}

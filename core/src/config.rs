@@ -1,0 +1,140 @@
+//! What a run was asked for, as typed values.
+//!
+//! The command line and a TOML file ([`Options`]) name the same things in the same words. Each is
+//! checked once, here, value by value, and then joined: a value on the command line takes the place
+//! of the file's. What comes out, [`RunConfig`], holds only values that make sense; nothing later
+//! checks them again. What can only be known by opening a file (is the disk there, is it empty)
+//! is found when the run opens it.
+//!
+//! ```
+//! use trapline::config::{Options, Origin, RunConfig, Serial};
+//!
+//! let file: Options = Options::from_toml("memory = '2G'\nserial = 'stdio'").unwrap();
+//! let cli = Options { memory: Some("512M".into()), ..Options::default() };
+//! let config = RunConfig::new(cli, Some((Origin::File("vm.toml".into()), file))).unwrap();
+//! assert_eq!(config.memory, 512 << 20);
+//! assert_eq!(config.serial, Serial::Stdio);
+//! ```
+
+mod check;
+mod device;
+mod error;
+mod keys;
+mod options;
+mod size;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use device::{Adapters, AssignedDevice, Disk, Rom, Vga};
+pub(crate) use error::host_error;
+pub use error::{ConfigError, Origin};
+pub use keys::{Script, Step};
+pub use options::{AdapterOptions, Options};
+pub use size::{MEMORY_LARGEST, MEMORY_LEAST, PAGE};
+
+/// Everything `trapline run` needs to know, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunConfig {
+    /// The display adapters of the guest.
+    pub adapters: Adapters,
+    /// Virtual processors, 1 to 255.
+    pub cpus: u8,
+    /// Guest RAM in bytes: a multiple of [`PAGE`] from [`MEMORY_LEAST`] to [`MEMORY_LARGEST`].
+    pub memory: u64,
+    /// The BIOS image; `None` is the distribution's SeaBIOS.
+    pub firmware: Option<PathBuf>,
+    /// The disks, in the order in which the guest sees them.
+    pub disks: Vec<Disk>,
+    /// A Linux kernel that takes the place of a boot disk.
+    pub linux: Option<Linux>,
+    /// Where the first serial port goes.
+    pub serial: Serial,
+    /// A file that receives what the firmware writes to its debug port.
+    pub debugcon: Option<PathBuf>,
+    /// Whether the adapter's screen is shown while the machine runs.
+    pub screen: Screen,
+    /// A PNG file, written once, at the end of the run.
+    pub screenshot: Option<PathBuf>,
+    /// The text on the screen, written once, at the end of the run.
+    pub screen_text: Option<TextOutput>,
+    /// The longest the machine may run.
+    pub timeout: Option<Duration>,
+    /// Who carries out an access to a function.
+    pub io: Io,
+    /// How the legacy window at 0xa0000 is carried out.
+    pub window: Window,
+    /// What is typed on the guest's keyboard.
+    pub keys: Option<Script>,
+}
+
+/// A kernel to boot without a boot loader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linux {
+    /// The bzImage.
+    pub kernel: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    pub append: String,
+}
+
+/// Where the guest's serial port goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serial {
+    /// Standard input and output. The screen is then not shown.
+    Stdio,
+    /// Output only, to this file.
+    File(PathBuf),
+    /// The port is there, nothing is attached.
+    None,
+}
+
+/// Whether the screen is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Screen {
+    /// Shown when standard input and output are a terminal that nothing else uses.
+    Auto,
+    /// Never shown.
+    None,
+}
+
+/// Where the text of the screen goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TextOutput {
+    /// Standard output, after the live view has left it.
+    Stdout,
+    /// A file, replaced as a whole.
+    File(PathBuf),
+}
+
+/// Who carries out an access to a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// The vCPU thread, always.
+    Inline,
+    /// The worker, always.
+    Uring,
+    /// The vCPU when the function is idle, else the worker.
+    Adaptive,
+}
+
+/// How the legacy window is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// One exit and one access each.
+    Strict,
+    /// The fastest way that this version has.
+    Auto,
+}
+
+/// Everything `trapline adapter` needs to know, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterConfig {
+    /// The Unix socket to listen on.
+    pub socket: PathBuf,
+    /// The expansion ROM; `None` is the distribution's VGA BIOS.
+    pub rom: Option<PathBuf>,
+}

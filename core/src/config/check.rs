@@ -1,0 +1,314 @@
+//! From text to values, and the file's values under those of the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::device::{self, Adapters, Choice, Disk, Vga};
+use super::error::{ConfigError, Origin};
+use super::keys::Script;
+use super::options::{AdapterOptions, Options};
+use super::{AdapterConfig, Io, Linux, RunConfig, Screen, Serial, TextOutput, Window, size};
+
+/// The longest `--timeout`, in seconds: about 31 years.
+const TIMEOUT_LONGEST: f64 = 1e9;
+/// The longest kernel command line, in bytes: what x86 Linux reads of it, without its NUL.
+const APPEND_LONGEST: usize = 2047;
+/// The largest configuration file that is read, in bytes.
+const FILE_LARGEST: u64 = 1 << 20;
+
+impl RunConfig {
+    /// Checks `cli` and the options of a configuration file, and joins them; what is given in neither takes
+    /// its default. A list (devices, disks) of the command line replaces the file's.
+    ///
+    /// # Errors
+    ///
+    /// The first value that can not be used, and why. A value of the file is an error even where the command line
+    /// overrides it.
+    pub fn new(cli: Options, file: Option<(Origin, Options)>) -> Result<Self, ConfigError> {
+        let mut given = Checked::new(&Origin::CommandLine, cli)?;
+        if let Some((origin, options)) = file {
+            given = given.or(Checked::new(&origin, options)?);
+        }
+        given.finish()
+    }
+
+    /// Like [`RunConfig::new`], with the configuration file still to be read.
+    ///
+    /// # Errors
+    ///
+    /// As there, and a file that can not be read or is not TOML. Blocks on reading the file.
+    pub fn load(cli: Options, file: Option<&str>) -> Result<Self, ConfigError> {
+        let file = file.map(read_file).transpose()?;
+        Self::new(cli, file)
+    }
+}
+
+impl AdapterConfig {
+    /// Checks the options of `trapline adapter`.
+    ///
+    /// # Errors
+    ///
+    /// A path that can not be one.
+    pub fn new(options: AdapterOptions) -> Result<Self, ConfigError> {
+        let empty = |option: &str| ConfigError::option(&Origin::CommandLine, option, "the file is not named");
+        if options.socket.as_os_str().is_empty() {
+            return Err(empty("socket"));
+        }
+        if options.rom.as_ref().is_some_and(|rom| rom.as_os_str().is_empty()) {
+            return Err(empty("rom"));
+        }
+        Ok(Self { socket: options.socket, rom: options.rom })
+    }
+}
+
+fn read_file(path: &str) -> Result<(Origin, Options), ConfigError> {
+    use std::io::Read;
+
+    let mut text = String::new();
+    let length = std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_LARGEST + 1).read_to_string(&mut text))
+        .map_err(|error| ConfigError::file(path, crate::config::host_error(&error)))?;
+    if u64::try_from(length).is_ok_and(|length| length > FILE_LARGEST) {
+        return Err(ConfigError::file(path, "more than 1 MiB; this is no configuration file"));
+    }
+    let options = Options::from_toml(&text).map_err(|problem| ConfigError::file(path, problem))?;
+    Ok((Origin::File(path.into()), options))
+}
+
+/// The values that one source gives.
+#[derive(Default)]
+struct Checked {
+    adapters: Option<Adapters>,
+    cpus: Option<u8>,
+    memory: Option<u64>,
+    firmware: Option<PathBuf>,
+    disks: Option<Vec<Disk>>,
+    kernel: Option<PathBuf>,
+    /// With the place it was given, for an error that only the joined values can show.
+    initrd: Option<(PathBuf, Origin)>,
+    append: Option<(String, Origin)>,
+    serial: Option<Serial>,
+    debugcon: Option<PathBuf>,
+    screen: Option<Screen>,
+    screenshot: Option<PathBuf>,
+    screen_text: Option<TextOutput>,
+    timeout: Option<Duration>,
+    io: Option<Io>,
+    window: Option<Window>,
+    keys: Option<Script>,
+}
+
+impl Checked {
+    fn new(origin: &Origin, options: Options) -> Result<Self, ConfigError> {
+        let at = |option| Checker { origin, option };
+        let with_origin = |text| (text, origin.clone());
+        Ok(Self {
+            adapters: at("device").adapters(&options.device)?,
+            cpus: at("cpus").value(options.cpus, cpus)?,
+            memory: at("memory").value(options.memory, size::memory)?,
+            firmware: at("firmware").value(options.firmware, file)?,
+            disks: at("disk").list(&options.disk, device::disk)?,
+            kernel: at("kernel").value(options.kernel, file)?,
+            initrd: at("initrd").value(options.initrd, file)?.map(|path| (path, origin.clone())),
+            append: at("append").value(options.append, append)?.map(with_origin),
+            serial: at("serial").value(options.serial, serial)?,
+            debugcon: at("debugcon").value(options.debugcon, file)?,
+            screen: at("screen").value(options.screen, screen)?,
+            screenshot: at("screenshot").value(options.screenshot, file)?,
+            screen_text: at("screen-text").value(options.screen_text, text_output)?,
+            timeout: at("timeout").value(options.timeout, timeout)?,
+            io: at("io").value(options.io, io)?,
+            window: at("window").value(options.window, window)?,
+            keys: at("keys").value(options.keys, |text| text.parse())?,
+        })
+    }
+
+    /// These values, and `under` where there is none.
+    fn or(self, under: Self) -> Self {
+        Self {
+            adapters: self.adapters.or(under.adapters),
+            cpus: self.cpus.or(under.cpus),
+            memory: self.memory.or(under.memory),
+            firmware: self.firmware.or(under.firmware),
+            disks: self.disks.or(under.disks),
+            kernel: self.kernel.or(under.kernel),
+            initrd: self.initrd.or(under.initrd),
+            append: self.append.or(under.append),
+            serial: self.serial.or(under.serial),
+            debugcon: self.debugcon.or(under.debugcon),
+            screen: self.screen.or(under.screen),
+            screenshot: self.screenshot.or(under.screenshot),
+            screen_text: self.screen_text.or(under.screen_text),
+            timeout: self.timeout.or(under.timeout),
+            io: self.io.or(under.io),
+            window: self.window.or(under.window),
+            keys: self.keys.or(under.keys),
+        }
+    }
+
+    fn finish(self) -> Result<RunConfig, ConfigError> {
+        let linux = match self.kernel {
+            Some(kernel) => Some(Linux {
+                kernel,
+                initrd: self.initrd.map(|(path, _)| path),
+                append: self.append.map(|(text, _)| text).unwrap_or_default(),
+            }),
+            None => {
+                let lonely = |origin: &Origin, option| {
+                    ConfigError::option(origin, option, "is for a kernel; give --kernel FILE too")
+                };
+                if let Some((_, origin)) = self.initrd {
+                    return Err(lonely(&origin, "initrd"));
+                }
+                if let Some((_, origin)) = self.append {
+                    return Err(lonely(&origin, "append"));
+                }
+                None
+            }
+        };
+        Ok(RunConfig {
+            adapters: self.adapters.unwrap_or(Adapters::Software),
+            cpus: self.cpus.unwrap_or(1),
+            memory: self.memory.unwrap_or(1 << 30),
+            firmware: self.firmware,
+            disks: self.disks.unwrap_or_default(),
+            linux,
+            serial: self.serial.unwrap_or(Serial::None),
+            debugcon: self.debugcon,
+            screen: self.screen.unwrap_or(Screen::Auto),
+            screenshot: self.screenshot,
+            screen_text: self.screen_text,
+            timeout: self.timeout,
+            io: self.io.unwrap_or(Io::Adaptive),
+            window: self.window.unwrap_or(Window::Auto),
+            keys: self.keys,
+        })
+    }
+}
+
+/// Turns what a parser says of a value into an error that names option and value.
+struct Checker<'a> {
+    origin: &'a Origin,
+    option: &'static str,
+}
+
+impl Checker<'_> {
+    fn parse<T>(&self, text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+        parse(text).map_err(|problem| ConfigError::value(self.origin, self.option, text, problem))
+    }
+
+    fn value<T>(
+        &self,
+        text: Option<String>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        text.map(|text| self.parse(&text, parse)).transpose()
+    }
+
+    /// A list; one that is empty counts as not given.
+    fn list<T>(
+        &self,
+        texts: &[String],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<Vec<T>>, ConfigError> {
+        let all: Vec<T> = texts.iter().map(|text| self.parse(text, &parse)).collect::<Result<_, _>>()?;
+        Ok(if all.is_empty() { None } else { Some(all) })
+    }
+
+    fn adapters(&self, texts: &[String]) -> Result<Option<Adapters>, ConfigError> {
+        let Some(choices) = self.list(texts, device::device)? else { return Ok(None) };
+        let count = choices.len();
+        let mut devices = Vec::with_capacity(count);
+        for choice in choices {
+            match choice {
+                Choice::Device(device) => devices.push(device),
+                Choice::None if count == 1 => return Ok(Some(Adapters::None)),
+                Choice::None => {
+                    return Err(self.option_error("none can not be given together with another device"));
+                }
+            }
+        }
+        if devices.iter().filter(|device| device.vga == Vga::On).count() > 1 {
+            return Err(
+                self.option_error("vga=on is given to more than one; only one can own the VGA addresses")
+            );
+        }
+        Ok(Some(Adapters::Given(devices)))
+    }
+
+    fn option_error(&self, problem: &str) -> ConfigError {
+        ConfigError::option(self.origin, self.option, problem)
+    }
+}
+
+fn cpus(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("not a number of processors; give 1 to 255".into()),
+        Ok(count) => Ok(count),
+    }
+}
+
+fn file(text: &str) -> Result<PathBuf, String> {
+    device::path(text, "the file is not named")
+}
+
+fn append(text: &str) -> Result<String, String> {
+    if text.len() > APPEND_LONGEST {
+        return Err(format!("{} bytes; a kernel reads at most {APPEND_LONGEST}", text.len()));
+    }
+    if text.contains('\0') {
+        return Err("a kernel command line can not hold a NUL".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn serial(text: &str) -> Result<Serial, String> {
+    match text {
+        "stdio" => Ok(Serial::Stdio),
+        "none" => Ok(Serial::None),
+        _ => device::path(text, "give stdio, none or a file").map(Serial::File),
+    }
+}
+
+fn screen(text: &str) -> Result<Screen, String> {
+    match text {
+        "auto" => Ok(Screen::Auto),
+        "none" => Ok(Screen::None),
+        _ => Err("not known; give auto or none".into()),
+    }
+}
+
+fn text_output(text: &str) -> Result<TextOutput, String> {
+    match text {
+        "-" => Ok(TextOutput::Stdout),
+        _ => file(text).map(TextOutput::File),
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let problem = || "not a time; give seconds above 0, as in 2.5".to_owned();
+    let seconds: f64 = text.parse().map_err(|_| problem())?;
+    if !(seconds > 0.0 && seconds <= TIMEOUT_LONGEST) {
+        return Err(problem());
+    }
+    // What is above 0 but rounds to no time at all is no time to wait either.
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).ok_or_else(problem)
+}
+
+fn io(text: &str) -> Result<Io, String> {
+    match text {
+        "inline" => Ok(Io::Inline),
+        "uring" => Ok(Io::Uring),
+        "adaptive" => Ok(Io::Adaptive),
+        _ => Err("not known; give inline, uring or adaptive".into()),
+    }
+}
+
+fn window(text: &str) -> Result<Window, String> {
+    match text {
+        "strict" => Ok(Window::Strict),
+        "auto" => Ok(Window::Auto),
+        "coalesced" | "shadowed" => Err("not in this version yet; give strict or auto".into()),
+        _ => Err("not known; give strict or auto".into()),
+    }
+}

@@ -1,0 +1,183 @@
+//! Adapters and disks: a name and options, separated by commas.
+
+use std::path::PathBuf;
+
+use super::error::Shown;
+
+/// The display adapters of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adapters {
+    /// The software adapter, in its own process, started and ended with the machine.
+    Software,
+    /// Those named, in this order; never empty, and `vga=on` at most once.
+    Given(Vec<AssignedDevice>),
+    /// None at all.
+    None,
+}
+
+/// One adapter that is somewhere else and is given to the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssignedDevice {
+    /// The Unix socket of its vfio-user server.
+    pub socket: PathBuf,
+    /// Whether it owns the legacy VGA addresses.
+    pub vga: Vga,
+    /// Its expansion ROM.
+    pub rom: Rom,
+}
+
+/// Whether an adapter owns the legacy VGA addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vga {
+    /// It does.
+    On,
+    /// It does not.
+    Off,
+    /// The first that can does, if none was told to.
+    Auto,
+}
+
+/// Where an adapter's expansion ROM comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rom {
+    /// The device's own.
+    Device,
+    /// This file.
+    File(PathBuf),
+    /// The guest sees none.
+    Off,
+}
+
+/// A disk of the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The raw image.
+    pub path: PathBuf,
+    /// Whether the guest is kept from writing.
+    pub readonly: bool,
+}
+
+/// What one `--device` says.
+pub(super) enum Choice {
+    Device(AssignedDevice),
+    None,
+}
+
+const FORMS: &str = "give vfio-user:SOCKET, or none for a machine without an adapter";
+
+/// Parses `none`, or `vfio-user:SOCKET` or a PCI address with options.
+pub(super) fn device(text: &str) -> Result<Choice, String> {
+    let parts = split(text);
+    let (name, options) = parts.split_first().map_or(("", &[][..]), |(name, rest)| (name.as_str(), rest));
+    if name == "none" {
+        return match options {
+            [] => Ok(Choice::None),
+            _ => Err("none takes no options".into()),
+        };
+    }
+    let (mut vga, mut rom) = (None, None);
+    for option in options {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        match key {
+            "vga" => set(&mut vga, key, parse_vga(value)?)?,
+            "rom" => set(&mut rom, key, parse_rom(value)?)?,
+            _ => return Err(format!("{} is no option of a device; there are vga= and rom=", Shown(key))),
+        }
+    }
+    if is_pci_address(name) {
+        return Err(format!(
+            "assigning a physical function is not in this version yet; {FORMS}, or leave --device out for the \
+             software adapter"
+        ));
+    }
+    let Some(socket) = name.strip_prefix("vfio-user:") else {
+        return Err(format!("{} is no device; {FORMS}", Shown(name)));
+    };
+    Ok(Choice::Device(AssignedDevice {
+        socket: path(socket, "vfio-user: needs the path of a socket")?,
+        vga: vga.unwrap_or(Vga::Auto),
+        rom: rom.unwrap_or(Rom::Device),
+    }))
+}
+
+/// Parses `FILE` or `FILE,readonly`.
+pub(super) fn disk(text: &str) -> Result<Disk, String> {
+    let parts = split(text);
+    let (name, options) = parts.split_first().map_or(("", &[][..]), |(name, rest)| (name.as_str(), rest));
+    let mut readonly = None;
+    for option in options {
+        match option.as_str() {
+            "readonly" => set(&mut readonly, "readonly", true)?,
+            _ => {
+                return Err(format!(
+                    "{} is no option of a disk; there is readonly (a comma in a file's name is written twice)",
+                    Shown(option)
+                ));
+            }
+        }
+    }
+    Ok(Disk { path: path(name, "the file is not named")?, readonly: readonly.unwrap_or(false) })
+}
+
+/// Takes a path as it is; only an empty one and one with a NUL are refused.
+pub(super) fn path(text: &str, if_empty: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err(if_empty.into());
+    }
+    if text.contains('\0') {
+        return Err("a path can not hold a NUL".into());
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// Cuts at single commas; two stand for one that belongs to the text.
+fn split(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match parts.last_mut() {
+            Some(part) if c != ',' => part.push(c),
+            Some(part) if chars.next_if_eq(&',').is_some() => part.push(','),
+            _ => parts.push(String::new()),
+        }
+    }
+    parts
+}
+
+fn set<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), String> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(format!("{key} is given twice")),
+    }
+}
+
+fn parse_vga(text: &str) -> Result<Vga, String> {
+    match text {
+        "on" => Ok(Vga::On),
+        "off" => Ok(Vga::Off),
+        "auto" => Ok(Vga::Auto),
+        _ => Err(format!("vga={text} is not known; give vga=on, vga=off or vga=auto")),
+    }
+}
+
+fn parse_rom(text: &str) -> Result<Rom, String> {
+    match text {
+        "off" => Ok(Rom::Off),
+        _ => path(text, "rom= needs a file, or off").map(Rom::File),
+    }
+}
+
+/// Whether `text` is `[DDDD:]BB:DD.F`, all hexadecimal, with device and function in their ranges.
+fn is_pci_address(text: &str) -> bool {
+    fn hex(text: &str, digits: usize, largest: u32) -> bool {
+        text.len() == digits
+            && text.bytes().all(|b| b.is_ascii_hexdigit())
+            && u32::from_str_radix(text, 16).is_ok_and(|number| number <= largest)
+    }
+    let Some((rest, function)) = text.rsplit_once('.') else { return false };
+    let mut fields = rest.rsplit(':');
+    let device = fields.next().is_some_and(|device| hex(device, 2, 0x1f));
+    let bus = fields.next().is_some_and(|bus| hex(bus, 2, 0xff));
+    let domain = fields.next().is_none_or(|domain| hex(domain, 4, 0xffff));
+    device && bus && domain && fields.next().is_none() && hex(function, 1, 7)
+}

@@ -1,0 +1,183 @@
+//! The options as they are written, before anything is checked.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+
+/// The options of `trapline run`, as text. The names in a TOML file are those of the command line without the
+/// dashes; a value there may be a string or a number, and an option that may be repeated takes a list. Paths
+/// are relative to the current directory in both. No other name is accepted.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Options {
+    /// A display adapter: vfio-user:SOCKET, or `none` for a machine without one. May be repeated. After it, separated by
+    /// commas: vga=on|off|auto (who owns the legacy VGA addresses), rom=FILE|off (another expansion ROM). A
+    /// comma in a name is written twice. [default: the software adapter, started with the machine]
+    #[arg(long, value_name = "DEVICE[,OPTION..]")]
+    #[serde(default, deserialize_with = "many")]
+    pub device: Vec<String>,
+
+    /// Virtual processors, 1 to 255 [default: 1]
+    #[arg(long, value_name = "N")]
+    #[serde(default, deserialize_with = "one")]
+    pub cpus: Option<String>,
+
+    /// Guest memory in bytes, or with K, M, G or T (powers of 1024) [default: 1G]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(default, deserialize_with = "one")]
+    pub memory: Option<String>,
+
+    /// The BIOS image [default: the distribution's SeaBIOS]
+    #[arg(long, value_name = "FILE")]
+    #[serde(default, deserialize_with = "one")]
+    pub firmware: Option<String>,
+
+    /// A raw disk image. May be repeated. FILE,readonly keeps the guest from writing to it; a comma in the name is written
+    /// twice
+    #[arg(long, value_name = "FILE[,readonly]")]
+    #[serde(default, deserialize_with = "many")]
+    pub disk: Vec<String>,
+
+    /// A Linux kernel (bzImage) to boot
+    #[arg(long, value_name = "FILE")]
+    #[serde(default, deserialize_with = "one")]
+    pub kernel: Option<String>,
+
+    /// The kernel's initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    #[serde(default, deserialize_with = "one")]
+    pub initrd: Option<String>,
+
+    /// The kernel's command line
+    #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
+    #[serde(default, deserialize_with = "one")]
+    pub append: Option<String>,
+
+    /// Where the first serial port goes: stdio, none or a file [default: none]
+    #[arg(long, value_name = "stdio|FILE|none")]
+    #[serde(default, deserialize_with = "one")]
+    pub serial: Option<String>,
+
+    /// A file for what the firmware writes to its debug port
+    #[arg(long, value_name = "FILE")]
+    #[serde(default, deserialize_with = "one")]
+    pub debugcon: Option<String>,
+
+    /// auto: show the adapter's screen when on a terminal (Ctrl-A x leaves); none: never [default: auto]
+    #[arg(long, value_name = "auto|none")]
+    #[serde(default, deserialize_with = "one")]
+    pub screen: Option<String>,
+
+    /// Write the screen to this PNG file at the end of the run
+    #[arg(long, value_name = "FILE.png")]
+    #[serde(default, deserialize_with = "one")]
+    pub screenshot: Option<String>,
+
+    /// Write the text on the screen to this file (- for standard output) at the end of the run
+    #[arg(long, value_name = "FILE|-")]
+    #[serde(default, deserialize_with = "one")]
+    pub screen_text: Option<String>,
+
+    /// End the run after so many seconds, with exit status 124. Fractions are allowed
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(default, deserialize_with = "one")]
+    pub timeout: Option<String>,
+
+    /// Who carries out an access to a device: the vCPU, the io_uring worker, or whichever suits [default: adaptive]
+    #[arg(long, value_name = "inline|uring|adaptive")]
+    #[serde(default, deserialize_with = "one")]
+    pub io: Option<String>,
+
+    /// How the legacy VGA window is carried out [default: auto]
+    #[arg(long, value_name = "strict|auto")]
+    #[serde(default, deserialize_with = "one")]
+    pub window: Option<String>,
+
+    /// Keys to type: characters as they are, <enter>, <down>, <ctrl-c>, <lt> for <, <wait:SECONDS>, and
+    /// <wait-text:STRING>, which waits until the screen shows STRING
+    #[arg(long, value_name = "SCRIPT", allow_hyphen_values = true)]
+    #[serde(default, deserialize_with = "one")]
+    pub keys: Option<String>,
+}
+
+impl Options {
+    /// Reads options from the text of a TOML file.
+    ///
+    /// # Errors
+    ///
+    /// One line: the line number and what is wrong there, naming a key that is no option.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| {
+            let line = error
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .map_or(String::new(), |before| format!("line {}: ", before.matches('\n').count() + 1));
+            let message: Vec<&str> = error.message().split_whitespace().collect();
+            format!("{line}{}", message.join(" "))
+        })
+    }
+}
+
+/// The options of `trapline adapter`.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct AdapterOptions {
+    /// The Unix socket to listen on; it must not exist yet
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+
+    /// The expansion ROM [default: the distribution's VGA BIOS]
+    #[arg(long, value_name = "FILE")]
+    pub rom: Option<PathBuf>,
+}
+
+/// A TOML string or number as the text of an option.
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl Visitor<'_> for TextVisitor {
+            type Value = Text;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a number")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(text.to_owned()))
+            }
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Text, E> {
+                Ok(Text(number.to_string()))
+            }
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Text, E> {
+                Ok(Text(number.to_string()))
+            }
+        }
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+fn one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Text::deserialize(deserializer).map(|text| Some(text.0))
+}
+
+fn many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct ManyVisitor;
+    impl<'de> Visitor<'de> for ManyVisitor {
+        type Value = Vec<String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string or a list of strings")
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<String>, E> {
+            Ok(vec![text.to_owned()])
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(Text(text)) = list.next_element()? {
+                all.push(text);
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_any(ManyVisitor)
+}

@@ -1,0 +1,61 @@
+//! Sizes of memory as a person writes them.
+
+/// Guest memory comes in pages of this many bytes.
+pub const PAGE: u64 = 4096;
+/// The least guest memory: below this the firmware has no room for itself and its tables.
+pub const MEMORY_LEAST: u64 = 16 << 20;
+/// The most guest memory. A guard against a slip of the keyboard, not a limit of the machine.
+pub const MEMORY_LARGEST: u64 = 4 << 40;
+
+/// Parses a number of bytes: digits, then nothing or `K`, `M`, `G`, `T` (also `KiB`, `MiB` and so on; powers of
+/// 1024; case does not matter).
+pub(super) fn parse(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text.get(digits.len()..).unwrap_or_default().to_ascii_lowercase();
+    let shift = match unit.as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        _ => return Err(format!("'{unit}' is no unit of memory; use K, M, G or T, as in 512M")),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("not a size; give a whole number and a unit, as in 512M".into());
+    }
+    let too_large = || format!("more than the largest guest memory, {}", shown(MEMORY_LARGEST));
+    let number: u64 = digits.parse().map_err(|_| too_large())?;
+    number.checked_mul(1 << shift).ok_or_else(too_large)
+}
+
+/// Parses the size of guest RAM.
+pub(super) fn memory(text: &str) -> Result<u64, String> {
+    let bytes = parse(text)?;
+    if bytes < MEMORY_LEAST {
+        let unit =
+            if text.bytes().all(|b| b.is_ascii_digit()) { " (a bare number counts bytes)" } else { "" };
+        return Err(format!(
+            "{} is less than the least guest memory, {}{unit}; give for example 512M",
+            shown(bytes),
+            shown(MEMORY_LEAST)
+        ));
+    }
+    if bytes > MEMORY_LARGEST {
+        return Err(format!("more than the largest guest memory, {}", shown(MEMORY_LARGEST)));
+    }
+    if !bytes.is_multiple_of(PAGE) {
+        return Err(format!("not a multiple of the page size, {PAGE} bytes"));
+    }
+    Ok(bytes)
+}
+
+/// A size in the largest unit that divides it.
+fn shown(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    for (size, name) in UNITS {
+        if bytes >= size && bytes.is_multiple_of(size) {
+            return format!("{} {name}", bytes / size);
+        }
+    }
+    format!("{bytes} bytes")
+}

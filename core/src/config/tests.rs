@@ -1,0 +1,287 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+use crate::screen::Key;
+
+fn cli(set: impl FnOnce(&mut Options)) -> Result<RunConfig, String> {
+    let mut options = Options::default();
+    set(&mut options);
+    RunConfig::new(options, None).map_err(|error| error.to_string())
+}
+
+fn toml(text: &str) -> Result<RunConfig, String> {
+    let options = Options::from_toml(text)?;
+    RunConfig::new(Options::default(), Some((Origin::File("vm.toml".into()), options)))
+        .map_err(|error| error.to_string())
+}
+
+/// Sets the option of a name, as TOML would.
+fn with(option: &str, value: &str) -> Result<RunConfig, String> {
+    let options = Options::from_toml(&format!("{option} = {value:?}")).unwrap();
+    RunConfig::new(options, None).map_err(|error| error.to_string())
+}
+
+fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
+    Adapters::Given(vec![AssignedDevice { socket: socket.into(), vga, rom }])
+}
+
+#[test]
+fn nothing_given_is_a_small_machine_with_the_software_adapter() {
+    let config = cli(|_| {}).unwrap();
+    let expected = RunConfig {
+        adapters: Adapters::Software,
+        cpus: 1,
+        memory: 1 << 30,
+        firmware: None,
+        disks: Vec::new(),
+        linux: None,
+        serial: Serial::None,
+        debugcon: None,
+        screen: Screen::Auto,
+        screenshot: None,
+        screen_text: None,
+        timeout: None,
+        io: Io::Adaptive,
+        window: Window::Auto,
+        keys: None,
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn sizes_of_memory_are_read() {
+    let cases = [
+        ("16M", 16 << 20),
+        ("16777216", 16 << 20),
+        ("16384K", 16 << 20),
+        ("512m", 512 << 20),
+        ("512MiB", 512 << 20),
+        ("2G", 2 << 30),
+        ("2gib", 2 << 30),
+        ("4T", 4 << 40),
+        ("20000K", 20000 << 10),
+    ];
+    for (text, bytes) in cases {
+        assert_eq!(with("memory", text).map(|config| config.memory), Ok(bytes), "{text}");
+    }
+}
+
+#[test]
+fn devices_are_read() {
+    let file = |path: &str| Rom::File(path.into());
+    let cases = [
+        ("none", Adapters::None),
+        ("vfio-user:/run/a", given("/run/a", Vga::Auto, Rom::Device)),
+        ("vfio-user:a,vga=on", given("a", Vga::On, Rom::Device)),
+        ("vfio-user:a,vga=auto", given("a", Vga::Auto, Rom::Device)),
+        ("vfio-user:a,rom=off,vga=off", given("a", Vga::Off, Rom::Off)),
+        ("vfio-user:a,,b,rom=c,,d=e", given("a,b", Vga::Auto, file("c,d=e"))),
+    ];
+    for (text, adapters) in cases {
+        assert_eq!(with("device", text).map(|config| config.adapters), Ok(adapters), "{text}");
+    }
+}
+
+#[test]
+fn disks_are_read_in_order() {
+    let config = toml("disk = ['a', 'b,readonly', 'c,,d']").unwrap();
+    let disk = |path: &str, readonly| Disk { path: path.into(), readonly };
+    assert_eq!(config.disks, [disk("a", false), disk("b", true), disk("c,d", false)]);
+}
+
+#[test]
+fn the_other_values_are_read() {
+    let config = toml(
+        "cpus = 255\nfirmware = 'bios'\nkernel = 'k'\ninitrd = 'i'\nappend = '-x'\nserial = 'log'\n\
+         debugcon = 'd'\nscreen = 'none'\nscreenshot = 's.png'\nscreen-text = '-'\ntimeout = 0.25\n\
+         io = 'uring'\nwindow = 'strict'\nkeys = 'a'",
+    )
+    .unwrap();
+    let expected = RunConfig {
+        adapters: Adapters::Software,
+        cpus: 255,
+        memory: 1 << 30,
+        firmware: Some("bios".into()),
+        disks: Vec::new(),
+        linux: Some(Linux { kernel: "k".into(), initrd: Some("i".into()), append: "-x".into() }),
+        serial: Serial::File("log".into()),
+        debugcon: Some("d".into()),
+        screen: Screen::None,
+        screenshot: Some("s.png".into()),
+        screen_text: Some(TextOutput::Stdout),
+        timeout: Some(Duration::from_millis(250)),
+        io: Io::Uring,
+        window: Window::Strict,
+        keys: Some(Script { steps: vec![Step::Press(Key::Char('a').into())] }),
+    };
+    assert_eq!(config, expected);
+    assert_eq!(with("timeout", "5").unwrap().timeout, Some(Duration::from_secs(5)));
+    assert_eq!(with("serial", "none").unwrap().serial, Serial::None);
+    assert_eq!(with("screen-text", "a").unwrap().screen_text, Some(TextOutput::File("a".into())));
+    assert_eq!(with("io", "inline").unwrap().io, Io::Inline);
+}
+
+const FORMS: &str = "give vfio-user:SOCKET, or none for a machine without an adapter";
+
+#[test]
+fn values_that_can_not_be_used_say_why() {
+    let assigning = format!(
+        "assigning a physical function is not in this version yet; {FORMS}, or leave --device out for the software \
+         adapter"
+    );
+    let nonsense = |shown: &str| format!("{shown} is no device; {FORMS}");
+    let cases: &[(&str, &str, &str)] = &[
+        (
+            "memory",
+            "3",
+            "3 bytes is less than the least guest memory, 16 MiB (a bare number counts bytes); give for example 512M",
+        ),
+        ("memory", "8M", "8 MiB is less than the least guest memory, 16 MiB; give for example 512M"),
+        ("memory", "5T", "more than the largest guest memory, 4 TiB"),
+        ("memory", "99999999999999999999", "more than the largest guest memory, 4 TiB"),
+        ("memory", "18446744073709551615T", "more than the largest guest memory, 4 TiB"),
+        ("memory", "16777217", "not a multiple of the page size, 4096 bytes"),
+        ("memory", "1Q", "'q' is no unit of memory; use K, M, G or T, as in 512M"),
+        ("memory", "1.5G", "not a size; give a whole number and a unit, as in 512M"),
+        ("memory", "-1G", "not a size; give a whole number and a unit, as in 512M"),
+        ("memory", "G", "not a size; give a whole number and a unit, as in 512M"),
+        ("cpus", "0", "not a number of processors; give 1 to 255"),
+        ("cpus", "256", "not a number of processors; give 1 to 255"),
+        ("cpus", "two", "not a number of processors; give 1 to 255"),
+        ("device", "nonsense", &nonsense("nonsense")),
+        ("device", "a b", &nonsense("\"a b\"")),
+        ("device", "01:00", &nonsense("01:00")),
+        ("device", "01:20.0", &nonsense("01:20.0")),
+        ("device", "01:00.8", &nonsense("01:00.8")),
+        ("device", "01:00.0", &assigning),
+        ("device", "0000:0a:1f.7,vga=on", &assigning),
+        ("device", "vfio-user:", "vfio-user: needs the path of a socket"),
+        ("device", "vfio-user:a,vga=yes", "vga=yes is not known; give vga=on, vga=off or vga=auto"),
+        ("device", "vfio-user:a,vga", "vga= is not known; give vga=on, vga=off or vga=auto"),
+        ("device", "vfio-user:a,vga=on,vga=on", "vga is given twice"),
+        ("device", "vfio-user:a,rom=", "rom= needs a file, or off"),
+        ("device", "vfio-user:a,speed=1", "speed is no option of a device; there are vga= and rom="),
+        ("device", "none,vga=on", "none takes no options"),
+        ("disk", ",readonly", "the file is not named"),
+        (
+            "disk",
+            "a,ro",
+            "ro is no option of a disk; there is readonly (a comma in a file's name is written twice)",
+        ),
+        ("disk", "a,readonly,readonly", "readonly is given twice"),
+        ("serial", "", "give stdio, none or a file"),
+        ("firmware", "", "the file is not named"),
+        ("firmware", "a\0b", "a path can not hold a NUL"),
+        ("screen", "on", "not known; give auto or none"),
+        ("screen-text", "", "the file is not named"),
+        ("timeout", "0", "not a time; give seconds above 0, as in 2.5"),
+        ("timeout", "-1", "not a time; give seconds above 0, as in 2.5"),
+        ("timeout", "1e-12", "not a time; give seconds above 0, as in 2.5"),
+        ("timeout", "NaN", "not a time; give seconds above 0, as in 2.5"),
+        ("timeout", "inf", "not a time; give seconds above 0, as in 2.5"),
+        ("timeout", "5s", "not a time; give seconds above 0, as in 2.5"),
+        ("io", "fast", "not known; give inline, uring or adaptive"),
+        ("window", "shadowed", "not in this version yet; give strict or auto"),
+        ("window", "coalesced", "not in this version yet; give strict or auto"),
+        ("window", "lax", "not known; give strict or auto"),
+        ("keys", "<f13>", "<f13> is no key"),
+        ("append", "a\0", "a kernel command line can not hold a NUL"),
+    ];
+    for (option, value, problem) in cases {
+        let found = Options::from_toml(&format!("{option} = {}", toml::Value::from(*value))).unwrap();
+        let message = RunConfig::new(found.clone(), None).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("--{option} ")), "{message}");
+        assert!(message.ends_with(&format!(": {problem}")), "{message}\n{problem}");
+        assert!(!message.contains('\n'), "{message}");
+        let origin = Origin::File("vm.toml".into());
+        let message = RunConfig::new(Options::default(), Some((origin, found))).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("vm.toml: {option} = ")), "{message}");
+    }
+}
+
+#[test]
+fn the_value_is_repeated_as_it_was_given() {
+    let message = |value: &str| cli(|options| options.cpus = Some(value.into())).unwrap_err();
+    assert_eq!(message("x"), "--cpus x: not a number of processors; give 1 to 255");
+    assert_eq!(message(""), "--cpus \"\": not a number of processors; give 1 to 255");
+    assert_eq!(message("a\nb"), "--cpus \"a\\nb\": not a number of processors; give 1 to 255");
+    assert!(message(&"9".repeat(100_000)).len() < 200);
+}
+
+#[test]
+fn options_that_do_not_go_together_are_refused() {
+    let cases = [
+        ("initrd = 'i'", "vm.toml: initrd: is for a kernel; give --kernel FILE too"),
+        ("append = 'a'", "vm.toml: append: is for a kernel; give --kernel FILE too"),
+        (
+            "device = ['none', 'vfio-user:a']",
+            "vm.toml: device: none can not be given together with another device",
+        ),
+        ("device = ['none', 'none']", "vm.toml: device: none can not be given together with another device"),
+        (
+            "device = ['vfio-user:a,vga=on', 'vfio-user:b,vga=on']",
+            "vm.toml: device: vga=on is given to more than one; only one can own the VGA addresses",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(toml(text), Err(message.to_owned()), "{text}");
+    }
+    let long = "x".repeat(2048);
+    assert!(with("append", &long).unwrap_err().ends_with(": 2048 bytes; a kernel reads at most 2047"));
+}
+
+#[test]
+fn the_command_line_comes_before_the_file() {
+    let file = "memory = '2G'\ncpus = 4\ndisk = ['a', 'b']\nkernel = 'k'\nserial = 'stdio'";
+    let file = Options::from_toml(file).unwrap();
+    let cli = Options {
+        memory: Some("512M".into()),
+        disk: vec!["c".into()],
+        append: Some("quiet".into()),
+        ..Options::default()
+    };
+    let config = RunConfig::new(cli, Some((Origin::File("vm.toml".into()), file))).unwrap();
+    assert_eq!((config.memory, config.cpus, config.serial), (512 << 20, 4, Serial::Stdio));
+    assert_eq!(config.disks, [Disk { path: "c".into(), readonly: false }]);
+    let linux = Linux { kernel: "k".into(), initrd: None, append: "quiet".into() };
+    assert_eq!(config.linux, Some(linux), "what belongs together may come from both");
+}
+
+#[test]
+fn a_file_that_is_wrong_says_where() {
+    let cases = [
+        ("memory = '2G'\ncpu = 1", "line 2: unknown field `cpu`, expected one of `device`, `cpus`, "),
+        ("screen_text = 'a'", "line 1: unknown field `screen_text`, expected one of "),
+        ("config = 'a'", "line 1: unknown field `config`"),
+        ("\n\nmemory =", "line 3: "),
+        ("cpus = true", "line 1: invalid type: boolean `true`, expected a string or a number"),
+        ("cpus = ['1']", "line 1: invalid type: sequence, expected a string or a number"),
+        ("disk = 1", "line 1: invalid type: integer `1`, expected a string or a list of strings"),
+        ("[run]\ncpus = 1", "line 1: unknown field `run`"),
+        ("cpus = 1\ncpus = 2", "line 2: duplicate key"),
+    ];
+    for (text, problem) in cases {
+        let message = Options::from_toml(text).unwrap_err();
+        assert!(message.starts_with(problem), "{message}\n{problem}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
+fn an_adapter_has_a_socket() {
+    let options = |socket: &str, rom: Option<&str>| AdapterOptions {
+        socket: socket.into(),
+        rom: rom.map(PathBuf::from),
+    };
+    let config = AdapterConfig::new(options("a", Some("r"))).unwrap();
+    assert_eq!(config, AdapterConfig { socket: "a".into(), rom: Some("r".into()) });
+    assert_eq!(
+        AdapterConfig::new(options("", None)).unwrap_err().to_string(),
+        "--socket: the file is not named"
+    );
+    assert_eq!(
+        AdapterConfig::new(options("a", Some(""))).unwrap_err().to_string(),
+        "--rom: the file is not named"
+    );
+}

@@ -1,0 +1,167 @@
+//! The screen of an adapter, shown to a person.
+//!
+//! What is on the screen comes from a [`Source`]: in text modes as characters ([`TextScreen`]), in all modes as pixels
+//! ([`Frame`]). It goes to a terminal while the machine runs ([`live`]), and at its end to a PNG file ([`png`]) or a
+//! text file ([`text`]). Keys go the other way: from the terminal ([`chord`]) or from a script ([`typist`]), as
+//! [`Press`]es. Nothing here knows what an adapter is.
+
+pub mod chord;
+pub mod file;
+pub mod live;
+mod picture;
+pub mod png;
+pub mod terminal;
+pub mod text;
+pub mod typist;
+
+/// Gives the present picture of one adapter.
+pub trait Source: Send {
+    /// The characters on the screen, or `None` in a graphics mode and while the display is off.
+    fn text(&mut self) -> Option<TextScreen>;
+
+    /// The pixels on the screen, in text modes too, or `None` while the display is off.
+    fn frame(&mut self) -> Option<Frame>;
+}
+
+/// The characters on a screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextScreen {
+    /// Characters in a row.
+    pub columns: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Row by row, `columns * rows` of them; what is missing counts as blank.
+    pub cells: Vec<Cell>,
+    /// Column and row of the cursor, or `None` while it does not show.
+    pub cursor: Option<(usize, usize)>,
+}
+
+/// One character on a screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// The character of code page 437, in Unicode.
+    pub ch: char,
+    /// The VGA attribute: bits 0 to 3 the foreground colour, bits 4 to 7 the background colour.
+    pub attribute: u8,
+}
+
+impl Cell {
+    /// What an erased screen is full of: light grey on black.
+    pub const BLANK: Self = Self { ch: ' ', attribute: 0x07 };
+}
+
+impl TextScreen {
+    /// The cell at `column` and `row`, blank where there is none.
+    #[must_use]
+    pub fn cell(&self, column: usize, row: usize) -> Cell {
+        if column >= self.columns || row >= self.rows {
+            return Cell::BLANK;
+        }
+        let at = row.checked_mul(self.columns).and_then(|start| start.checked_add(column));
+        at.and_then(|at| self.cells.get(at)).copied().unwrap_or(Cell::BLANK)
+    }
+
+    /// The characters of `row`, without its trailing blanks.
+    #[must_use]
+    pub fn line(&self, row: usize) -> String {
+        let mut line: String =
+            (0..self.columns).map(|column| picture::printable(self.cell(column, row).ch)).collect();
+        line.truncate(line.trim_end_matches(' ').len());
+        line
+    }
+
+    /// Whether `wanted` stands within one row.
+    #[must_use]
+    pub fn shows(&self, wanted: &str) -> bool {
+        (0..self.rows).any(|row| self.line(row).contains(wanted))
+    }
+}
+
+/// The pixels on a screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Row by row from the top, 3 bytes a pixel: red, green, blue.
+    pub rgb: Vec<u8>,
+}
+
+impl Frame {
+    /// The pixel at `x` and `y`, black where there is none.
+    #[must_use]
+    pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
+        if x >= self.width || y >= self.height {
+            return [0; 3];
+        }
+        let at = y
+            .checked_mul(self.width)
+            .and_then(|start| start.checked_add(x))
+            .and_then(|pixel| pixel.checked_mul(3));
+        at.and_then(|at| self.rgb.get(at..)?.first_chunk()).copied().unwrap_or([0; 3])
+    }
+}
+
+/// A key of the guest's keyboard (US layout).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// The key that types this character, with Shift where the layout needs it.
+    Char(char),
+    /// Enter.
+    Enter,
+    /// Escape.
+    Esc,
+    /// Backspace.
+    Backspace,
+    /// Tab.
+    Tab,
+    /// Cursor up.
+    Up,
+    /// Cursor down.
+    Down,
+    /// Cursor left.
+    Left,
+    /// Cursor right.
+    Right,
+    /// Home.
+    Home,
+    /// End.
+    End,
+    /// Page up.
+    PageUp,
+    /// Page down.
+    PageDown,
+    /// Insert.
+    Insert,
+    /// Delete.
+    Delete,
+    /// F1 to F12, by number.
+    F(u8),
+}
+
+/// What is held while a key is pressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Modifiers {
+    /// Control.
+    pub ctrl: bool,
+    /// Alt.
+    pub alt: bool,
+    /// Shift, beyond what the character of a [`Key::Char`] already needs.
+    pub shift: bool,
+}
+
+/// One key, pressed and released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Press {
+    /// The key.
+    pub key: Key,
+    /// What is held meanwhile.
+    pub modifiers: Modifiers,
+}
+
+impl From<Key> for Press {
+    fn from(key: Key) -> Self {
+        Self { key, modifiers: Modifiers::default() }
+    }
+}

@@ -1,0 +1,89 @@
+//! The program from outside: what it says to bad options, and with which exit status it ends.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn trapline(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_trapline"))
+        .args(arguments)
+        .env_remove("TRAPLINE_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts")
+}
+
+/// The one line on standard error of a call that must fail with `status`.
+fn line_of(arguments: &[&str], status: i32) -> String {
+    let output = trapline(arguments);
+    let text = String::from_utf8(output.stderr).expect("messages are UTF-8");
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+    assert_eq!(text.matches('\n').count(), 1, "{arguments:?}: {text}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert!(!text.contains("os error"), "{arguments:?}: {text}");
+    let line = text.trim_end().strip_prefix("trapline: ").expect("a line says who speaks");
+    line.to_owned()
+}
+
+#[test]
+fn bad_usage_is_one_line_and_status_2() {
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "no command is given; there are run and adapter"),
+        (&["walk"], "unrecognized subcommand 'walk'"),
+        (&["devices"], "unrecognized subcommand 'devices'"),
+        (&["help"], "unrecognized subcommand 'help'"),
+        (&["run", "--trace", "x"], "unexpected argument '--trace' found"),
+        (&["run", "disk.img"], "unexpected argument 'disk.img' found"),
+        (&["run", "--memory"], "a value is required for '--memory <SIZE>' but none was supplied"),
+        (&["run", "--cpus", "1", "--cpus", "2"], "the argument '--cpus <N>' cannot be used multiple times"),
+        (&["run", "--memory", "3"], "--memory 3: 3 bytes is less than the least guest memory, 16 MiB"),
+        (&["run", "--device", "nonsense"], "--device nonsense: nonsense is no device; give vfio-user:SOCKET"),
+        (
+            &["run", "--device", "01:00.0"],
+            "--device 01:00.0: assigning a physical function is not in this version",
+        ),
+        (&["run", "--window", "shadowed"], "--window shadowed: not in this version yet"),
+        (&["run", "--append", "-x"], "--append: is for a kernel"),
+        (&["run", "--keys", "<nokey>"], "--keys <nokey>: <nokey> is no key"),
+        (&["run", "--config", "/nonexistent.toml"], "--config /nonexistent.toml: there is no such file"),
+        (&["run", "--config", "/"], "--config /: this is a directory"),
+        (&["run", "--config", "/bin/true"], "--config /bin/true: this is not UTF-8 text"),
+        (&["adapter"], "the following required arguments were not provided: --socket <PATH>"),
+        (&["adapter", "--socket", ""], "a value is required for '--socket <PATH>' but none was supplied"),
+    ];
+    for (arguments, start) in cases {
+        let line = line_of(arguments, 2);
+        assert!(line.starts_with(start), "{arguments:?}: {line}");
+    }
+}
+
+#[test]
+fn a_key_of_the_file_that_is_no_option_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vm.toml");
+    std::fs::write(&file, "memory = '1G'\nmemroy = '2G'\n").unwrap();
+    let line = line_of(&["run", "--config", file.to_str().unwrap()], 2);
+    assert!(line.contains("vm.toml: line 2: unknown field `memroy`"), "{line}");
+    std::fs::write(&file, "memory = 5").unwrap();
+    let line = line_of(&["run", "--config", file.to_str().unwrap()], 2);
+    assert!(line.contains("vm.toml: memory = 5: 5 bytes is less"), "{line}");
+}
+
+#[test]
+fn outputs_that_can_not_be_written_are_found_before_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let line = line_of(&["run", "--screenshot", &path("no/a.png")], 1);
+    assert!(line.contains("/no/a.png: there is no directory"), "{line}");
+    let line = line_of(&["run", "--screen-text", &path("")], 1);
+    assert!(line.ends_with("this is a directory; name a file in it"), "{line}");
+    assert!(!Path::new(&path("no")).exists());
+}
+
+#[test]
+fn help_and_version_are_no_failure() {
+    for arguments in [&["--help"][..], &["--version"], &["run", "--help"], &["adapter", "--help"]] {
+        let output = trapline(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{arguments:?}");
+    }
+}
