@@ -6,5 +6,6 @@ pub mod events;
 pub mod firmware;
 pub mod machine;
 pub mod parts;
+pub mod platform;
 pub mod screen;
 pub mod topology;

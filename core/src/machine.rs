@@ -12,6 +12,7 @@ use trapline_io::completion::Completions;
 use trapline_io::doorbell::Doorbell;
 use trapline_io::endpoint::{Endpoint, Service};
 use trapline_io::path::Path;
+use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
 use trapline_io::space::ConfigLatch;
 use trapline_io::worker::{Served, Worker};
@@ -92,7 +93,7 @@ impl Exits for Reports {
 
 impl Machine {
     /// Puts `parts` together, in the order of their precedence in the address space, with `cpus`
-    /// vCPUs of `vm`.
+    /// vCPUs of `vm`. The address space is found in `published` from then on.
     ///
     /// # Errors
     /// KVM or the system refuses a resource.
@@ -100,6 +101,7 @@ impl Machine {
         vm: Arc<Vm>,
         cpus: u16,
         service: Service,
+        published: Published,
         parts: Vec<Parts>,
         events: Events,
     ) -> Result<Machine, Error> {
@@ -108,7 +110,7 @@ impl Machine {
         let (endpoints, workers) = serve(parts, &completions, service)?;
         let world = Arc::new(World::new(usize::from(cpus)));
         let slots = Slots::new(Arc::clone(&vm));
-        let topology = Topology::new(nodes, Arc::clone(&endpoints), Arc::clone(&world), slots, events.clone())?;
+        let topology = Topology::new(nodes, Arc::clone(&endpoints), published, Arc::clone(&world), slots, events.clone())?;
         let topology = Arc::new(topology);
         let latch = Arc::new(ConfigLatch::default());
         let paths = (0..cpus).filter_map(|id| {

@@ -52,13 +52,14 @@ impl std::fmt::Debug for Topology {
 }
 
 impl Topology {
-    /// The map of functions as they are now; publishes it and makes its slots.
+    /// The map of functions as they are now; puts it into `published` and makes its slots.
     ///
     /// # Errors
     /// KVM refuses a slot.
     pub fn new(
         nodes: Vec<Node>,
         endpoints: Arc<[Arc<Endpoint>]>,
+        published: Published,
         world: Arc<World>,
         slots: Slots,
         events: Events,
@@ -67,7 +68,7 @@ impl Topology {
         let topology = Topology {
             nodes,
             endpoints,
-            published: Published::default(),
+            published,
             world,
             state: Mutex::new(State { claims, slots }),
             events,

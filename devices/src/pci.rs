@@ -47,7 +47,7 @@ impl Pin {
 }
 
 /// A device and function number: device in bits 7:3, function in bits 2:0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Devfn(u8);
 
 impl Devfn {

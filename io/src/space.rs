@@ -159,6 +159,11 @@ impl AddressSpace {
         self.memory.iter().filter_map(|piece| Some((piece.span, piece.direct.as_ref()?)))
     }
 
+    /// All memory ranges in ascending order, with what is mapped directly there.
+    pub fn memory(&self) -> impl Iterator<Item = (Span<Gpa>, Option<&Direct>)> {
+        self.memory.iter().map(|piece| (piece.span, piece.direct.as_ref()))
+    }
+
     /// Which endpoint answers at a configuration address.
     pub fn function(&self, at: ConfigAddress) -> Option<EndpointId> {
         self.lookup(at).map(|function| function.endpoint)

@@ -126,6 +126,7 @@ impl RootPort {
         let (io, memory) = (command.io() && awake, command.memory() && awake);
         let vga = self.bridge_control().vga();
         Forwards {
+            in_reset: self.bridge_control().reset(),
             secondary: self.config.byte(spec::PRIMARY_BUS + 1),
             subordinate: self.config.byte(spec::PRIMARY_BUS + 2),
             io: self.io_window().filter(|_| io),

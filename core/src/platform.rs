@@ -1,0 +1,190 @@
+//! The Q35 platform as [`Parts`]: chipset, firmware configuration, clock, serial line, keyboard.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use trapline_devices::host::{self, Gsis, IrqLine};
+use trapline_devices::pci::Devfn;
+use trapline_devices::platform::debug_console::DebugConsole;
+use trapline_devices::platform::fw_cfg::{FileError, FwCfg, Items};
+use trapline_devices::platform::keyboard::{KeyboardController, Keys};
+use trapline_devices::platform::output::Output;
+use trapline_devices::platform::rtc::{Cmos, Rtc};
+use trapline_devices::platform::uart::{Input, Uart};
+use trapline_devices::q35::{FirmwareError, HostBridge, Lpc, Pirqs, Ram};
+use trapline_io::device::DirectKind;
+use trapline_io::publish::Published;
+use trapline_io::{Gpa, Span};
+use trapline_vcpu::Vm;
+use vm_memory::{MmapRegion, VolatileMemory};
+
+use crate::events::Events;
+use crate::firmware::acpi::Windows;
+use crate::firmware::boot::{Content, Item, Name};
+use crate::parts::Parts;
+
+/// ISA interrupts of the platform's devices.
+mod irq {
+    pub const KEYBOARD: u32 = 1;
+    pub const COM1: u32 = 4;
+    pub const RTC: u32 = 8;
+}
+
+/// Why the platform can not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The firmware does not fit.
+    #[error(transparent)]
+    Firmware(#[from] FirmwareError),
+    /// No memory for the firmware.
+    #[error("no memory for the firmware image: {0}")]
+    Memory(#[from] vm_memory::mmap::MmapRegionError),
+    /// A file can not be offered to the firmware.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The kernel refuses a descriptor.
+    #[error("a device can not be made: {0}; check the limit on open files")]
+    Descriptor(#[from] io::Error),
+}
+
+/// The interrupt inputs of KVM's in-kernel controllers.
+pub struct KvmGsis(pub Arc<Vm>);
+
+impl Gsis for KvmGsis {
+    fn set(&self, gsi: u32, level: bool) {
+        self.0.set_gsi(gsi, level);
+    }
+}
+
+/// An ISA interrupt, which nothing else shares.
+struct Isa {
+    vm: Arc<Vm>,
+    gsi: u32,
+}
+
+impl IrqLine for Isa {
+    fn set(&self, level: bool) {
+        self.vm.set_gsi(self.gsi, level);
+    }
+}
+
+/// What the platform is to be.
+pub struct Wishes {
+    /// The VM whose interrupt controllers the devices pull.
+    pub vm: Arc<Vm>,
+    /// Where events go.
+    pub events: Events,
+    /// The guest's memory.
+    pub ram: Ram,
+    /// The firmware image.
+    pub firmware: Vec<u8>,
+    /// What the firmware reads.
+    pub items: Vec<Item>,
+    /// Processors.
+    pub cpus: u8,
+    /// Where the serial line's output goes; `None` for no line.
+    pub serial: Option<Box<dyn Write + Send>>,
+    /// Where the firmware's debug output goes.
+    pub debug_console: Option<File>,
+    /// Interrupt wires of PCI functions.
+    pub pirqs: Pirqs,
+}
+
+/// The platform, and the ends of its lines that lead outside.
+pub struct Platform {
+    /// Host bridge first: where its claims and those of others overlap, RAM wins.
+    pub parts: Vec<Parts>,
+    /// Presses keys.
+    pub keys: Keys,
+    /// Feeds the serial line.
+    pub serial: Option<Input>,
+}
+
+/// Builds the platform.
+///
+/// # Errors
+/// See [`Error`].
+pub fn build(wishes: Wishes) -> Result<Platform, Error> {
+    let Wishes { vm, events, ram, firmware, items, cpus, serial, debug_console, pirqs } = wishes;
+    let isa = |gsi| Arc::new(Isa { vm: Arc::clone(&vm), gsi });
+    let events: Arc<dyn host::Events> = Arc::new(events);
+    let memory = Arc::clone(ram.guest_memory());
+    let cmos = Cmos {
+        low_memory: ram.low_bytes(),
+        high_memory: ram.high_bytes(),
+        cpus: cpus.into(),
+        ..Cmos::default()
+    };
+    let (rtc, (keyboard, keys)) =
+        (Rtc::new(&cmos, isa(irq::RTC))?, KeyboardController::new(isa(irq::KEYBOARD), Arc::clone(&events))?);
+    let host_bridge = HostBridge::new(ram, flash(&firmware)?)?;
+    let lpc = Lpc::new(pirqs, events);
+    let (rtc_fd, keyboard_fd) = (rtc.attention()?, keyboard.attention()?);
+    let mut parts = vec![
+        Parts::function("host bridge", host_bridge, None, devfn(0, 0), HostBridge::TOPOLOGY),
+        Parts::function("LPC bridge", lpc, None, devfn(31, 0), Lpc::TOPOLOGY),
+        Parts::platform("fw_cfg", FwCfg::new(offered(items)?, memory)),
+        Parts::platform("clock", rtc).attention(rtc_fd),
+        Parts::platform("keyboard", keyboard).attention(keyboard_fd),
+    ];
+    let mut feed = None;
+    if let Some(to) = serial {
+        let (uart, input) = Uart::com1(Output::new(to), isa(irq::COM1))?;
+        let fd = uart.attention()?;
+        parts.push(Parts::platform("serial", uart).attention(fd));
+        feed = Some(input);
+    }
+    if let Some(to) = debug_console {
+        let console = DebugConsole::new(Output::new(Box::new(to)))?;
+        let fd = console.attention()?;
+        parts.push(Parts::platform("debug console", console).attention(fd));
+    }
+    Ok(Platform { parts, keys, serial: feed })
+}
+
+/// The address of a device on bus 0.
+fn devfn(device: u8, function: u8) -> Devfn {
+    Devfn::new(device, function).unwrap_or_default()
+}
+
+/// The firmware image as memory that can lie in the guest.
+fn flash(image: &[u8]) -> Result<Arc<MmapRegion>, Error> {
+    let region = MmapRegion::new(image.len())?;
+    region.as_volatile_slice().copy_from(image);
+    Ok(Arc::new(region))
+}
+
+/// The firmware's items, as the device wants them.
+fn offered(items: Vec<Item>) -> Result<Items, FileError> {
+    let mut offered = Items::new();
+    for Item { name, content } in items {
+        match (name, content) {
+            (Name::Key(key), Content::Bytes(bytes)) => offered.set(key, bytes),
+            (Name::Key(key), Content::OnSelect { build, .. }) => offered.set(key, build()),
+            (Name::File(name), Content::Bytes(bytes)) => drop(offered.add_file(&name, bytes)?),
+            (Name::File(name), Content::OnSelect { len, build }) => {
+                offered.add_made(&[(&name, len)], Box::new(move || vec![build()]))?;
+            }
+        }
+    }
+    Ok(offered)
+}
+
+/// Where BARs lie now, as ACPI is to tell it: the 64-bit window reaches from the lowest to the
+/// highest range above 4 GiB that is not RAM, in whole GiB.
+pub fn windows(published: &Published) -> Windows {
+    const GIB: u64 = 1 << 30;
+    let space = published.current();
+    let is_ram = |kind| kind == DirectKind::Ram;
+    let mut high = space
+        .memory()
+        .filter(|(span, direct)| span.first() >= Gpa(4 * GIB) && !direct.is_some_and(|direct| is_ram(direct.kind)))
+        .map(|(span, _)| span);
+    let lowest = high.next();
+    let highest = high.last().or(lowest);
+    let window = lowest.zip(highest).and_then(|(lowest, highest)| {
+        Span::new(Gpa(lowest.first().0 & !(GIB - 1)), Gpa(highest.last().0 | (GIB - 1)))
+    });
+    Windows { high: window, ..Windows::default() }
+}
