@@ -4,6 +4,7 @@ pub mod command;
 pub mod config;
 pub mod events;
 pub mod firmware;
+pub mod launch;
 pub mod machine;
 pub mod parts;
 pub mod platform;

@@ -110,7 +110,14 @@ impl Machine {
         let (endpoints, workers) = serve(parts, &completions, service)?;
         let world = Arc::new(World::new(usize::from(cpus)));
         let slots = Slots::new(Arc::clone(&vm));
-        let topology = Topology::new(nodes, Arc::clone(&endpoints), published, Arc::clone(&world), slots, events.clone())?;
+        let topology = Topology::new(
+            nodes,
+            Arc::clone(&endpoints),
+            published,
+            Arc::clone(&world),
+            slots,
+            events.clone(),
+        )?;
         let topology = Arc::new(topology);
         let latch = Arc::new(ConfigLatch::default());
         let paths = (0..cpus).filter_map(|id| {

@@ -179,7 +179,9 @@ pub fn windows(published: &Published) -> Windows {
     let is_ram = |kind| kind == DirectKind::Ram;
     let mut high = space
         .memory()
-        .filter(|(span, direct)| span.first() >= Gpa(4 * GIB) && !direct.is_some_and(|direct| is_ram(direct.kind)))
+        .filter(|(span, direct)| {
+            span.first() >= Gpa(4 * GIB) && !direct.is_some_and(|direct| is_ram(direct.kind))
+        })
         .map(|(span, _)| span);
     let lowest = high.next();
     let highest = high.last().or(lowest);

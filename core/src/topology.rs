@@ -64,7 +64,8 @@ impl Topology {
         slots: Slots,
         events: Events,
     ) -> Result<Topology, SlotError> {
-        let claims = endpoints.iter().map(|endpoint| endpoint.with_device(|device| device.claims())).collect();
+        let claims =
+            endpoints.iter().map(|endpoint| endpoint.with_device(|device| device.claims())).collect();
         let topology = Topology {
             nodes,
             endpoints,
@@ -117,7 +118,9 @@ impl Topology {
     }
 
     fn ask(&self, state: &mut State, id: PartId) {
-        let (Some(endpoint), Some(claims)) = (self.endpoints.get(id), state.claims.get_mut(id)) else { return };
+        let (Some(endpoint), Some(claims)) = (self.endpoints.get(id), state.claims.get_mut(id)) else {
+            return;
+        };
         *claims = endpoint.with_device(|device| device.claims());
     }
 
@@ -174,9 +177,13 @@ impl Topology {
 
     /// Secondary Bus Reset at the bridge `root` resets all that is behind it.
     fn follow_reset(&self, state: &mut State, root: PartId) {
-        let asserted = |claims: Option<&Claims>| claims.and_then(|claims| claims.bridge).is_some_and(|b| b.in_reset);
+        let asserted =
+            |claims: Option<&Claims>| claims.and_then(|claims| claims.bridge).is_some_and(|b| b.in_reset);
         let was = asserted(state.claims.get(root));
-        let is = self.endpoints.get(root).is_some_and(|it| asserted(Some(&it.with_device(|device| device.claims()))));
+        let is = self
+            .endpoints
+            .get(root)
+            .is_some_and(|it| asserted(Some(&it.with_device(|device| device.claims()))));
         if was || !is {
             return;
         }
@@ -206,7 +213,11 @@ impl trapline_io::path::Topology for Topology {
         let Ok(mut guard) = self.world.lock_on_vcpu(usize::from(caller.id().0)) else { return };
         let mut state = self.state.lock();
         let owns_memory = state.claims.get(root).is_some_and(|claims| {
-            claims.ranges.iter().filter_map(|claim| claim.direct.as_ref()).any(|direct| direct.kind != DirectKind::Bar)
+            claims
+                .ranges
+                .iter()
+                .filter_map(|claim| claim.direct.as_ref())
+                .any(|direct| direct.kind != DirectKind::Bar)
         });
         let write = || {
             target.call(caller, access);

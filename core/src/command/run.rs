@@ -40,11 +40,6 @@ pub trait Guest {
     fn stop(self: Box<Self>) -> anyhow::Result<()>;
 }
 
-/// Builds the machine and starts it; `ends` is told when it ends by itself.
-fn build(_config: &RunConfig, _ends: Ends) -> anyhow::Result<Box<dyn Guest>> {
-    anyhow::bail!("no machine can be run: this build has none")
-}
-
 /// Why a run is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -87,7 +82,7 @@ pub(super) fn run(options: Options, file: Option<&str>) -> anyhow::Result<Status
     let (ends, ended) = Ends::channel();
     let signals = EndingSignals::report_to(ends.clone()).context("signals can not be taken over")?;
 
-    let mut guest = build(&config, ends)?;
+    let mut guest = crate::launch::launch(&config, ends)?;
     let mut watch = Watch::new(&config, ended, Instant::now());
     let watched = watch.until_the_end(guest.as_mut(), &log);
     let screen = guest.screen();

@@ -1,7 +1,7 @@
 //! A reset brings back what was there at power-on, whatever the guest did.
 
 use super::code::Code;
-use super::machine::{Machine, PORTS, PORT_REGION, Report, START, writes};
+use super::machine::{Machine, PORT_REGION, PORTS, Report, START, writes};
 
 const WIDE: u32 = 0x2000;
 /// Where the general registers are kept by the first instructions.
@@ -141,13 +141,8 @@ fn a_reset_in_the_midst_of_a_string_instruction_leaves_nothing_behind() {
     // rep outsb of 64 KiB, and rep insb, for ever
     let code = Code::real(START).tell(1).mov_dx(PORTS);
     let again = code.here();
-    let code = code
-        .mov_cx(0xffff)
-        .raw(&[0xf3, 0x6e])
-        .mov_di(0x4000)
-        .mov_cx(0x1000)
-        .raw(&[0xf3, 0x6c])
-        .jmp(again);
+    let code =
+        code.mov_cx(0xffff).raw(&[0xf3, 0x6e]).mov_di(0x4000).mov_cx(0x1000).raw(&[0xf3, 0x6c]).jmp(again);
     let Some(machine) = Machine::started(1, vec![code]) else { return };
     for round in 0..20 {
         assert_eq!(machine.told(), 1);
