@@ -12,4 +12,4 @@ mod rom;
 pub mod screen;
 
 pub use backend::Backend;
-//pub use function::{Function, Options};
+pub use function::{Error, Function, Options, RomSource, Vga};

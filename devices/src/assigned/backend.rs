@@ -7,6 +7,9 @@ use std::sync::Arc;
 use trapline_io::{Fault, Region, Width};
 use vm_memory::MmapRegion;
 
+/// A region of a device that has none of this number.
+static NONE: RegionInfo = RegionInfo { size: 0, readable: false, writable: false, mappings: Vec::new() };
+
 /// A part of a region that is host memory, usable without any access through the backend.
 #[derive(Clone, Debug)]
 pub struct Mapping {
@@ -40,6 +43,14 @@ pub trait Backend: Send {
 
     /// The regions; the place in the list is the number.
     fn regions(&self) -> &[RegionInfo];
+
+    /// One region; of size zero where there is none.
+    fn region(&self, region: Region) -> &RegionInfo {
+        self.regions().get(usize::from(region.0)).unwrap_or(&NONE)
+    }
+
+    /// Whether the device is gone for good: the guest then reads all ones everywhere.
+    fn is_dead(&self) -> bool;
 
     /// Whether [`Backend::reset`] does anything.
     fn resettable(&self) -> bool;

@@ -76,6 +76,10 @@ impl Backend for Client {
         Client::regions(self)
     }
 
+    fn is_dead(&self) -> bool {
+        Client::is_dead(self)
+    }
+
     fn resettable(&self) -> bool {
         Client::resettable(self)
     }

@@ -1,0 +1,227 @@
+//! Our client against our server, over real sockets.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::SealFlags;
+use trapline_devices::assigned::Backend;
+use trapline_devices::vfio_user::Client;
+use trapline_devices::vfio_user::client::{Error, Settings};
+use trapline_devices::vfio_user::server::{self, Memory, Server};
+use trapline_devices::vfio_user::wire::{DmaFlags, IrqSetFlags};
+use trapline_io::{Access, Fault, Region, Width};
+use vm_memory::{Bytes, VolatileMemory};
+
+#[path = "vfio_user_toy/device.rs"]
+mod toy;
+use toy::{Reports, Served, Toy, blob, description, memfd, sealed};
+
+fn connect(served: &Served) -> Client {
+    Client::connect(&served.path, Settings::default()).unwrap()
+}
+
+#[test]
+fn regions_are_as_described() {
+    let served = Served::new();
+    let client = connect(&served);
+    let regions = client.regions();
+    assert_eq!(regions.len(), 10);
+    assert_eq!(regions[0].mappings.len(), 1);
+    assert_eq!((regions[6].size, regions[6].readable, regions[6].writable), (5000, true, false));
+    assert_eq!(regions[1].size, 0);
+    assert!(client.resettable());
+    assert_eq!(client.irq_types(), 3);
+}
+
+#[test]
+fn accesses_reach_the_device_in_their_width() {
+    let served = Served::new();
+    let mut client = connect(&served);
+    let bar = Region(2);
+    for (width, value) in [(Width::B1, 0x5a), (Width::B2, 0x1234), (Width::B4, 0x8765_4321)] {
+        client.write(bar, 0x10, width, value).unwrap();
+        assert_eq!(client.read(bar, 0x10, width), Ok(value));
+        let seen = served.seen();
+        assert_eq!(seen, [Access::write(bar, 0x10, width, value), Access::read(bar, 0x10, width)]);
+    }
+    client.write(Region::VGA, 0xb_8000, Width::B8, 0x0741_0742_0743_0744).unwrap();
+    assert_eq!(client.read(Region::VGA, 0xb_8000, Width::B8), Ok(0x0741_0742_0743_0744));
+}
+
+#[test]
+fn faults_cross_the_socket() {
+    let served = Served::new();
+    let mut client = connect(&served);
+    assert_eq!(client.read(Region(2), 0x800, Width::B4), Err(Fault::NoRegister));
+    assert_eq!(client.write(Region(2), 0x800, Width::B4, 1), Err(Fault::NoRegister));
+    assert_eq!(client.read(Region(2), 0, Width::B8), Err(Fault::BadWidth));
+    assert_eq!(client.read(Region(2), 4095, Width::B2), Err(Fault::BadWidth));
+    assert_eq!(client.read(Region(44), 0, Width::B1), Err(Fault::BadWidth));
+    assert_eq!(client.write(Region::ROM, 0, Width::B1, 1), Err(Fault::Failed));
+    assert_eq!(client.read(Region(2), u64::MAX, Width::B2), Err(Fault::BadWidth));
+    assert!(!client.is_dead());
+    assert_eq!(client.read(Region(2), 0, Width::B4), Ok(0));
+}
+
+#[test]
+fn a_long_read_comes_in_one_piece() {
+    let served = Served::new();
+    let mut client = connect(&served);
+    let mut bytes = vec![0; blob().len()];
+    client.region_read(9, 0, &mut bytes).unwrap();
+    assert_eq!(bytes, blob());
+    let mut odd = [0; 7];
+    client.region_read(9, 1, &mut odd).unwrap();
+    assert_eq!(odd, blob()[1..8]);
+}
+
+#[test]
+fn mapped_memory_is_shared() {
+    let memory = sealed();
+    let other = vm_memory::MmapRegion::<()>::from_file(
+        vm_memory::FileOffset::new(memory.file.try_clone().unwrap().into(), 0),
+        4096,
+    )
+    .unwrap();
+    let served = Served::with(description(memory));
+    let client = connect(&served);
+    let mapping = &client.regions()[0].mappings[0];
+    mapping.memory.get_slice(0, 4096).unwrap().write_obj(0x1122_3344u32, 8).unwrap();
+    assert_eq!(other.get_slice(0, 4096).unwrap().read_obj::<u32>(8).unwrap(), 0x1122_3344);
+}
+
+#[test]
+fn areas_are_mapped_one_by_one() {
+    let areas = Some(vec![(0x1000, 0x1000), (0x4000, 0x3000)]);
+    let served = Served::with(description(Memory { areas, ..sealed() }));
+    let client = connect(&served);
+    let mappings: Vec<_> = client.regions()[0].mappings.iter().map(|m| (m.offset, m.memory.size())).collect();
+    assert_eq!(mappings, [(0x1000, 0x1000), (0x4000, 0x3000)]);
+}
+
+#[test]
+fn memory_that_may_shrink_or_is_too_short_is_not_mapped() {
+    let bad = [
+        Memory { file: Arc::new(memfd(toy::FRAME_BUFFER, SealFlags::GROW)), offset: 0, areas: None },
+        Memory { file: Arc::new(memfd(4096, SealFlags::SHRINK)), offset: 0, areas: None },
+        Memory { offset: 4096, ..sealed() },
+        Memory { areas: Some(vec![(0, 0x2000), (0x1000, 0x1000)]), ..sealed() },
+        Memory { areas: Some(vec![(0x800, 0x1000)]), ..sealed() },
+        Memory { areas: Some(vec![(u64::MAX - 4095, 0x1000)]), ..sealed() },
+    ];
+    for memory in bad {
+        let text = format!("{memory:?}");
+        let served = Served::with(description(memory));
+        let mut client = connect(&served);
+        assert!(client.regions()[0].mappings.is_empty(), "{text}");
+        assert_eq!(client.read(Region(2), 0, Width::B1), Ok(0));
+    }
+}
+
+#[test]
+fn a_reset_reaches_the_device() {
+    let mut served = Served::new();
+    let mut client = connect(&served);
+    client.write(Region(2), 0, Width::B1, 9).unwrap();
+    client.reset().unwrap();
+    assert_eq!(client.read(Region(2), 0, Width::B1), Ok(0));
+    drop(client);
+    assert_eq!(served.end().unwrap().resets, 1);
+}
+
+#[test]
+fn interrupts_are_set_up_in_as_many_messages_as_it_takes() {
+    let server = Server::unbound(description(sealed())).unwrap();
+    let (interrupts, stop) = (server.interrupts(), server.stop_handle());
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let thread = std::thread::spawn(move || server.serve(theirs, &mut Toy::new()).map_err(|e| e.reason()));
+    let mut client = Client::over(ours, Settings::default()).unwrap();
+    assert_eq!(client.irq_info(2).unwrap().1, 20);
+    assert!(matches!(client.irq_info(3), Err(Error::Refused { .. })));
+    let fds: Vec<_> = (0..20).map(|_| eventfd(0, EventfdFlags::NONBLOCK).unwrap()).collect();
+    let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let flags = IrqSetFlags::new().with_eventfds(true).with_trigger(true);
+    client.set_irqs(2, flags, 0, 20, &borrowed).unwrap();
+    assert!(interrupts.trigger(2, 18));
+    let mut count = [0; 8];
+    assert_eq!(rustix::io::read(&fds[18], &mut count), Ok(8));
+    assert_eq!(rustix::io::read(&fds[17], &mut count), Err(rustix::io::Errno::AGAIN));
+    stop.stop();
+    assert_eq!(thread.join().unwrap(), Ok(()));
+    assert!(!interrupts.trigger(2, 18), "the eventfds of a client that is gone are dropped");
+}
+
+#[test]
+fn dma_windows_are_kept_apart() {
+    let served = Served::new();
+    let mut client = connect(&served);
+    let rights = DmaFlags::new().with_read(true).with_write(true);
+    let file = memfd(0x4000, SealFlags::SHRINK);
+    client.dma_map(0x1000, 0x3000, rights, Some((file.as_fd(), 0x1000))).unwrap();
+    assert!(matches!(client.dma_map(0x3000, 0x1000, rights, None), Err(Error::Refused { errno: 17, .. })));
+    client.dma_unmap(0x1000, 0x3000).unwrap();
+    client.dma_map(0x3000, 0x1000, rights, None).unwrap();
+}
+
+#[test]
+fn one_client_after_the_other() {
+    let served = Served::new();
+    let mut first = connect(&served);
+    first.write(Region(2), 0, Width::B1, 7).unwrap();
+    drop(first);
+    let mut second = connect(&served);
+    assert_eq!(second.read(Region(2), 0, Width::B1), Ok(7), "the device keeps its state");
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_used_one_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let server = Server::bind(&path, description(sealed())).unwrap();
+    assert!(matches!(Server::bind(&path, description(sealed())), Err(server::Error::InUse(_))));
+    drop(server);
+    assert!(!path.exists(), "the socket is removed at the end");
+    std::fs::write(&path, "a file").unwrap();
+    assert!(matches!(Server::bind(&path, description(sealed())), Err(server::Error::NotASocket(_))));
+    assert!(path.exists());
+}
+
+#[test]
+fn a_server_that_ends_is_noticed_at_once() {
+    let mut served = Served::new();
+    let reports = Arc::new(Reports::default());
+    let settings = Settings { events: Some(reports.clone()), name: "gpu".into(), ..Settings::default() };
+    let mut client = Client::connect(&served.path, settings).unwrap();
+    served.end();
+    let start = Instant::now();
+    assert_eq!(client.read(Region(2), 0, Width::B4), Err(Fault::Failed));
+    assert_eq!(client.write(Region(2), 0, Width::B4, 1), Err(Fault::Failed));
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(client.is_dead());
+    let failures = reports.failures();
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert!(failures[0].contains("gpu"), "{failures:?}");
+}
+
+#[test]
+fn an_idle_client_notices_by_attending() {
+    let mut served = Served::new();
+    let reports = Arc::new(Reports::default());
+    let settings = Settings { events: Some(reports.clone()), ..Settings::default() };
+    let mut client = Client::connect(&served.path, settings).unwrap();
+    client.attend();
+    assert!(!client.is_dead());
+    let attention = client.attention().unwrap();
+    served.end();
+    let mut fds = [rustix::event::PollFd::new(&attention, rustix::event::PollFlags::IN)];
+    let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut fds, Some(&second)), Ok(1));
+    client.attend();
+    assert!(client.is_dead());
+    assert_eq!(reports.failures().len(), 1);
+}
