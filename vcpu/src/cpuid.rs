@@ -168,3 +168,6 @@ fn common(leaf: &mut kvm_cpuid_entry2, vcpus: u32, deadline: bool, amd: bool) {
 fn id_bits(vcpus: u32) -> u32 {
     vcpus.max(1).next_power_of_two().trailing_zeros()
 }
+
+#[cfg(test)]
+mod tests;

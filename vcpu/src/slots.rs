@@ -269,3 +269,6 @@ impl Drop for Slots {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

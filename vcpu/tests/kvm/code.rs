@@ -11,9 +11,6 @@ pub struct Code {
 #[derive(Clone, Copy)]
 pub struct Label(usize);
 
-/// A jump forward whose end is not known yet.
-pub struct Forward(usize);
-
 /// The instructions in the order of the manual; the names are those of the assembler, with the
 /// operands behind.
 impl Code {
@@ -208,19 +205,6 @@ impl Code {
         let behind = self.bytes.len() + 2;
         let distance = i8::try_from(behind - to.0).expect("a short jump");
         self.raw(&[opcode, distance.wrapping_neg().to_le_bytes()[0]])
-    }
-
-    /// A short conditional jump to where [`Code::land`] will be called: 0x74 `je`, 0x75 `jne`.
-    pub fn forward(self, opcode: u8) -> (Code, Forward) {
-        let code = self.raw(&[opcode, 0]);
-        let place = Forward(code.bytes.len());
-        (code, place)
-    }
-
-    pub fn land(mut self, from: Forward) -> Code {
-        let distance = i8::try_from(self.bytes.len() - from.0).expect("a short jump");
-        self.bytes[from.0 - 1] = distance.to_le_bytes()[0];
-        self
     }
 
     /// Spins until the byte at `at` is `value`.

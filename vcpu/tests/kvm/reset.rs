@@ -10,9 +10,9 @@ const REGISTERS: u32 = 0x7000;
 #[test]
 fn a_triple_fault_is_reported_and_a_reset_helps() {
     // In 32-bit mode, since KVM's emulator of real mode (where it has to be used) does not look at
-    // the limit of the interrupt table. lidt [0x1800], which is zero; int3.
+    // the limit of the interrupt table. lidt [0x1800], which is zero; ud2.
     let code = Code::real(START).tell(1).enter_wide(WIDE);
-    let wide = Code::wide(WIDE).flat_segments().raw(&[0x0f, 0x01, 0x1d, 0x00, 0x18, 0, 0, 0xcc]);
+    let wide = Code::wide(WIDE).flat_segments().raw(&[0x0f, 0x01, 0x1d, 0x00, 0x18, 0, 0, 0x0f, 0x0b]);
     let Some(machine) = Machine::started(1, vec![code, wide]) else { return };
     for _ in 0..3 {
         assert_eq!(machine.told(), 1);
@@ -88,7 +88,7 @@ fn show_and_change() -> Vec<Code> {
         .mov_al(0x10)
         .out_al(0x40)
         .out_al(0x40);
-    let wide = wrmsr(wrmsr(wide, 0x277, 0x0007_0406), 0x2ff, 0xc06);
+    let wide = wrmsr(wrmsr(wide, 0x277, 0x0007_0506), 0x2ff, 0xc06);
     let wide = wide.raw(&[0x0f, 0x20, 0xe0, 0x83, 0xc8, 0x08, 0x0f, 0x22, 0xe0]); // CR4.DE
     let wide = show(wide)
         .tell(1)
