@@ -1,4 +1,5 @@
-//! The chipset configuration registers, 16 KiB of memory at RCBA (ICH9 datasheet, "Chipset Configuration Registers").
+//! The chipset configuration registers, 16 KiB of memory at RCBA (ICH9 datasheet, "Chipset
+//! Configuration Registers").
 //!
 //! Firmware sets them up and hardly anything reads them: they keep what is written, and only the interrupt
 //! routes have an effect. The registers that describe devices this machine does not have are zero.
