@@ -124,7 +124,7 @@ impl Power {
     }
 
     /// Carries on after a write that may have touched the control register: D1 and D2 are not there,
-    /// and a write that asks for them leaves the state as `before` (PCI PM 1.2 table 3-4).
+    /// and a write that asks for them leaves the state as `before` (PCI PM 1.2 section 3.2.4).
     pub fn settle(self, config: &mut ConfigSpace, before: u8) {
         let control = self.control(config);
         if matches!(control.state(), 1 | 2) {

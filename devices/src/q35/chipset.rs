@@ -1,7 +1,8 @@
-//! The chipset configuration registers, 16 KiB of memory at RCBA (ICH9 datasheet section 10.1).
+//! The chipset configuration registers, 16 KiB of memory at RCBA (ICH9 datasheet, "Chipset
+//! Configuration Registers").
 //!
 //! Firmware sets them up and hardly anything reads them: they keep what is written, and only the interrupt
-//! routes have an effect.
+//! routes have an effect. The registers that describe devices this machine does not have are zero.
 
 use trapline_io::{Fault, Width};
 
@@ -18,16 +19,6 @@ const GCS: u16 = 0x3410;
 /// General Control and Status: the watchdog does not reboot. Always set, as there is no watchdog.
 const NO_REBOOT: u8 = 1 << 5;
 
-/// Registers whose reset values are not zero besides the routes: interrupt pins of devices 31 to 25.
-const PINS: [(u16, u32); 6] = [
-    (0x3100, 0x0321_0000),
-    (0x3108, 0x1000_4321),
-    (0x310c, 0x0021_4321),
-    (0x3110, 0x0000_0001),
-    (0x3114, 0x3000_0321),
-    (0x3118, 0x0000_0001),
-];
-
 /// The registers.
 pub(super) struct Chipset(Box<[u8]>);
 
@@ -41,9 +32,6 @@ impl Chipset {
     /// The values at power-on.
     pub fn new() -> Chipset {
         let mut chipset = Chipset(vec![0; LENGTH].into_boxed_slice());
-        for (at, value) in PINS {
-            chipset.put(at, &value.to_le_bytes());
-        }
         for (at, _) in ROUTES {
             chipset.put(at, &super::pirq::DEFAULT_ROUTE.to_le_bytes());
         }

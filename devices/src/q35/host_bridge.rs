@@ -1,4 +1,5 @@
-//! The memory controller hub, 8086:29c0 at 00:00.0 (Intel 3 Series Express chipset datasheet, chapter 5).
+//! The memory controller hub, 8086:29c0 at 00:00.0 (Intel 3 Series Express chipset datasheet, "DRAM
+//! Controller Registers (D0:F0)").
 //!
 //! Its claims are the guest's memory: RAM, the shadowed area below 1 MiB, the firmware's flash, and
 //! the ways to configuration space. Add it to the machine first, so that it wins where a BAR overlaps
@@ -110,7 +111,7 @@ impl HostBridge {
         Ok(HostBridge { config: config(), ram, firmware, blank: Arc::new(blank) })
     }
 
-    /// What of the window for configuration space by memory is open (datasheet section 5.1.13).
+    /// What of the window for configuration space by memory is open.
     fn ecam(&self) -> Option<Span<Gpa>> {
         let low = self.config.read(PCIEXBAR, Width::B4);
         let high = self.config.read(PCIEXBAR + 4, Width::B4);
@@ -179,7 +180,7 @@ impl HostBridge {
         }
     }
 
-    /// A write of configuration space, with the lock that outlives it (datasheet section 5.1.24).
+    /// A write of configuration space, with the lock that outlives it.
     fn write_config(&mut self, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         let before = self.config.read(SMRAM, Width::B2);
         self.config.write_region(offset, width, value)?;
@@ -226,7 +227,7 @@ fn config() -> ConfigSpace {
         // SeaBIOS takes the machine for a virtual one, and asks it for its configuration, by this.
         subsystem: (0x1af4, 0x1100),
     });
-    // Memory decode and bus mastering cannot be switched off (datasheet section 5.1.3).
+    // Memory decode and bus mastering cannot be switched off.
     config.preset(spec::COMMAND, Width::B2, 0x0006);
     config.allow(spec::COMMAND, Width::B2, 0x0100);
     config.allow(spec::CACHE_LINE_SIZE, Width::B1, 0);

@@ -1,4 +1,5 @@
-//! The LPC bridge of the ICH9, 8086:2918 at 00:1f.0 (ICH9 datasheet chapter 13): power management,
+//! The LPC bridge of the ICH9, 8086:2918 at 00:1f.0 (ICH9 datasheet, "LPC Interface Bridge Registers
+//! (D31:F0)"): power management,
 //! interrupt routing, chipset registers, and the ports by which a machine is reset.
 //!
 //! What lies behind its LPC bus (RTC, keyboard, serial ports) are devices of their own.
@@ -239,7 +240,7 @@ fn config() -> ConfigSpace {
         class: 0x06_0100,
         subsystem: (0x1af4, 0x1100),
     });
-    // Decode and bus mastering cannot be switched off (datasheet section 13.1.3).
+    // Decode and bus mastering cannot be switched off.
     config.preset(spec::COMMAND, Width::B2, 0x0007);
     config.allow(spec::COMMAND, Width::B2, 0x0140);
     config.allow(spec::CACHE_LINE_SIZE, Width::B1, 0);

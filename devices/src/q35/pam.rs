@@ -1,5 +1,5 @@
-//! Programmable Attribute Map: what the guest sees from 0xc0000 to 0xfffff (Q35 datasheet section 5.1.17
-//! and following; the ICH and flash behind it answer what DRAM does not).
+//! Programmable Attribute Map: what the guest sees from 0xc0000 to 0xfffff (Intel 3 Series
+//! Express chipset datasheet, PAM0 to PAM6). What DRAM does not answer, the firmware's flash does.
 
 /// The first PAM register's offset; seven bytes.
 pub(super) const PAM0: u16 = 0x90;

@@ -1,5 +1,5 @@
 //! The interrupt wires of the chipset: INTx pins of PCI functions, eight PIRQs, the inputs of the
-//! interrupt controllers (ICH9 datasheet sections 5.9 and 10.1.19 to 10.1.26).
+//! interrupt controllers (ICH9 datasheet, PIRQ[n]_ROUT and Device Interrupt Route registers).
 //!
 //! A PIRQ always reaches its own I/O APIC input, 16 to 23, and, where its routing register says so,
 //! an ISA interrupt as well. All wires are shared: an input is high while any line on it is.
@@ -91,6 +91,17 @@ impl Pirqs {
     /// firmware tables may tell an operating system that does not touch the chipset's routing.
     pub fn default_gsi(slot: u8, pin: Pin) -> u32 {
         FIRST_GSI + u32::from(power_on_slots()[usize::from(slot) % SLOTS][usize::from(pin.index())])
+    }
+
+    /// Tells the host every level once more: after the interrupt controllers were put back to their
+    /// reset state, which knows of no line being high.
+    pub fn resend(&self) {
+        let mut wires = self.0.lock();
+        let high = std::mem::take(&mut wires.levels);
+        for gsi in (0..32).filter(|gsi| high >> gsi & 1 == 1) {
+            wires.gsis.set(gsi, false);
+        }
+        wires.settle();
     }
 
     /// Takes the eight routing registers, PIRQA first.

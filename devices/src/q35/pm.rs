@@ -1,4 +1,5 @@
-//! The power management block of the ICH9 (datasheet section 13.8.3) and its timer (ACPI 6.5 section 4.8.3.3).
+//! The power management block of the ICH9 (datasheet, "Power Management I/O Registers") and its timer
+//! (ACPI 6.5 section 4.8.3.3).
 //!
 //! There is no system management mode: SMI_EN says from reset on that the APM port's interrupt is set up,
 //! which keeps firmware from waiting for one that nobody delivers.

@@ -2,6 +2,9 @@
 //!
 //! Each piece is one mapping that memory slots and DMA share: [`Ram::guest_memory`] is built over the
 //! same `Arc<MmapRegion>`s that the host bridge hands out in its claims, so neither can outlive it.
+//!
+//! Huge pages need host and guest addresses that agree below 2 MiB. Guest pieces begin at such addresses,
+//! and so do the kernel's large anonymous mappings from Linux 6.7 on; older kernels may give small pages.
 
 // UNSAFETY: asking for huge pages is a call on a raw address range, which no crate wraps safely.
 #![expect(unsafe_code)]

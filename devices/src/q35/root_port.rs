@@ -4,8 +4,8 @@
 //! nobody expects a chipset's own registers of it. It has no slot, so that firmware does not reserve
 //! hot-plug windows, which can misplace a large BAR behind it.
 //!
-//! Two bits are kept without effect, as the map cannot express them: Bus Master Enable of the port for
-//! the DMA of what lies behind it, and ISA Enable.
+//! Some bits are kept without effect, as the map cannot express them: Bus Master Enable of the port for
+//! the DMA of what lies behind it, ISA Enable, and Link Disable beyond the link's status.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
@@ -119,7 +119,7 @@ impl RootPort {
         self.memory_window(spec::PREFETCHABLE_BASE, upper)
     }
 
-    /// What goes downstream now. In D3hot only configuration accesses do (PCI PM 1.2 section 5.4.1).
+    /// What goes downstream now. In D3hot only configuration accesses do (PCI PM 1.2 chapter 5).
     fn forwards(&self) -> Forwards {
         let command = self.config.command();
         let awake = self.power_state() == FULL_POWER;

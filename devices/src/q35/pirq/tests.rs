@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// Remembers levels, and refuses to be told what it knows.
@@ -142,4 +144,94 @@ fn the_sci_shares_its_input() {
     assert_eq!(*inputs.0.lock(), 1 << 16 | 1 << 9);
     pirqs.set_sci(20, true);
     assert_eq!(*inputs.0.lock(), 1 << 20 | 1 << 16 | 1 << 9);
+}
+
+#[test]
+fn levels_can_be_told_again() {
+    #[derive(Default)]
+    struct Log(Mutex<Vec<(u32, bool)>>);
+    impl Gsis for Log {
+        fn set(&self, gsi: u32, level: bool) {
+            self.0.lock().push((gsi, level));
+        }
+    }
+    let log = Arc::new(Log::default());
+    let pirqs = Pirqs::new(Arc::clone(&log) as Arc<dyn Gsis>);
+    let line = pirqs.line(31, Pin::C);
+    line.set(true);
+    log.0.lock().clear();
+    pirqs.resend();
+    assert_eq!(*log.0.lock(), [(18, false), (18, true)]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Set(usize, bool),
+    Drop(usize),
+    Route([u8; 8]),
+    Slot(u8, u16),
+    Sci(u32, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..12_usize, any::<bool>()).prop_map(|(line, level)| Step::Set(line, level)),
+        1 => (0..12_usize).prop_map(Step::Drop),
+        1 => any::<[u8; 8]>().prop_map(Step::Route),
+        1 => (0..40_u8, any::<u16>()).prop_map(|(slot, register)| Step::Slot(slot, register)),
+        1 => (0..24_u32, any::<bool>()).prop_map(|(gsi, level)| Step::Sci(gsi, level)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn levels_are_what_all_lines_and_routes_say(
+        places in proptest::collection::vec((20..32_u8, 0..4_u8), 12),
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let (pirqs, inputs) = wires();
+        let mut lines: Vec<_> =
+            places.iter().map(|(slot, pin)| Some((pirqs.line(*slot, Pin::of(*pin)), false))).collect();
+        let mut slots: Vec<[u32; 4]> =
+            (0..32).map(|slot| [0, 1, 2, 3].map(|pin| expected_pirq(slot, pin))).collect();
+        let (mut routes, mut sci) = ([0x80; 8], 0);
+        for step in steps {
+            match step {
+                Step::Set(line, level) => {
+                    if let Some((line, now)) = &mut lines[line] {
+                        line.set(level);
+                        *now = level;
+                    }
+                }
+                Step::Drop(line) => lines[line] = None,
+                Step::Route(registers) => {
+                    pirqs.route(registers);
+                    routes = registers;
+                }
+                Step::Slot(slot, register) => {
+                    pirqs.route_slot(slot, register);
+                    if let Some(pins) = slots.get_mut(usize::from(slot)) {
+                        *pins = [0, 1, 2, 3].map(|pin| u32::from(register >> (4 * pin) & 7));
+                    }
+                }
+                Step::Sci(gsi, level) => {
+                    pirqs.set_sci(gsi, level);
+                    sci = u32::from(level) << gsi;
+                }
+            }
+            let mut expected = sci;
+            for ((slot, pin), line) in places.iter().zip(&lines) {
+                if !line.as_ref().is_some_and(|(_, level)| *level) {
+                    continue;
+                }
+                let pirq = slots[usize::from(*slot)][usize::from(*pin)];
+                expected |= 1 << (16 + pirq);
+                let route = routes[pirq as usize];
+                if route < 0x80 && matches!(route & 0xf, 3..=7 | 9..=12 | 14 | 15) {
+                    expected |= 1 << (route & 0xf);
+                }
+            }
+            prop_assert_eq!(*inputs.0.lock(), expected);
+        }
+    }
 }
