@@ -74,7 +74,7 @@ impl Watch {
 
     /// With a view in the terminal, which is taken.
     fn shown(&mut self, guest: &mut dyn Guest) -> anyhow::Result<End> {
-        let (columns, rows) = crossterm::terminal::size()?;
+        let (columns, rows) = known(crossterm::terminal::size().unwrap_or_default());
         let mut view = View::new(BufWriter::with_capacity(64 << 10, Output), columns, rows, Instant::now());
         let mut chord = Chord::default();
         let mut draw_at = Instant::now();
@@ -103,7 +103,10 @@ impl Watch {
                         Action::Help => view.help(now),
                         Action::Ignore => {}
                     },
-                    Event::Resize(columns, rows) => view.resize(columns, rows),
+                    Event::Resize(columns, rows) => {
+                        let (columns, rows) = known((columns, rows));
+                        view.resize(columns, rows);
+                    }
                     _ => {}
                 }
             }
@@ -121,6 +124,11 @@ impl Watch {
         let next = [self.deadline, self.typist.due(now), draw_at].into_iter().flatten().min();
         next.map_or(SLEEP_LONGEST, |next| next.saturating_duration_since(now)).min(SLEEP_LONGEST)
     }
+}
+
+/// The size of a terminal, or the least that all have where it does not know its own, as on a serial line.
+fn known((columns, rows): (u16, u16)) -> (u16, u16) {
+    if columns == 0 || rows == 0 { (80, 24) } else { (columns, rows) }
 }
 
 /// All who could tell of the end are gone: a fault of ours, but no reason to wait for ever.
