@@ -26,6 +26,8 @@ struct Fake {
     typed: Typed,
     stopped: Arc<Mutex<bool>>,
     screen: Line,
+    /// Whether it can not be stopped.
+    stuck: bool,
 }
 
 struct Line(Typed);
@@ -54,6 +56,11 @@ impl Guest for Fake {
         &mut self.screen
     }
     fn stop(self: Box<Self>) -> anyhow::Result<()> {
+        if self.stuck {
+            loop {
+                std::thread::park();
+            }
+        }
         *self.stopped.lock() = true;
         Ok(())
     }
@@ -62,7 +69,12 @@ impl Guest for Fake {
 /// Runs a machine that does what `script` says in a thread of its own.
 fn run_fake(config: &RunConfig, script: Script) -> (anyhow::Result<Status>, Vec<Press>) {
     let (typed, stopped) = (Typed::default(), Arc::default());
-    let fake = Fake { typed: typed.clone(), stopped: Arc::clone(&stopped), screen: Line(typed.clone()) };
+    let fake = Fake {
+        typed: typed.clone(),
+        stopped: Arc::clone(&stopped),
+        screen: Line(typed.clone()),
+        stuck: std::env::var(CHILD).is_ok_and(|kind| kind == "stuck"),
+    };
     let (theirs, log) = (typed.clone(), Log::default());
     let status = live(config, &log, |ends| {
         std::thread::spawn(move || script(ends, &theirs));
@@ -127,6 +139,8 @@ fn a_machine_that_can_not_be_built_leaves_nothing() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
+/// What a child says when its machine runs, and so its signals are taken over.
+const STARTED: &str = "machine started";
 const CHILD: &str = "TRAPLINE_TEST_CHILD";
 
 /// Not a test by itself: the run that other tests start in a process of its own.
@@ -134,7 +148,8 @@ const CHILD: &str = "TRAPLINE_TEST_CHILD";
 fn the_run_of_a_child() {
     let Ok(kind) = std::env::var(CHILD) else { return };
     let script: Script = match kind.as_str() {
-        "endless" => |_, _| {},
+        "endless" | "stuck" => |_, _| {},
+        "unseen" => |_, _| println!("{STARTED}"),
         "power off" => |ends, typed| power_off_after(1, &ends, typed),
         "panic" => |ends, typed| {
             power_off_after(1, &Ends::channel().0, typed);
@@ -144,11 +159,12 @@ fn the_run_of_a_child() {
         other => panic!("{other:?}"),
     };
     let (status, typed) = run_fake(&config("screen = 'auto'"), script);
-    let status = match status.unwrap() {
-        Status::Success if kind == "endless" => 40 + i32::try_from(typed.len()).unwrap(),
-        Status::Success => 30,
-        Status::Timeout => 31,
-        Status::Signal(number) => 100 + i32::from(number),
+    let status = match status {
+        Ok(Status::Success) if kind == "endless" => 40 + i32::try_from(typed.len()).unwrap(),
+        Ok(Status::Success) => 30,
+        Ok(Status::Timeout) => 31,
+        Ok(Status::Signal(number)) => 100 + i32::from(number),
+        Err(_) => 32,
     };
     std::process::exit(status);
 }
@@ -278,26 +294,44 @@ fn signals_give_the_terminal_back() {
 }
 
 #[test]
+fn a_second_signal_ends_a_run_that_does_not_stop() {
+    use rustix::process::Signal;
+    let mut run = OnTerminal::start("stuck");
+    run.expect("READY");
+    run.signal(Signal::TERM);
+    run.expect(LEFT);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(run.child.try_wait().unwrap(), None);
+    run.signal(Signal::INT);
+    let (status, _) = run.end();
+    assert_eq!(status.code(), Some(130));
+}
+
+#[test]
 fn a_panic_in_any_thread_gives_the_terminal_back_before_it_is_told() {
     let mut run = OnTerminal::start("panic");
     run.expect("READY");
     run.keys(b"x");
     run.expect("on purpose");
     let told = run.seen.find("on purpose");
-    assert!(run.seen.find(LEFT) < told && run.seen.contains(LEFT));
-    assert_eq!(settings(&run.end), run.before);
-    run.signal(rustix::process::Signal::TERM);
-    let _ = run.child.wait().unwrap();
+    assert!(run.seen.contains(LEFT) && run.seen.find(LEFT) < told);
+    let (status, seen) = run.end();
+    assert_eq!(status.code(), Some(32), "the run ends, as far as the panic let it");
+    assert!(!seen[told.unwrap()..].contains("READY"), "nothing is drawn over what was told");
 }
 
 #[test]
 fn without_a_terminal_nothing_is_drawn() {
-    let output =
-        child("endless").env(CHILD, "endless").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    rustix::process::kill_process(rustix::process::Pid::from_child(&output), rustix::process::Signal::TERM)
-        .unwrap();
-    let output = output.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(115));
-    assert!(!String::from_utf8_lossy(&output.stdout).contains(ENTERED));
+    use std::io::{BufRead, BufReader};
+    let mut run = child("unseen").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(run.stdout.take().unwrap());
+    let mut seen = String::new();
+    while !seen.contains(STARTED) {
+        assert_ne!(output.read_line(&mut seen).unwrap(), 0, "{seen}");
+    }
+    let id = rustix::process::Pid::from_child(&run);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    output.read_to_string(&mut seen).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(115));
+    assert!(!seen.contains('\x1b'), "{seen}");
 }

@@ -43,9 +43,9 @@ impl Watch {
         if self.live {
             // Dropped in reverse: the terminal first, then what was kept from it.
             let _held = log.hold();
-            let _terminal =
+            let terminal =
                 Terminal::enter().context("the terminal can not show the screen; give --screen none")?;
-            self.shown(guest).context("the terminal failed; with --screen none the run needs none")
+            self.shown(guest, &terminal).context("the terminal failed; with --screen none the run needs none")
         } else {
             Ok(self.unseen(guest))
         }
@@ -73,7 +73,7 @@ impl Watch {
     }
 
     /// With a view in the terminal, which is taken.
-    fn shown(&mut self, guest: &mut dyn Guest) -> anyhow::Result<End> {
+    fn shown(&mut self, guest: &mut dyn Guest, terminal: &Terminal) -> anyhow::Result<End> {
         let (columns, rows) = known(crossterm::terminal::size().unwrap_or_default());
         let mut view = View::new(BufWriter::with_capacity(64 << 10, Output), columns, rows, Instant::now());
         let mut chord = Chord::default();
@@ -87,6 +87,9 @@ impl Watch {
             }
             if self.deadline.is_some_and(|deadline| now >= deadline) {
                 return Ok(End::Timeout);
+            }
+            if !terminal.is_taken() {
+                return Ok(End::Failed("a thread of trapline failed, as told above".into()));
             }
             self.type_keys(guest, now);
             if now >= draw_at {
