@@ -89,17 +89,13 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The pixel at `x` and `y`, black where there is none.
+    /// The bytes of the pixels `from` to `to` (not included) of row `y`; those that are not there are left out.
     #[must_use]
-    pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
-        if x >= self.width || y >= self.height {
-            return [0; 3];
-        }
-        let at = y
-            .checked_mul(self.width)
-            .and_then(|start| start.checked_add(x))
-            .and_then(|pixel| pixel.checked_mul(3));
-        at.and_then(|at| self.rgb.get(at..)?.first_chunk()).copied().unwrap_or([0; 3])
+    pub fn run(&self, from: usize, to: usize, y: usize) -> &[u8] {
+        let at = |x: usize| y.checked_mul(self.width)?.checked_add(x.min(self.width))?.checked_mul(3);
+        let run = at(from).zip(at(to)).filter(|_| y < self.height);
+        let clipped = run.and_then(|(from, to)| self.rgb.get(from..to.min(self.rgb.len())));
+        clipped.unwrap_or_default()
     }
 }
 

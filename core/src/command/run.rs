@@ -7,7 +7,10 @@
 //! 5. `--screenshot` and `--screen-text` are written, once, as the screen was in 4: after a power-off, a time-out, a signal,
 //!    a failure and when the user left alike.
 
+pub mod files;
 mod outputs;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,8 +20,9 @@ use anyhow::{Context, anyhow};
 
 use self::outputs::Outputs;
 use self::watch::Watch;
+use super::log::Log;
 use super::signals::EndingSignals;
-use super::{Status, say};
+use super::{Status, one_line, say};
 use crate::config::{Options, RunConfig};
 use crate::screen::text::Snapshot;
 use crate::screen::{Press, Source};
@@ -78,30 +82,37 @@ impl Ends {
 pub(super) fn run(options: Options, file: Option<&str>) -> anyhow::Result<Status> {
     let config = RunConfig::load(options, file)?;
     let log = super::log::start();
-    let outputs = Outputs::check(&config)?;
+    live(&config, &log, |ends| crate::launch::launch(&config, ends))
+}
+
+/// The life of a run of the machine that `build` starts.
+fn live(
+    config: &RunConfig,
+    log: &Log,
+    build: impl FnOnce(Ends) -> anyhow::Result<Box<dyn Guest>>,
+) -> anyhow::Result<Status> {
+    let outputs = Outputs::check(config)?;
     let (ends, ended) = Ends::channel();
     let signals = EndingSignals::report_to(ends.clone()).context("signals can not be taken over")?;
 
-    let mut guest = crate::launch::launch(&config, ends)?;
-    let mut watch = Watch::new(&config, ended, Instant::now());
-    let watched = watch.until_the_end(guest.as_mut(), &log);
+    let mut guest = build(ends)?;
+    let mut watch = Watch::new(config, ended, Instant::now());
+    let watched = watch.until_the_end(guest.as_mut(), log);
     let screen = guest.screen();
     let snapshot = Snapshot { text: screen.text(), frame: screen.frame() };
     let stopped = guest.stop();
     let written = outputs.write(&snapshot);
     drop(signals);
 
-    let status = conclude(watched?, config.timeout, watch.awaited());
-    // What ended the run comes first; what went wrong behind it must not hide it.
-    match status {
-        Ok(status) => stopped.and(written).map(|()| status),
-        Err(error) => {
-            for problem in [stopped, written].into_iter().filter_map(Result::err) {
-                say(&super::one_line(&problem));
-            }
-            Err(error)
+    // What ended the run comes first; what went wrong behind it is said too.
+    let mut status = watched.and_then(|end| conclude(end, config.timeout, watch.awaited()));
+    for problem in [stopped, written].into_iter().filter_map(Result::err) {
+        match &status {
+            Ok(_) => status = Err(problem),
+            Err(_) => say(&one_line(&problem)),
         }
     }
+    status
 }
 
 /// What the end of the run means for the exit status.

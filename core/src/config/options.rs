@@ -6,15 +6,24 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
+/// The help on `--keys`: its angle brackets would be tags in a documentation comment.
+const KEYS_HELP: &str = "Keys to type, as in '<wait-text:GRUB><down><enter>'";
+const KEYS_LONG_HELP: &str = "Keys to type on the guest's keyboard: characters as they are; <enter> <esc> <tab> <backspace> \
+<space> <up> <down> <left> <right> <home> <end> <pageup> <pagedown> <insert> <delete> <f1> to <f12>; <lt> for <; with \
+ctrl- alt- shift- before a key or a character, as in <ctrl-alt-delete>. <wait:SECONDS> waits, <wait-text:STRING> waits \
+until a row of the screen shows STRING (in it \\> stands for >)";
+
 /// The options of `trapline run`, as text. The names in a TOML file are those of the command line without the
 /// dashes; a value there may be a string or a number, and an option that may be repeated takes a list. Paths
 /// are relative to the current directory in both. No other name is accepted.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Options {
-    /// A display adapter: vfio-user:SOCKET, or `none` for a machine without one. May be repeated. After it, separated by
-    /// commas: vga=on|off|auto (who owns the legacy VGA addresses), rom=FILE|off (another expansion ROM). A
-    /// comma in a name is written twice. [default: the software adapter, started with the machine]
+    /// A display adapter: vfio-user:SOCKET, or none; may be repeated [default: the software adapter]
+    ///
+    /// After the socket, separated by commas: vga=on|off|auto (does it own the legacy VGA addresses),
+    /// rom=FILE|off (another expansion ROM, or none). A comma in a name is written twice. Without this option
+    /// the software adapter is started with the machine, in its own process.
     #[arg(long, value_name = "DEVICE[,OPTION..]")]
     #[serde(default, deserialize_with = "many")]
     pub device: Vec<String>,
@@ -34,8 +43,9 @@ pub struct Options {
     #[serde(default, deserialize_with = "one")]
     pub firmware: Option<String>,
 
-    /// A raw disk image. May be repeated. FILE,readonly keeps the guest from writing to it; a comma in the name is written
-    /// twice
+    /// A raw disk image; may be repeated
+    ///
+    /// With ,readonly the guest is kept from writing to it. A comma in the name is written twice.
     #[arg(long, value_name = "FILE[,readonly]")]
     #[serde(default, deserialize_with = "many")]
     pub disk: Vec<String>,
@@ -95,9 +105,8 @@ pub struct Options {
     #[serde(default, deserialize_with = "one")]
     pub window: Option<String>,
 
-    /// Keys to type: characters as they are, <enter>, <down>, <ctrl-c>, <lt> for <, <wait:SECONDS>, and
-    /// <wait-text:STRING>, which waits until the screen shows STRING
-    #[arg(long, value_name = "SCRIPT", allow_hyphen_values = true)]
+    /// Keys to type on the guest's keyboard; see [`Script`](super::Script).
+    #[arg(long, value_name = "SCRIPT", allow_hyphen_values = true, help = KEYS_HELP, long_help = KEYS_LONG_HELP)]
     #[serde(default, deserialize_with = "one")]
     pub keys: Option<String>,
 }

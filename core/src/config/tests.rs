@@ -268,6 +268,47 @@ fn a_file_that_is_wrong_says_where() {
     }
 }
 
+/// The names of all options, from the one place that has them.
+fn names() -> Vec<String> {
+    use clap::Args;
+    let command = Options::augment_args(clap::Command::new("run"));
+    command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect()
+}
+
+#[test]
+fn the_file_has_the_names_of_the_command_line() {
+    assert_eq!(names().len(), 17);
+    for name in names() {
+        assert!(Options::from_toml(&format!("{name} = 'x'")).is_ok(), "{name}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn text_comes_through_a_file_as_it_is(value: String, list: Vec<String>) {
+        let mut table = toml::Table::new();
+        table.insert("append".into(), value.clone().into());
+        table.insert("screen-text".into(), value.clone().into());
+        table.insert("disk".into(), list.clone().into());
+        let options = Options::from_toml(&table.to_string()).unwrap();
+        let expected = Options { append: Some(value.clone()), screen_text: Some(value), disk: list, ..Options::default() };
+        proptest::prop_assert_eq!(options, expected);
+    }
+
+    #[test]
+    fn any_value_is_taken_or_refused_in_one_line(value in "(\\PC|[0-9<>,.:=-]|vfio-user:|<wait|rom=){0,12}") {
+        for name in names() {
+            let table = toml::Table::from_iter([(name.clone(), value.clone().into())]);
+            let options = Options::from_toml(&table.to_string()).unwrap();
+            if let Err(error) = RunConfig::new(options, None) {
+                let message = error.to_string();
+                let start = format!("--{name}");
+                proptest::prop_assert!(message.starts_with(&start) && !message.contains('\n'), "{}", message);
+            }
+        }
+    }
+}
+
 #[test]
 fn an_adapter_has_a_socket() {
     let options = |socket: &str, rom: Option<&str>| AdapterOptions {

@@ -125,9 +125,9 @@ impl Scale {
         let mut sum = [0u64; 3];
         let mut count = 0u64;
         for y in top..bottom {
-            for x in left..right {
-                for (sum, value) in sum.iter_mut().zip(frame.pixel(x, y)) {
-                    *sum += u64::from(value);
+            for pixel in frame.run(left, right, y).as_chunks::<3>().0 {
+                for (sum, value) in sum.iter_mut().zip(pixel) {
+                    *sum += u64::from(*value);
                 }
                 count += 1;
             }

@@ -42,6 +42,12 @@ impl Terminal {
         Output.write_all(&commands)?;
         Ok(terminal)
     }
+
+    /// Whether the terminal is still ours: a panic in another thread may have given it back.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        TAKEN.load(Ordering::SeqCst)
+    }
 }
 
 impl Drop for Terminal {
@@ -62,10 +68,13 @@ pub fn restore() {
     let _ = crossterm::terminal::disable_raw_mode();
 }
 
-/// Whether standard input and output are both a terminal.
+/// Whether standard input and output are both a terminal, and this process is not in its background: taking the
+/// terminal over would stop it there.
 #[must_use]
 pub fn is_there() -> bool {
-    io::stdin().is_terminal() && io::stdout().is_terminal()
+    let in_background =
+        rustix::termios::tcgetpgrp(io::stdin()).is_ok_and(|group| group != rustix::process::getpgrp());
+    io::stdin().is_terminal() && io::stdout().is_terminal() && !in_background
 }
 
 /// Standard output, without the lock and the buffer of [`io::Stdout`]: neither may stand in the way of [`restore`].

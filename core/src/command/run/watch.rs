@@ -43,9 +43,9 @@ impl Watch {
         if self.live {
             // Dropped in reverse: the terminal first, then what was kept from it.
             let _held = log.hold();
-            let _terminal =
+            let terminal =
                 Terminal::enter().context("the terminal can not show the screen; give --screen none")?;
-            self.shown(guest).context("the terminal failed; with --screen none the run needs none")
+            self.shown(guest, &terminal).context("the terminal failed; with --screen none the run needs none")
         } else {
             Ok(self.unseen(guest))
         }
@@ -73,8 +73,8 @@ impl Watch {
     }
 
     /// With a view in the terminal, which is taken.
-    fn shown(&mut self, guest: &mut dyn Guest) -> anyhow::Result<End> {
-        let (columns, rows) = crossterm::terminal::size()?;
+    fn shown(&mut self, guest: &mut dyn Guest, terminal: &Terminal) -> anyhow::Result<End> {
+        let (columns, rows) = known(crossterm::terminal::size().unwrap_or_default());
         let mut view = View::new(BufWriter::with_capacity(64 << 10, Output), columns, rows, Instant::now());
         let mut chord = Chord::default();
         let mut draw_at = Instant::now();
@@ -87,6 +87,9 @@ impl Watch {
             }
             if self.deadline.is_some_and(|deadline| now >= deadline) {
                 return Ok(End::Timeout);
+            }
+            if !terminal.is_taken() {
+                return Ok(End::Failed("a thread of trapline failed, as told above".into()));
             }
             self.type_keys(guest, now);
             if now >= draw_at {
@@ -103,7 +106,10 @@ impl Watch {
                         Action::Help => view.help(now),
                         Action::Ignore => {}
                     },
-                    Event::Resize(columns, rows) => view.resize(columns, rows),
+                    Event::Resize(columns, rows) => {
+                        let (columns, rows) = known((columns, rows));
+                        view.resize(columns, rows);
+                    }
                     _ => {}
                 }
             }
@@ -121,6 +127,11 @@ impl Watch {
         let next = [self.deadline, self.typist.due(now), draw_at].into_iter().flatten().min();
         next.map_or(SLEEP_LONGEST, |next| next.saturating_duration_since(now)).min(SLEEP_LONGEST)
     }
+}
+
+/// The size of a terminal, or the least that all have where it does not know its own, as on a serial line.
+fn known((columns, rows): (u16, u16)) -> (u16, u16) {
+    if columns == 0 || rows == 0 { (80, 24) } else { (columns, rows) }
 }
 
 /// All who could tell of the end are gone: a fault of ours, but no reason to wait for ever.
