@@ -125,10 +125,10 @@ impl HostBridge {
         Span::of_len(Gpa(base & !(len - 1)), len)
     }
 
-    /// Whether RAM hides the legacy VGA window.
+    /// Whether RAM hides the legacy VGA window. A locked SMRAM is never open: the lock clears the bit.
     fn smram_open(&self) -> bool {
         let smram = self.config.read(SMRAM, Width::B1);
-        smram & (D_OPEN | D_LCK) == D_OPEN && self.config.read(ESMRAMC, Width::B1) & H_SMRAME == 0
+        smram & D_OPEN != 0 && self.config.read(ESMRAMC, Width::B1) & H_SMRAME == 0
     }
 
     /// All memory in ascending order, neighbours merged below 1 MiB. The RAM from 1 MiB on stays a

@@ -303,3 +303,16 @@ fn the_ports_leave_room_for_reset_control() {
     space.resolve(write, &latch);
     assert_eq!(latch.get(), 0x8000_0090);
 }
+
+#[test]
+fn only_what_goes_on_in_memory_too_is_merged() {
+    let mut runs = Vec::new();
+    push(&mut runs, 0x1000, 0x2000, region::RAM, 0x1000);
+    push(&mut runs, 0x2000, 0x3000, region::RAM, 0x2000);
+    push(&mut runs, 0x3000, 0x3000, region::RAM, 0x3000);
+    assert_eq!(runs.len(), 1);
+    push(&mut runs, 0x3000, 0x4000, region::RAM, 0x8000);
+    push(&mut runs, 0x4000, 0x5000, region::SHADOW, 0x9000);
+    push(&mut runs, 0x6000, 0x7000, region::SHADOW, 0xb000);
+    assert_eq!(runs.len(), 4);
+}
