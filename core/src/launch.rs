@@ -7,20 +7,27 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
+use trapline_devices::assigned::{self, Function, RomSource};
+use trapline_devices::host;
+use trapline_devices::pci::Devfn;
 use trapline_devices::platform::keyboard::{self, KeyCode, Keys};
 use trapline_devices::platform::uart::Input;
 use trapline_devices::q35::{Pirqs, Ram};
+use trapline_devices::vfio_user::client::{Client, Settings};
+use trapline_devices::vga;
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
 use trapline_vcpu::Vm;
 
+use crate::adapter::{self, Display};
 use crate::command::run::{End, Ends, Guest};
-use crate::config::{Io, RunConfig, Serial};
+use crate::config::{Adapters, AssignedDevice, Io, Rom, RunConfig, Serial, Vga};
 use crate::events::{Event, Events};
 use crate::firmware::boot::{Boot, Choices, Target};
 use crate::firmware::e820::RamSplit;
 use crate::firmware::{image, linux};
 use crate::machine::{Ending, Machine};
+use crate::parts::{Parts, ServedBy};
 use crate::platform::{self, KvmGsis, Platform, Wishes};
 use crate::screen::{Frame, Key, Press, Source, TextScreen};
 
@@ -30,6 +37,8 @@ struct Running {
     thread: JoinHandle<()>,
     keys: Keys,
     display: Box<dyn Source>,
+    /// Dropped last: it ends when the machine has closed its connection.
+    _adapter: Option<adapter::Process>,
 }
 
 /// Builds the machine that `config` describes and lets it run; `ends` is told when it ends by
@@ -45,7 +54,8 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let ram = Ram::new(config.memory)?;
     let pirqs = Pirqs::new(Arc::new(KvmGsis(Arc::clone(&vm))));
     let items = boot(config, &published)?.into_items();
-    let Platform { parts, keys, serial } = platform::build(Wishes {
+    let given = adapters(&config.adapters, &events)?;
+    let Platform { mut parts, keys, serial } = platform::build(Wishes {
         vm: Arc::clone(&vm),
         events: events.clone(),
         ram,
@@ -56,6 +66,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         debug_console: config.debugcon.as_deref().map(create).transpose()?,
         pirqs,
     })?;
+    parts.extend(given.parts);
     let service = match config.io {
         Io::Inline => Service::Inline,
         Io::Uring => Service::Uring,
@@ -69,7 +80,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         .name("machine".into())
         .spawn(move || watch_over(machine, &ends))
         .context("cannot start the machine's thread")?;
-    Ok(Box::new(Running { events, thread, keys, display: Box::new(NoDisplay) }))
+    Ok(Box::new(Running { events, thread, keys, display: given.display, _adapter: given.process }))
 }
 
 /// Runs the machine to its end, tells of it, and takes it apart.
@@ -98,6 +109,80 @@ impl Guest for Running {
         self.thread.join().map_err(|_| anyhow!("the machine's thread panicked; this is a bug in trapline"))
     }
 }
+
+/// The display adapters of a machine.
+struct Given {
+    parts: Vec<Parts>,
+    /// What the owner of legacy VGA shows, if it tells.
+    display: Box<dyn Source>,
+    process: Option<adapter::Process>,
+}
+
+/// Device numbers on bus 0 from which adapters are placed.
+const FIRST_ADAPTER: u8 = 1;
+
+/// Connects to the adapters, or starts ours.
+fn adapters(wanted: &Adapters, events: &Events) -> Result<Given> {
+    let mut given = Given { parts: Vec::new(), display: Box::new(NoDisplay), process: None };
+    let settings = |name: String| {
+        let events: Arc<dyn host::Events> = Arc::new(events.clone());
+        Settings { name, events: Some(events), ..Settings::default() }
+    };
+    match wanted {
+        Adapters::None => {}
+        Adapters::Software => {
+            let (process, socket) = adapter::Process::start()?;
+            given.process = Some(process);
+            let client = Client::over(socket, settings("software adapter".into()))?;
+            add(&mut given, Function::open(client, assigned::Options::default())?)?;
+        }
+        Adapters::Given(devices) => {
+            let mut owner = devices.iter().any(|device| device.vga == Vga::On);
+            for device in devices {
+                let client = Client::connect(&device.socket, settings(device.socket.display().to_string()))?;
+                let function = Function::open(client, options(device, owner))?;
+                owner |= function.has_vga();
+                add(&mut given, function)?;
+            }
+        }
+    }
+    Ok(given)
+}
+
+/// How a device is given to the guest; `owned` says that another has legacy VGA.
+fn options(device: &AssignedDevice, owned: bool) -> assigned::Options {
+    assigned::Options {
+        vga: match device.vga {
+            Vga::On => assigned::Vga::On,
+            Vga::Auto if !owned => assigned::Vga::Auto,
+            Vga::Off | Vga::Auto => assigned::Vga::Off,
+        },
+        rom: match &device.rom {
+            Rom::Device => RomSource::Device,
+            Rom::File(path) => RomSource::File(path.clone()),
+            Rom::Off => RomSource::Off,
+        },
+    }
+}
+
+/// Puts a function at the next place on bus 0.
+fn add(given: &mut Given, function: Function<Client>) -> Result<()> {
+    let index = given.parts.len();
+    let place = u8::try_from(index).ok().and_then(|index| Devfn::new(FIRST_ADAPTER + index, 0));
+    let devfn = place.filter(|devfn| devfn.device() < FIRST_DISK).context("too many --device for bus 0")?;
+    if function.has_vga()
+        && let (Some(framebuffer), Some(registers)) = (function.mapping(0), function.mapping(vga::SCREEN.0))
+    {
+        given.display = Box::new(Display { registers, framebuffer });
+    }
+    let (topology, attention) = (function.topology(), function.attention().context("out of descriptors")?);
+    let part = Parts::function(format!("adapter{index}"), function, None, devfn, topology);
+    given.parts.push(Parts { served_by: ServedBy::Own, attention, ..part });
+    Ok(())
+}
+
+/// Device numbers on bus 0 from which disks are placed.
+const FIRST_DISK: u8 = 8;
 
 /// What the firmware is told.
 fn boot(config: &RunConfig, published: &Published) -> Result<Boot> {

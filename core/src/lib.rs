@@ -1,5 +1,6 @@
 //! A virtual machine monitor for KVM that gives a guest a physical VGA adapter.
 
+pub mod adapter;
 pub mod command;
 pub mod config;
 pub mod events;

@@ -11,7 +11,11 @@ pub(super) fn adapter(options: AdapterOptions) -> anyhow::Result<Status> {
     Ok(Status::Success)
 }
 
-/// Makes the adapter, listens on its socket and serves.
+/// Listens on a socket and serves, or serves the client on standard input.
 fn serve(config: &AdapterConfig) -> anyhow::Result<()> {
-    anyhow::bail!("the adapter on {} can not be served: this build has none", config.socket.display())
+    let rom = config.rom.as_deref();
+    match config.socket.as_os_str() == "-" {
+        true => crate::adapter::serve_stdin(rom),
+        false => crate::adapter::serve_at(&config.socket, rom),
+    }
 }

@@ -236,7 +236,8 @@ impl<B: Backend> Function<B> {
         if let Range::Memory(bar) = range
             && bar.first().0.is_multiple_of(PAGE)
         {
-            for mapping in &self.backend.region(region).mappings {
+            let info = self.backend.region(region);
+            for mapping in info.mappings.iter().filter(|_| info.writable) {
                 let first = bar.first().0.checked_add(mapping.offset).map(Gpa);
                 let span = first.and_then(|first| Span::of_len(first, mapping.memory.size() as u64));
                 let Some(span) = span.and_then(|span| span.intersection(bar)) else { continue };

@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
-use vm_memory::{FileOffset, MmapRegion};
+use rustix::mm::{MapFlags, ProtFlags};
+use vm_memory::FileOffset;
+use vm_memory::mmap::MmapRegionBuilder;
 
 use super::{Client, Error};
 use crate::assigned::backend::{Mapping, RegionInfo};
@@ -36,8 +38,8 @@ impl Client {
             writable: flags.write(),
             mappings: Vec::new(),
         };
-        if flags.mmap() && flags.read() && flags.write() {
-            match map(&reply, fds) {
+        if flags.mmap() && flags.read() {
+            match map(&reply, fds, flags.write()) {
                 Ok(mappings) => region.mappings = mappings,
                 Err(why) => {
                     tracing::warn!(device = self.settings.name, region = index, "not mapped, slow: {why}");
@@ -61,7 +63,7 @@ enum Unmapped {
     Map(String),
 }
 
-fn map(reply: &RegionReply, fds: Vec<OwnedFd>) -> Result<Vec<Mapping>, Unmapped> {
+fn map(reply: &RegionReply, fds: Vec<OwnedFd>, writable: bool) -> Result<Vec<Mapping>, Unmapped> {
     let fd = fds.into_iter().next().ok_or(Unmapped::NoDescriptor)?;
     // A file that its owner cuts short would end this process with SIGBUS at the guest's next access.
     let sealed = fcntl_get_seals(&fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
@@ -87,7 +89,13 @@ fn map(reply: &RegionReply, fds: Vec<OwnedFd>) -> Result<Vec<Mapping>, Unmapped>
             return Err(Unmapped::Outside);
         };
         let bytes = usize::try_from(len).map_err(|_| Unmapped::Outside)?;
-        let memory = MmapRegion::from_file(FileOffset::from_arc(Arc::clone(&file), from), bytes)
+        let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let sharing = MapFlags::SHARED | MapFlags::NORESERVE;
+        let memory = MmapRegionBuilder::new(bytes)
+            .with_file_offset(FileOffset::from_arc(Arc::clone(&file), from))
+            .with_mmap_prot(access.bits().cast_signed())
+            .with_mmap_flags(sharing.bits().cast_signed())
+            .build()
             .map_err(|error| Unmapped::Map(error.to_string()))?;
         mappings.push(Mapping { offset, memory: Arc::new(memory) });
         behind = end;

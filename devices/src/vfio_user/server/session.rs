@@ -253,7 +253,7 @@ fn read(
     reply: &mut Vec<u8>,
 ) -> Result<(), Errno> {
     reply.extend_from_slice(access.as_bytes());
-    for (offset, width) in pieces(access.offset.get(), count) {
+    for (offset, width) in pieces(region, access.offset.get(), count) {
         let value = device.read(region, offset, width).map_err(errno)?;
         reply.extend(value.to_le_bytes().iter().take(width.bytes()));
     }
@@ -262,7 +262,7 @@ fn read(
 
 fn write(device: &mut dyn Device, region: Region, access: &RegionAccess, data: &[u8]) -> Result<(), Errno> {
     let mut left = data;
-    for (offset, width) in pieces(access.offset.get(), data.len()) {
+    for (offset, width) in pieces(region, access.offset.get(), data.len()) {
         let Some((piece, rest)) = left.split_at_checked(width.bytes()) else { break };
         let mut bytes = [0; 8];
         bytes.iter_mut().zip(piece).for_each(|(to, from)| *to = *from);
@@ -273,15 +273,17 @@ fn write(device: &mut dyn Device, region: Region, access: &RegionAccess, data: &
 }
 
 /// An access of 1, 2, 4 or 8 bytes as it is; any other as the widest aligned accesses that it holds.
-/// The end of the range has been checked.
-fn pieces(offset: u64, count: usize) -> impl Iterator<Item = (u64, Width)> {
-    let whole = Width::of(count);
+/// Configuration space is accessed by dwords at most, as on a bus. The end of the range has been
+/// checked.
+fn pieces(region: Region, offset: u64, count: usize) -> impl Iterator<Item = (u64, Width)> {
+    let widest = if region == Region::CONFIG { Width::B4 } else { Width::B8 };
+    let whole = Width::of(count).filter(|width| *width <= widest);
     let mut at = offset;
     let mut left = count;
     std::iter::from_fn(move || {
-        let fitting = [Width::B8, Width::B4, Width::B2, Width::B1]
-            .into_iter()
-            .find(|width| width.bytes() <= left && at.is_multiple_of(width.bytes() as u64));
+        let fitting = [Width::B8, Width::B4, Width::B2, Width::B1].into_iter().find(|width| {
+            *width <= widest && width.bytes() <= left && at.is_multiple_of(width.bytes() as u64)
+        });
         let width = if left == count { whole.or(fitting) } else { fitting }?;
         let here = at;
         at = at.wrapping_add(width.bytes() as u64);
@@ -326,7 +328,9 @@ mod tests {
 
     #[test]
     fn odd_lengths_become_aligned_accesses() {
-        let cut = |offset, count| pieces(offset, count).map(|(at, w)| (at, w.bytes())).collect::<Vec<_>>();
+        let cut = |offset, count| {
+            pieces(Region(0), offset, count).map(|(at, w)| (at, w.bytes())).collect::<Vec<_>>()
+        };
         assert_eq!(cut(1, 4), [(1, 4)]);
         assert_eq!(cut(1, 7), [(1, 1), (2, 2), (4, 4)]);
         assert_eq!(cut(8, 19), [(8, 8), (16, 8), (24, 2), (26, 1)]);

@@ -1,0 +1,165 @@
+//! The software VGA adapter in a process of its own: with no GPU in the machine it is what a card
+//! would be, behind the same path.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use trapline_devices::vfio_user::server::{Description, Memory, RegionDescription, Server};
+use trapline_devices::vga::{self, Adapter};
+use trapline_io::Region;
+use vm_memory::MmapRegion;
+
+use crate::screen::{Cell, Frame, Source, TextScreen};
+
+/// How long the process may take to end after its connection is gone.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Makes an adapter whose expansion ROM is `rom`, the distribution's VBIOS if there is none given.
+///
+/// # Errors
+/// The image can not be had or does not fit.
+fn make(rom: Option<&Path>) -> Result<Adapter> {
+    let path = match rom {
+        Some(path) => path.to_owned(),
+        None => vga::find_rom()?,
+    };
+    let image = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Adapter::new(Some(image)).with_context(|| path.display().to_string())
+}
+
+/// Offers the software adapter at a socket until the process ends.
+///
+/// # Errors
+/// No ROM, or the socket can not be had.
+pub fn serve_at(socket: &Path, rom: Option<&Path>) -> Result<()> {
+    let mut adapter = make(rom)?;
+    Ok(Server::bind(socket, describe(&adapter)?)?.run(&mut adapter)?)
+}
+
+/// Offers the software adapter to the one client that is connected to standard input, until it goes.
+///
+/// # Errors
+/// No ROM, or standard input is no socket.
+pub fn serve_stdin(rom: Option<&Path>) -> Result<()> {
+    let stdin = std::io::stdin();
+    let socket = UnixStream::from(stdin.as_fd().try_clone_to_owned().context("standard input")?);
+    if socket.local_addr().is_err() {
+        bail!("--socket - needs standard input to be a connected Unix socket");
+    }
+    let mut adapter = make(rom)?;
+    let server = Server::unbound(describe(&adapter)?)?;
+    server
+        .serve(socket, &mut adapter)
+        .map_err(|broken| anyhow::anyhow!("connection ended: {}", broken.reason()))
+}
+
+/// What clients are told: the regions as VFIO numbers them, and the screen behind them.
+fn describe(adapter: &Adapter) -> Result<Description> {
+    let shared = |shared: &vga::Shared| -> Result<Memory> {
+        Ok(Memory { file: Arc::new(OwnedFd::from(shared.file().try_clone()?)), offset: 0, areas: None })
+    };
+    let mut regions = Vec::new();
+    for number in 0..=vga::SCREEN.0 {
+        let size = vga::region_size(Region(number)).unwrap_or(0);
+        let description = match Region(number) {
+            _ if size == 0 => RegionDescription::default(),
+            Region::ROM => RegionDescription::read_only(size),
+            vga::SCREEN => {
+                let memory = Some(shared(adapter.screen())?);
+                RegionDescription { memory, ..RegionDescription::read_only(size) }
+            }
+            region if region == Region::bar(0) => {
+                RegionDescription::memory(size, shared(adapter.framebuffer())?)
+            }
+            _ => RegionDescription::registers(size),
+        };
+        regions.push(description);
+    }
+    Ok(Description { regions, resettable: true, ..Description::default() })
+}
+
+/// The adapter's process. It ends by itself when its connection is closed, so also when this process
+/// is killed.
+#[derive(Debug)]
+pub struct Process(std::process::Child);
+
+impl Process {
+    /// Starts the process and gives the connection to it.
+    ///
+    /// # Errors
+    /// There is no VBIOS, or the system refuses.
+    pub fn start() -> Result<(Process, UnixStream)> {
+        let rom = vga::find_rom()?;
+        let (ours, theirs) = UnixStream::pair().context("no socket for the adapter's process")?;
+        let program = std::env::current_exe().context("cannot find the program's own file")?;
+        let child = Command::new(program)
+            .args(["adapter", "--socket", "-", "--rom"])
+            .arg(rom)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            // Ctrl-C at the terminal is for the machine, which then closes the connection.
+            .process_group(0)
+            .spawn()
+            .context("cannot start the adapter's process")?;
+        Ok((Process(child), ours))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        while Instant::now() < deadline {
+            match self.0.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+                _ => return,
+            }
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The screen of a software adapter: the memory that it and the guest draw into, and its registers.
+#[derive(Debug)]
+pub struct Display {
+    /// The page that the adapter keeps up to date.
+    pub registers: Arc<MmapRegion>,
+    /// BAR 0.
+    pub framebuffer: Arc<MmapRegion>,
+}
+
+impl Display {
+    fn snapshot(&self) -> Option<vga::Snapshot> {
+        vga::Snapshot::from_page(vm_memory::VolatileMemory::as_volatile_slice(&*self.registers)).ok()
+    }
+}
+
+impl Source for Display {
+    fn text(&mut self) -> Option<TextScreen> {
+        let vram = vm_memory::VolatileMemory::as_volatile_slice(&*self.framebuffer);
+        let text = vga::scanout::text(&self.snapshot()?, vram)?;
+        let cell = |cell: &vga::scanout::Cell| Cell { ch: cell.character(), attribute: cell.attribute };
+        Some(TextScreen {
+            columns: text.columns,
+            rows: text.rows,
+            cells: text.cells.iter().map(cell).collect(),
+            cursor: text.cursor,
+        })
+    }
+
+    fn frame(&mut self) -> Option<Frame> {
+        let vram = vm_memory::VolatileMemory::as_volatile_slice(&*self.framebuffer);
+        let snapshot = self.snapshot()?;
+        if vga::scanout::mode(&snapshot) == vga::scanout::Mode::Off {
+            return None;
+        }
+        let frame = vga::scanout::frame(&snapshot, vram);
+        Some(Frame { width: frame.width, height: frame.height, rgb: frame.rgb })
+    }
+}
