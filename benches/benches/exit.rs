@@ -41,6 +41,11 @@ const NULL_MEMORY: u64 = 0xb0000;
 /// Where the code lies; the page after it is never used.
 const CODE: u64 = 0xffff_f000;
 
+/// The distance byte at `here` of a jump back to `target`.
+fn back(here: usize, target: usize) -> u8 {
+    u8::try_from(here + 1 - target).expect("a short jump").wrapping_neg()
+}
+
 /// in eax, ASK; N times the access; out DONE, al; and again. DS is 0xb000.
 fn code(access: &[u8]) -> Vec<u8> {
     let mut page = vec![0xf4; 0x1000];
@@ -50,9 +55,9 @@ fn code(access: &[u8]) -> Vec<u8> {
     let again = code.len();
     code.extend(access);
     code.extend([0x66, 0x49, 0x75]); // dec ecx; jnz again
-    code.push(u8::try_from(again as i64 - code.len() as i64 - 1 + 256).expect("a short jump"));
+    code.push(back(code.len(), again));
     code.extend([0xba, 0x01, 0x06, 0xee, 0xeb]);
-    code.push(u8::try_from(start as i64 - code.len() as i64 - 1 + 256).expect("a short jump"));
+    code.push(back(code.len(), start));
     page[..code.len()].copy_from_slice(&code);
     // The reset vector: back to the start of the page, CS stays.
     page[0xff0..0xff3].copy_from_slice(&[0xe9, 0x0d, 0xf0]);
