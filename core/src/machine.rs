@@ -109,6 +109,7 @@ impl Machine {
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
         let (endpoints, workers) = serve(parts, &completions, service)?;
         let world = Arc::new(World::new(usize::from(cpus)));
+        events.hold_in(Arc::clone(&world));
         let slots = Slots::new(Arc::clone(&vm));
         let topology = Topology::new(
             nodes,
@@ -165,7 +166,9 @@ impl Machine {
         }
         self.latch.set(0);
         self.topology.after_reset()?;
+        // Also what a worker carried out late: it was the old guest's.
         self.events.forget_resets();
+        self.world.unhold();
         tracing::info!("the guest was reset");
         Ok(())
     }

@@ -13,11 +13,31 @@ use crate::vcpus::Exits;
 use crate::world::{Next, World};
 
 /// How often in a row `KVM_RUN` may find no memory behind a slot before that is an error: a slot of a
-/// device's memory can vanish under us, which the retry sees as a trap once the slot is gone.
+/// device's memory can vanish under us, which the retry sees as a trap once the slot is gone (design
+/// rule 11).
 const MEMORY_RETRIES: u32 = 1000;
 
 /// How many of those come at once; the others come a millisecond apart.
 const QUICK_RETRIES: u32 = 16;
+
+/// Memory that was not there, time after time.
+#[derive(Debug, Default)]
+struct LostMemory {
+    times: u32,
+}
+
+impl LostMemory {
+    /// It was not there again: how long to wait before the next try, or `None` to give up.
+    fn again(&mut self) -> Option<Duration> {
+        self.times += 1;
+        if self.times > MEMORY_RETRIES {
+            self.times = 0;
+            return None;
+        }
+        let later = self.times > QUICK_RETRIES;
+        Some(Duration::from_millis(u64::from(later)))
+    }
+}
 
 /// All that a vCPU thread owns.
 pub(crate) struct Thread {
@@ -49,7 +69,7 @@ impl Thread {
         let _place = Place { world: &world, index: self.index };
         // A vCPU that can not go on stays parked until it is reset.
         let mut held = false;
-        let mut without_memory = 0;
+        let mut lost = LostMemory::default();
         loop {
             if held || world.wants(self.index) {
                 match world.pause(self.index, held) {
@@ -63,40 +83,41 @@ impl Thread {
                     }
                 }
             }
-            let at = match self.step() {
-                Ok(()) => {
-                    without_memory = 0;
-                    continue;
-                }
-                Err(Trouble::NoMemory(at)) => at,
-                Err(Trouble::Shutdown) => {
-                    held = true;
-                    self.exits.shutdown(self.index);
-                    continue;
-                }
-                Err(Trouble::Failed(text)) => {
-                    held = true;
-                    self.exits.failed(self.index, &text);
-                    continue;
-                }
-            };
-            without_memory += 1;
-            if without_memory > MEMORY_RETRIES {
-                held = true;
-                without_memory = 0;
-                let place = at.map_or_else(|| "an unknown address".into(), |gpa| format!("{gpa:?}"));
-                self.exits.failed(self.index, &format!("the memory behind {place} is gone (EFAULT)"));
-            } else if without_memory > QUICK_RETRIES {
-                std::thread::sleep(Duration::from_millis(1));
+            match self.step() {
+                Ok(()) => lost.times = 0,
+                Err(trouble) => held = self.is_stuck(trouble, &mut lost),
             }
         }
+    }
+
+    /// Reports what can not go on; waits a little and goes on where that may help. True if the vCPU
+    /// must not enter the guest again before a reset.
+    #[cold]
+    fn is_stuck(&self, trouble: Trouble, lost: &mut LostMemory) -> bool {
+        match trouble {
+            Trouble::Shutdown => self.exits.shutdown(self.index),
+            Trouble::Failed(text) => self.exits.failed(self.index, &text),
+            Trouble::NoMemory(at) => {
+                if let Some(wait) = lost.again() {
+                    if !wait.is_zero() {
+                        std::thread::sleep(wait);
+                    }
+                    return false;
+                }
+                let place = at.map_or_else(|| "an unknown address".into(), |gpa| format!("{gpa:?}"));
+                let text = format!("the memory behind {place} is gone (KVM_RUN says EFAULT)");
+                self.exits.failed(self.index, &text);
+            }
+        }
+        true
     }
 
     /// Once into the guest, and what it wanted.
     #[inline]
     fn step(&mut self) -> Result<(), Trouble> {
         let Thread { vcpu, path, .. } = self;
-        // Stages: the time of resuming is now, that of the exit right behind the next line.
+        // Where stages are measured: `resume` of the last access is here, `exit` of the next one right
+        // behind this line.
         let exit = run::enter(vcpu.fd_mut());
         match exit {
             Exit::PortIn { port, size, data } => {
@@ -121,4 +142,20 @@ enum Trouble {
     Shutdown,
     NoMemory(Option<trapline_io::Gpa>),
     Failed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_memory_is_tried_for_a_second_and_no_longer() {
+        let mut lost = LostMemory::default();
+        for _ in 0..2 {
+            let waits: Vec<Duration> = std::iter::from_fn(|| lost.again()).collect();
+            assert_eq!(waits.len(), 1000);
+            assert!(waits[..16].iter().all(Duration::is_zero));
+            assert!(waits.iter().sum::<Duration>() < Duration::from_secs(1));
+        }
+    }
 }

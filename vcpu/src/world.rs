@@ -72,6 +72,8 @@ struct State {
     parking: bool,
     /// The vCPUs may run at all.
     released: bool,
+    /// The guest asked for something after which it must not go on by itself.
+    held: bool,
     /// The vCPUs are to end.
     stopping: bool,
     /// Whoever waits for the topology mutex on a vCPU is sent away.
@@ -147,6 +149,7 @@ impl World {
                 locked: false,
                 parking: false,
                 released: false,
+                held: false,
                 stopping: false,
                 turning_away: false,
                 places: std::iter::repeat_with(place).take(vcpus).collect(),
@@ -196,6 +199,21 @@ impl World {
     /// Lets the vCPUs run, once everything is in place.
     pub fn release(&self) {
         self.state.lock().released = true;
+        self.allowed.notify_all();
+    }
+
+    /// Keeps every vCPU from entering the guest again, from the exit on that it is in, until
+    /// [`World::unhold`]: the guest asked for a reset or for power-off, after which none of its
+    /// instructions may run. Does not wait; any thread, also with an endpoint's token held.
+    pub fn hold(&self) {
+        let mut state = self.state.lock();
+        state.held = true;
+        self.kick(&state, None);
+    }
+
+    /// Lets the vCPUs run again, from where they are or from where a reset put them.
+    pub fn unhold(&self) {
+        self.state.lock().held = false;
         self.allowed.notify_all();
     }
 
@@ -295,7 +313,7 @@ impl World {
             if state.stopping {
                 return Next::Stop;
             }
-            let may_run = state.released && !state.parking && !held;
+            let may_run = state.released && !state.parking && !state.held && !held;
             let Some(place) = state.places.get_mut(vcpu) else {
                 return Next::Stop;
             };

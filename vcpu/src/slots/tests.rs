@@ -104,13 +104,13 @@ fn only_the_difference_changes_and_numbers_are_used_again() {
     slots.remove_unwanted(&[a.clone(), b.clone()]).unwrap();
     slots.add_missing(&[a.clone(), b.clone()]).unwrap();
     slots.remove_unwanted(&[b.clone(), c.clone()]).unwrap();
-    assert_eq!(slots.iter().cloned().collect::<Vec<_>>(), [b.clone()]);
+    assert!(slots.iter().eq([&b]));
     slots.add_missing(&[b.clone(), c.clone()]).unwrap();
     assert_eq!(slots.in_use, [Some(c.clone()), Some(b.clone())]);
     // In another place, of another kind: deleted and made anew.
     let rom = Slot { kind: DirectKind::Rom, ..b.clone() };
-    slots.remove_unwanted(&[rom.clone()]).unwrap();
-    slots.add_missing(&[rom.clone()]).unwrap();
+    slots.remove_unwanted(std::slice::from_ref(&rom)).unwrap();
+    slots.add_missing(std::slice::from_ref(&rom)).unwrap();
     assert_eq!(slots.iter().cloned().collect::<Vec<_>>(), [rom]);
     drop((a, b, c));
     drop(slots);
@@ -130,7 +130,7 @@ fn park_is_asked_for_ram_and_rom_only() {
     assert!(slots.changes_need_park(&[a.clone(), b]));
     assert!(slots.changes_need_park(&[]));
     slots.add_missing(&[a.clone(), bar]).unwrap();
-    assert!(!slots.changes_need_park(&[a.clone()]));
+    assert!(!slots.changes_need_park(std::slice::from_ref(&a)));
     assert!(slots.changes_need_park(&[Slot { kind: DirectKind::Rom, ..a }]));
 }
 

@@ -79,12 +79,12 @@ fn string_port_accesses_are_cut_into_elements() {
     assert_eq!(writes(&log), [byte(1), byte(2), byte(3), byte(4), word(0x0201), word(0x0403)]);
     let reads = |width| log.iter().filter(|a| a.op == Op::Read && a.width == width).count();
     assert_eq!((reads(Width::B1), reads(Width::B2)), (300, 3));
-    let read = |i: u32| machine.ram(to + i & !3).to_le_bytes()[(i & 3) as usize];
+    let read = |i: u32| machine.ram((to + i) & !3).to_le_bytes()[(i & 3) as usize];
     for i in 0..300 {
         assert_eq!(u32::from(read(i)), (i + 1) & 0xff, "byte {i}");
     }
     for i in 0..3 {
-        let expected = (301 + i & 0xff) as u8;
+        let expected = ((301 + i) & 0xff) as u8;
         assert_eq!((read(300 + 2 * i), read(301 + 2 * i)), (expected, expected), "word {i}");
     }
     machine.stop();

@@ -21,6 +21,7 @@ use super::code::{Code, descriptor_table};
 
 /// Length of the RAM at 0.
 pub const RAM: u64 = 0xa0000;
+const RAM_LEN: usize = 0xa0000;
 /// Where execution begins, in real mode with all segments 0.
 pub const START: u32 = 0x1000;
 /// The port by which a guest tells its test a byte.
@@ -171,7 +172,7 @@ impl Machine {
     /// The same, and what a write to the ports at [`TOPOLOGY`] does.
     pub fn with_change(cpus: u16, code: Vec<Code>, change: Change) -> Option<Machine> {
         let vm = kvm()?;
-        let ram = Arc::new(MmapRegion::new(RAM as usize).unwrap());
+        let ram = Arc::new(MmapRegion::new(RAM_LEN).unwrap());
         let rom = Arc::new(MmapRegion::new(0x1000).unwrap());
         let pieces = code.into_iter().map(Code::done).chain([descriptor_table()]);
         for (at, bytes) in pieces {

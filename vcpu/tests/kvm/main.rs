@@ -5,6 +5,7 @@
 mod accesses;
 mod code;
 mod machine;
+mod memory;
 mod park;
 mod reset;
 mod smp;

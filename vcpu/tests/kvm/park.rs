@@ -4,13 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use trapline_io::Op;
-use vm_memory::{Bytes, VolatileMemory};
-
 use super::code::Code;
-use super::machine::{
-    Machine, PORTS, Parts, RAM, RAM_REGION, START, TOPOLOGY, WINDOW, WINDOW_REGION, writes,
-};
+use super::machine::{Machine, PORTS, Parts, RAM, RAM_REGION, START, TOPOLOGY};
 
 const WIDE: u32 = 0x2000;
 const OTHERS: u32 = 0x8000;
@@ -219,28 +214,5 @@ fn a_vcpu_that_does_not_park_is_named() {
     assert_eq!(machine.told(), 2, "it was let go");
     drop(guard.park().unwrap());
     drop(guard);
-    machine.stop();
-}
-
-#[test]
-fn writes_to_rom_reach_the_device_and_the_memory_stays() {
-    // The page at the reset vector is ROM; 32-bit code can reach it.
-    let first = Code::real(START).enter_wide(WIDE);
-    let wide = Code::wide(WIDE)
-        .flat_segments()
-        .mov_eax(0x1234_5678)
-        .store_eax(0xffff_f010)
-        .load_eax(0xffff_f010)
-        .store_eax(WINDOW)
-        .tell(1)
-        .rest();
-    let Some(machine) = Machine::started(1, vec![first, wide]) else { return };
-    assert_eq!(machine.told(), 1);
-    let log = machine.take_log();
-    let regions: Vec<_> = log.iter().map(|access| (access.region, access.op)).collect();
-    assert_eq!(regions, [(RAM_REGION, Op::Write(0x1234_5678)), (WINDOW_REGION, Op::Write(0))]);
-    assert_eq!(writes(&log)[0].1, 0x10);
-    let rom: u32 = machine.parts.rom.as_volatile_slice().read_obj(0x10).unwrap();
-    assert_eq!(rom, 0);
     machine.stop();
 }
