@@ -173,4 +173,31 @@ mod tests {
         page.store(1_u32, SEQUENCE, Ordering::Relaxed).unwrap();
         assert_eq!(Snapshot::from_page(page), Err(Malformed::Unsteady));
     }
+
+    #[test]
+    fn a_reader_never_sees_half_a_change() {
+        let shared = crate::vga::Shared::new("test", 4096).unwrap();
+        let mut publisher = Publisher::default();
+        let mut registers = Registers::default();
+        publisher.start(shared.bytes(), &registers);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for step in 0..300_000_u32 {
+                    registers.misc = step.to_le_bytes()[0];
+                    registers.dac.set_write_index(255);
+                    [registers.misc; 3].into_iter().for_each(|value| registers.dac.write(value, 8));
+                    publisher.publish(shared.bytes(), &registers, 0..size_of::<Registers>());
+                }
+                done.store(true, Ordering::Release);
+            });
+            while !done.load(Ordering::Acquire) {
+                // A writer that never rests is not the reader's fault.
+                let Ok(snapshot) = Snapshot::from_page(shared.bytes()) else { continue };
+                // The first byte and the last three.
+                assert_eq!([snapshot.registers.misc; 3], snapshot.registers.dac.color(255, 8));
+            }
+        });
+        assert_eq!(Snapshot::from_page(shared.bytes()).unwrap().registers.misc, 299_999_u32.to_le_bytes()[0]);
+    }
 }
