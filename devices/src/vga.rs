@@ -36,11 +36,11 @@ mod snapshot;
 pub mod spec;
 mod view;
 
-pub use adapter::{Adapter, DISPI, SCREEN, region_size};
+pub use adapter::{Adapter, DISPI, SCREEN, SCREEN_SIZE, region_size};
 pub use attribute::Attribute;
 pub use crtc::Crtc;
 pub use dac::Dac;
-pub use dispi::Dispi;
+pub use dispi::{Dispi, Layout, MAXIMA};
 pub use graphics::Graphics;
 pub use registers::Registers;
 pub use rom::{RomMissing, find_rom};

@@ -10,6 +10,9 @@ use vm_memory::{Bytes, VolatileMemory, VolatileSlice};
 use super::Registers;
 use super::spec::{MISC_RAM, PLANES_SIZE};
 
+/// Bytes of one plane.
+const PLANE_SIZE: usize = PLANES_SIZE / 4;
+
 /// How an access reaches video memory.
 enum View {
     /// As plain bytes, from this one on.
@@ -34,20 +37,27 @@ impl Window {
         offset: u32,
         width: Width,
     ) -> u64 {
-        if let Some(View::Linear(at)) = view(registers, offset, width) {
-            return load(vram, at, width);
+        let mut bytes = [0; 8];
+        let lanes = &mut bytes[..width.bytes()];
+        match view(registers, offset, width) {
+            Some(View::Linear(at)) => return load(vram, at, width),
+            // In ascending order: each byte read loads the latches.
+            Some(View::Planes(at)) => {
+                for (at, lane) in (at..).zip(lanes) {
+                    *lane = self.read_planes(registers, vram, at);
+                }
+            }
+            None => {
+                for (at, lane) in (offset..).zip(lanes) {
+                    *lane = match view(registers, at, Width::B1) {
+                        Some(View::Linear(at)) => load(vram, at, Width::B1).to_le_bytes()[0],
+                        Some(View::Planes(at)) => self.read_planes(registers, vram, at),
+                        None => 0xff,
+                    };
+                }
+            }
         }
-        let mut value = 0;
-        // In ascending order: each byte read from the planes loads the latches.
-        for lane in 0..width.bytes() {
-            let byte = match view(registers, past(offset, lane), Width::B1) {
-                Some(View::Linear(at)) => load(vram, at, Width::B1),
-                Some(View::Planes(at)) => self.read_planes(registers, vram, at).into(),
-                None => 0xff,
-            };
-            value |= byte << (8 * lane);
-        }
-        value
+        u64::from_le_bytes(bytes)
     }
 
     /// Writes at `offset` from 0xa0000; bytes that are not decoded are dropped.
@@ -59,15 +69,22 @@ impl Window {
         width: Width,
         value: u64,
     ) {
-        if let Some(View::Linear(at)) = view(registers, offset, width) {
-            store(vram, at, width, value);
-            return;
-        }
-        for (lane, byte) in value.to_le_bytes().into_iter().take(width.bytes()).enumerate() {
-            match view(registers, past(offset, lane), Width::B1) {
-                Some(View::Linear(at)) => store(vram, at, Width::B1, byte.into()),
-                Some(View::Planes(at)) => self.write_planes(registers, vram, at, byte),
-                None => {}
+        let lanes = value.to_le_bytes().into_iter().take(width.bytes());
+        match view(registers, offset, width) {
+            Some(View::Linear(at)) => store(vram, at, width, value),
+            Some(View::Planes(at)) => {
+                for (at, byte) in (at..).zip(lanes) {
+                    self.write_planes(registers, vram, at, byte);
+                }
+            }
+            None => {
+                for (at, byte) in (offset..).zip(lanes) {
+                    match view(registers, at, Width::B1) {
+                        Some(View::Linear(at)) => store(vram, at, Width::B1, byte.into()),
+                        Some(View::Planes(at)) => self.write_planes(registers, vram, at, byte),
+                        None => {}
+                    }
+                }
             }
         }
     }
@@ -129,7 +146,8 @@ impl Window {
     }
 }
 
-/// How all bytes of an access reach video memory, if they do so in the same way.
+/// How all bytes of an access reach video memory; `None` where one of them does not, or where they
+/// do not lie in a row. `offset` plus the width stays below 2^32.
 fn view(registers: &Registers, offset: u32, width: Width) -> Option<View> {
     if registers.misc & MISC_RAM == 0 || registers.enable & 1 == 0 {
         return None;
@@ -141,15 +159,12 @@ fn view(registers: &Registers, offset: u32, width: Width) -> Option<View> {
         return None;
     }
     let bank = registers.dispi.bank();
-    Some(match linear {
-        true => View::Linear(bank + inside),
-        // Beyond 64 KiB a plane begins again; only the Bochs interface has longer ones.
-        false => View::Planes(bank + (inside & (PLANES_SIZE / 4 - 1))),
-    })
-}
-
-fn past(offset: u32, lane: usize) -> u32 {
-    offset.saturating_add(u32::try_from(lane).unwrap_or(u32::MAX))
+    if linear {
+        return Some(View::Linear(bank + inside));
+    }
+    // Behind 64 KiB a plane begins again; only banks reach further.
+    let inside = inside % PLANE_SIZE;
+    (inside + width.bytes() <= PLANE_SIZE).then_some(View::Planes(bank + inside))
 }
 
 /// One byte in all planes.

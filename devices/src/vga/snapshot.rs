@@ -89,11 +89,17 @@ impl Snapshot {
     /// # Errors
     /// The page holds no snapshot of this version.
     pub fn from_page(page: VolatileSlice<'_>) -> Result<Snapshot, Malformed> {
+        Snapshot::copy(page, || ())
+    }
+
+    /// As [`Snapshot::from_page`]; `copied` is called after each try, before it is known to be whole.
+    fn copy(page: VolatileSlice<'_>, mut copied: impl FnMut()) -> Result<Snapshot, Malformed> {
         let mut bytes = [0; Snapshot::SIZE];
         for _ in 0..TRIES {
             let sequence = || page.load::<u32>(SEQUENCE, Ordering::Acquire);
             let before = sequence().map_err(|_| Malformed::Short(page.len()))?;
             page.read_slice(&mut bytes, 0).map_err(|_| Malformed::Short(page.len()))?;
+            copied();
             fence(Ordering::Acquire);
             if before & 1 == 0 && sequence().is_ok_and(|after| after == before) {
                 return Snapshot::from_bytes(&bytes);
@@ -172,5 +178,23 @@ mod tests {
         assert_eq!(Snapshot::from_page(page).unwrap().registers, registers);
         page.store(1_u32, SEQUENCE, Ordering::Relaxed).unwrap();
         assert_eq!(Snapshot::from_page(page), Err(Malformed::Unsteady));
+    }
+
+    #[test]
+    fn a_page_that_changed_under_the_reader_is_read_again() {
+        let mut page = vec![0; 4096];
+        let page = VolatileSlice::from(page.as_mut_slice());
+        let mut publisher = Publisher::default();
+        let mut registers = Registers::default();
+        publisher.start(page, &registers);
+        let seen = Snapshot::copy(page, || {
+            if registers.misc < 3 {
+                registers.misc += 1;
+                publisher.publish(page, &registers, 0..Registers::PALETTE);
+            }
+        });
+        assert_eq!(seen.unwrap().registers.misc, 3);
+        let endless = Snapshot::copy(page, || publisher.publish(page, &registers, 0..1));
+        assert_eq!(endless, Err(Malformed::Unsteady));
     }
 }
