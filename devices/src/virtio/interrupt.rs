@@ -26,14 +26,18 @@ impl Interrupt {
 
     /// Sets `causes`, [`QUEUE`] or [`CONFIG`].
     pub(super) fn raise(&self, causes: u8) {
-        self.isr.fetch_or(causes, SeqCst);
-        self.follow();
+        // With a cause pending, whoever set it sees to the line.
+        if self.isr.fetch_or(causes, SeqCst) == 0 {
+            self.follow();
+        }
     }
 
     /// Gives the causes and clears them.
     pub(super) fn acknowledge(&self) -> u8 {
         let causes = self.isr.swap(0, SeqCst);
-        self.follow();
+        if causes != 0 {
+            self.follow();
+        }
         causes
     }
 
@@ -44,8 +48,9 @@ impl Interrupt {
 
     /// Keeps the line low, or lets it follow the causes again.
     pub(super) fn set_disabled(&self, disabled: bool) {
-        self.disabled.store(disabled, SeqCst);
-        self.follow();
+        if self.disabled.swap(disabled, SeqCst) != disabled {
+            self.follow();
+        }
     }
 
     fn level(&self) -> bool {

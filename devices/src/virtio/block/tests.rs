@@ -223,7 +223,7 @@ fn a_driver_reads_writes_and_flushes() {
     assert_eq!(bench.get(0x2000 + 20, Width::B4), 512);
     assert_eq!(bench.request(IN, 7, 1024), (OK, 1025));
     assert_eq!(bench.bytes(DATA, 1024), [[7; 512], [8; 512]].concat());
-    assert!(bench.line.level());
+    bench.wait_until(|bench| bench.line.level());
     assert_eq!(bench.get(0x1000, Width::B1), 1);
     assert!(!bench.line.level());
 
@@ -241,7 +241,7 @@ fn a_request_larger_than_a_buffer_in_many_pieces() {
     let image = Image::new(4096);
     // Without flushes each write is on the medium when it is answered.
     let mut bench = Bench::started(image.open(false), 0);
-    let pattern: Vec<u8> = (0..1_000_448u32).map(|at| (at * 7 >> 3).to_le_bytes()[0]).collect();
+    let pattern: Vec<u8> = (0..1_000_448u32).map(|at| ((at * 7) >> 3).to_le_bytes()[0]).collect();
     bench.fill(DATA, &pattern);
     let lens = [1u32, 511, 131_072, 3, 400_000, 468_861];
     assert_eq!(lens.iter().sum::<u32>(), 1_000_448);
