@@ -1,0 +1,577 @@
+use std::fs::{self, File, OpenOptions};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use tokio::sync::oneshot;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::*;
+use crate::platform::testing::Line;
+
+const BAR: Region = Region(0);
+/// Where the driver of the tests keeps its things.
+const DESCRIPTORS: u64 = 0x1000;
+const AVAILABLE: u64 = 0x3000;
+const USED: u64 = 0x4000;
+const INDIRECT: u64 = 0x6000;
+const HEADER: u64 = 0x8000;
+const STATUS: u64 = 0x9000;
+const DATA: u64 = 0x10_0000;
+const RAM: usize = 8 << 20;
+
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const TABLE: u16 = 4;
+
+const IN: u32 = 0;
+const OUT: u32 = 1;
+const FLUSH: u32 = 4;
+const IDENTIFY: u32 = 8;
+
+const OK: u8 = 0;
+const IO_ERROR: u8 = 1;
+const UNSUPPORTED: u8 = 2;
+/// What the driver puts where the status will be.
+const UNTOUCHED: u8 = 0xee;
+
+/// A thread with the disk's task on a runtime of its own, as a worker has it.
+struct Bench {
+    block: Block,
+    memory: Arc<GuestMemoryMmap>,
+    line: Arc<Line>,
+    next: u16,
+    size: u16,
+    worker: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Bench {
+    fn new(disk: Disk) -> Bench {
+        let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap());
+        let line = Arc::new(Line::default());
+        let (block, task) = Block::new(disk, memory.clone(), line.clone());
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            tokio_uring::start(async move {
+                tokio_uring::spawn(task());
+                let _ = stopped.await;
+            });
+        });
+        let mut bench = Bench { block, memory, line, next: 0, size: 0, worker: Some((stop, thread)) };
+        // Memory decode and bus mastering.
+        bench.block.write(Region::CONFIG, 4, Width::B2, 6).unwrap();
+        bench
+    }
+
+    /// Brings the device up as a driver that accepts `features` besides VERSION_1.
+    fn started(disk: Disk, features: u64) -> Bench {
+        let mut bench = Bench::new(disk);
+        bench.start(features, 64);
+        bench
+    }
+
+    fn get(&mut self, offset: u64, width: Width) -> u64 {
+        self.block.read(BAR, offset, width).unwrap()
+    }
+
+    fn put(&mut self, offset: u64, width: Width, value: u64) {
+        self.block.write(BAR, offset, width, value).unwrap();
+    }
+
+    fn start(&mut self, features: u64, size: u16) {
+        self.put(0x14, Width::B1, 0);
+        self.put(0x14, Width::B1, 3);
+        for (select, bits) in [(0, features & 0xffff_ffff), (1, features >> 32 | 1)] {
+            self.put(0x08, Width::B4, select);
+            self.put(0x0c, Width::B4, bits);
+        }
+        self.put(0x14, Width::B1, 11);
+        assert_eq!(self.get(0x14, Width::B1), 11);
+        self.put(0x16, Width::B2, 0);
+        self.put(0x18, Width::B2, size.into());
+        self.put(0x20, Width::B8, DESCRIPTORS);
+        self.put(0x28, Width::B4, AVAILABLE);
+        self.put(0x30, Width::B4, USED);
+        self.put(0x1c, Width::B2, 1);
+        self.memory.write_slice(&[0; 0x4000], GuestAddress(DESCRIPTORS)).unwrap();
+        self.next = 0;
+        self.size = size;
+        self.put(0x14, Width::B1, 15);
+    }
+
+    fn descriptor(&self, table: u64, index: u16, at: u64, len: u32, flags: u16, next: u16) {
+        let mut bytes = at.to_le_bytes().to_vec();
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend(next.to_le_bytes());
+        self.memory.write_slice(&bytes, GuestAddress(table + 16 * u64::from(index))).unwrap();
+    }
+
+    /// Lays out a chain of `buffers` (address, length, whether the device writes) from `first` on.
+    fn chain(&self, table: u64, first: u16, buffers: &[(u64, u32, bool)]) {
+        for (index, &(at, len, write)) in (first..).zip(buffers) {
+            let last = index - first + 1 == u16::try_from(buffers.len()).unwrap();
+            let flags = if write { WRITE } else { 0 } | if last { 0 } else { NEXT };
+            self.descriptor(table, index, at, len, flags, index + 1);
+        }
+    }
+
+    fn header(&self, at: u64, kind: u32, sector: u64) {
+        let mut bytes = kind.to_le_bytes().to_vec();
+        bytes.extend([0; 4]);
+        bytes.extend(sector.to_le_bytes());
+        self.memory.write_slice(&bytes, GuestAddress(at)).unwrap();
+    }
+
+    /// Makes a chain available without a kick.
+    fn offer(&mut self, head: u16) {
+        let slot = AVAILABLE + 4 + 2 * u64::from(self.next % self.size);
+        self.memory.write_obj(head, GuestAddress(slot)).unwrap();
+        self.next = self.next.wrapping_add(1);
+        self.memory.store(self.next, GuestAddress(AVAILABLE + 2), Ordering::Release).unwrap();
+    }
+
+    fn kick(&mut self) {
+        self.put(0x3000, Width::B2, 0);
+    }
+
+    fn used(&self) -> u16 {
+        self.memory.load(GuestAddress(USED + 2), Ordering::Acquire).unwrap()
+    }
+
+    fn wait_until(&mut self, mut done: impl FnMut(&mut Bench) -> bool) {
+        let start = Instant::now();
+        while !done(self) {
+            assert!(start.elapsed() < Duration::from_secs(20), "the device did not answer");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// One request with one data buffer at [`DATA`]: gives the status and the length in the used ring.
+    fn request(&mut self, kind: u32, sector: u64, len: u32) -> (u8, u32) {
+        let data = (DATA, len, kind != OUT);
+        let mut buffers = vec![(HEADER, 16, false), data, (STATUS, 1, true)];
+        buffers.retain(|buffer| buffer.1 > 0);
+        self.header(HEADER, kind, sector);
+        self.chain(DESCRIPTORS, 0, &buffers);
+        self.submit()
+    }
+
+    /// Submits the chain at descriptor 0 and waits.
+    fn submit(&mut self) -> (u8, u32) {
+        self.memory.write_obj(UNTOUCHED, GuestAddress(STATUS)).unwrap();
+        let slot = self.next % self.size;
+        self.offer(0);
+        self.kick();
+        let next = self.next;
+        self.wait_until(|bench| bench.used() == next);
+        let entry = GuestAddress(USED + 4 + 8 * u64::from(slot));
+        assert_eq!(self.memory.read_obj::<u32>(entry).unwrap(), 0);
+        let len = self.memory.read_obj(GuestAddress(entry.0 + 4)).unwrap();
+        (self.memory.read_obj(GuestAddress(STATUS)).unwrap(), len)
+    }
+
+    fn fill(&self, at: u64, bytes: &[u8]) {
+        self.memory.write_slice(bytes, GuestAddress(at)).unwrap();
+    }
+
+    fn bytes(&self, at: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.memory.read_slice(&mut bytes, GuestAddress(at)).unwrap();
+        bytes
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.worker.take() {
+            let _ = stop.send(());
+            thread.join().unwrap();
+        }
+    }
+}
+
+struct Image {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Image {
+    /// An image of `sectors`, each byte the number of its sector.
+    fn new(sectors: usize) -> Image {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk.img");
+        let bytes: Vec<u8> = (0..sectors * 512).map(|at| (at / 512).to_le_bytes()[0]).collect();
+        fs::write(&path, bytes).unwrap();
+        Image { _dir: dir, path }
+    }
+
+    fn open(&self, read_only: bool) -> Disk {
+        Disk::open(&self.path, read_only).unwrap()
+    }
+}
+
+const WITH_FLUSH: u64 = 1 << VIRTIO_BLK_F_FLUSH;
+
+#[test]
+fn a_driver_reads_writes_and_flushes() {
+    let image = Image::new(2048);
+    let mut bench = Bench::started(image.open(false), WITH_FLUSH);
+    assert_eq!(bench.get(0x2000, Width::B8), 2048);
+    assert_eq!(bench.get(0x2000 + 20, Width::B4), 512);
+    assert_eq!(bench.request(IN, 7, 1024), (OK, 1025));
+    assert_eq!(bench.bytes(DATA, 1024), [[7; 512], [8; 512]].concat());
+    bench.wait_until(|bench| bench.line.level());
+    assert_eq!(bench.get(0x1000, Width::B1), 1);
+    assert!(!bench.line.level());
+
+    bench.fill(DATA, &[0xa5; 512]);
+    assert_eq!(bench.request(OUT, 2047, 512), (OK, 1));
+    assert_eq!(bench.request(FLUSH, 0, 0), (OK, 1));
+    assert_eq!(fs::read(&image.path).unwrap()[2047 * 512..], [0xa5; 512]);
+    assert_eq!(bench.request(IDENTIFY, 0, 20), (OK, 21));
+    assert_eq!(bench.bytes(DATA, 20), *b"disk.img\0\0\0\0\0\0\0\0\0\0\0\0");
+    assert_eq!(bench.request(99, 0, 0), (UNSUPPORTED, 1));
+}
+
+#[test]
+fn a_request_larger_than_a_buffer_in_many_pieces() {
+    let image = Image::new(4096);
+    // Without flushes each write is on the medium when it is answered.
+    let mut bench = Bench::started(image.open(false), 0);
+    let pattern: Vec<u8> = (0..1_000_448u32).map(|at| ((at * 7) >> 3).to_le_bytes()[0]).collect();
+    bench.fill(DATA, &pattern);
+    let lens = [1u32, 511, 131_072, 3, 400_000, 468_861];
+    assert_eq!(lens.iter().sum::<u32>(), 1_000_448);
+    let mut at = DATA;
+    let mut pieces = Vec::new();
+    for len in lens {
+        pieces.push((at, len));
+        at += u64::from(len);
+    }
+    let chain = |kind: u32| {
+        let data = pieces.iter().map(|(at, len)| (*at, *len, kind == IN));
+        let mut buffers: Vec<_> = [(HEADER, 16, false)].into_iter().chain(data).collect();
+        buffers.push((STATUS, 1, true));
+        buffers
+    };
+    bench.header(HEADER, OUT, 5);
+    bench.chain(DESCRIPTORS, 0, &chain(OUT));
+    assert_eq!(bench.submit(), (OK, 1));
+    assert_eq!(fs::read(&image.path).unwrap()[5 * 512..][..pattern.len()], pattern);
+
+    bench.fill(DATA, &vec![0; pattern.len()]);
+    bench.header(HEADER, IN, 5);
+    let buffers = chain(IN);
+    bench.chain(INDIRECT, 0, &buffers);
+    bench.descriptor(DESCRIPTORS, 0, INDIRECT, 16 * u32::try_from(buffers.len()).unwrap(), TABLE, 0);
+    assert_eq!(bench.submit(), (OK, 1_000_449));
+    assert_eq!(bench.bytes(DATA, pattern.len()), pattern);
+}
+
+#[test]
+fn many_requests_at_once_are_all_answered() {
+    let image = Image::new(2048);
+    let mut bench = Bench::started(image.open(false), WITH_FLUSH);
+    for round in 0..20u16 {
+        let before = bench.used();
+        for slot in 0..21u16 {
+            let sector = u64::from(round * 21 + slot);
+            let header = HEADER + 16 * u64::from(slot);
+            bench.header(header, IN, sector);
+            let data = DATA + 512 * u64::from(slot);
+            let status = STATUS + u64::from(slot);
+            bench.chain(DESCRIPTORS, 3 * slot, &[(header, 16, false), (data, 512, true), (status, 1, true)]);
+            bench.offer(3 * slot);
+        }
+        bench.kick();
+        bench.wait_until(|bench| bench.used() == before.wrapping_add(21));
+        for slot in 0..21u16 {
+            let sector = u64::from(round * 21 + slot).to_le_bytes()[0];
+            assert_eq!(bench.bytes(DATA + 512 * u64::from(slot), 512), [sector; 512]);
+        }
+    }
+}
+
+#[test]
+fn beyond_the_end_is_an_error_and_nothing_else_happens() {
+    let image = Image::new(16);
+    let mut bench = Bench::started(image.open(false), WITH_FLUSH);
+    bench.fill(DATA, &[0xa5; 4096]);
+    for (kind, sector, len) in [
+        (IN, 16, 512),
+        (IN, 15, 1024),
+        (OUT, 16, 512),
+        (OUT, u64::MAX, 512),
+        (IN, u64::MAX / 512, 512),
+        (OUT, 0, 100),
+    ] {
+        assert_eq!(bench.request(kind, sector, len), (IO_ERROR, 1), "{kind} {sector} {len}");
+    }
+    assert_eq!(bench.request(IN, 15, 512), (OK, 513));
+    assert_eq!(fs::read(&image.path).unwrap().len(), 16 * 512);
+}
+
+#[test]
+fn a_read_only_disk_stays_as_it_is() {
+    let image = Image::new(16);
+    let mut bench = Bench::started(image.open(true), WITH_FLUSH);
+    bench.put(0x00, Width::B4, 0);
+    assert_eq!(bench.get(0x04, Width::B4) >> VIRTIO_BLK_F_RO & 1, 1);
+    bench.fill(DATA, &[0xa5; 512]);
+    assert_eq!(bench.request(OUT, 3, 512), (IO_ERROR, 1));
+    assert_eq!(bench.request(FLUSH, 0, 0), (OK, 1));
+    assert_eq!(bench.request(IN, 3, 512), (OK, 513));
+    assert_eq!(bench.bytes(DATA, 512), [3; 512]);
+}
+
+#[test]
+fn errors_of_the_disk_reach_the_guest() {
+    let image = Image::new(16);
+    // The image shrank behind our back.
+    let disk = image.open(false);
+    OpenOptions::new().write(true).open(&image.path).unwrap().set_len(8 * 512 + 100).unwrap();
+    let mut bench = Bench::started(disk, WITH_FLUSH);
+    assert_eq!(bench.request(IN, 7, 512), (OK, 513));
+    assert_eq!(bench.request(IN, 8, 512), (IO_ERROR, 1));
+    assert_eq!(bench.request(IN, 12, 512), (IO_ERROR, 1));
+    drop(bench);
+
+    let full = OpenOptions::new().read(true).write(true).open("/dev/full").expect("needs /dev/full");
+    let mut bench = Bench::started(Disk::unchecked(full, 16, false), WITH_FLUSH);
+    assert_eq!(bench.request(OUT, 0, 512), (IO_ERROR, 1));
+    // A device that cannot sync: the flush fails, and what follows it too.
+    assert_eq!(bench.request(FLUSH, 0, 0), (IO_ERROR, 1));
+    assert_eq!(bench.request(FLUSH, 0, 0), (IO_ERROR, 1));
+    assert_eq!(bench.request(IN, 0, 512), (OK, 513));
+}
+
+/// A disk that answers when the test lets it: a pipe with nothing in it.
+fn slow_disk() -> (Disk, std::io::PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    (Disk::unchecked(File::from(std::os::fd::OwnedFd::from(reader)), 16, false), writer)
+}
+
+#[test]
+fn a_reset_makes_what_is_under_way_void() {
+    use std::io::Write;
+    let (disk, mut late) = slow_disk();
+    let mut bench = Bench::started(disk, WITH_FLUSH);
+    bench.header(HEADER, IN, 0);
+    bench.fill(DATA, &[0x11; 512]);
+    bench.chain(DESCRIPTORS, 0, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
+    bench.fill(STATUS, &[UNTOUCHED]);
+    bench.offer(0);
+    bench.kick();
+    std::thread::sleep(Duration::from_millis(50));
+    bench.put(0x14, Width::B1, 0);
+    assert_eq!(bench.get(0x14, Width::B1), 0);
+    // The driver starts anew; its first request waits for the old one to end.
+    bench.start(WITH_FLUSH, 64);
+    bench.header(HEADER, IDENTIFY, 0);
+    bench.chain(DESCRIPTORS, 0, &[(HEADER, 16, false), (DATA, 20, true), (STATUS, 1, true)]);
+    bench.offer(0);
+    bench.kick();
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(bench.bytes(STATUS, 1), [UNTOUCHED]);
+    assert_eq!(bench.used(), 0);
+    late.write_all(&[0x22; 512]).unwrap();
+    bench.wait_until(|bench| bench.used() == 1);
+    assert_eq!(bench.bytes(DATA, 21), *b"test.img\0\0\0\0\0\0\0\0\0\0\0\0\x11");
+    assert_eq!(bench.bytes(STATUS, 1), [OK]);
+}
+
+#[test]
+fn a_worker_that_stops_under_load_ends() {
+    let (disk, late) = slow_disk();
+    let mut bench = Bench::started(disk, WITH_FLUSH);
+    bench.header(HEADER, IN, 0);
+    bench.chain(DESCRIPTORS, 0, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
+    bench.offer(0);
+    bench.kick();
+    std::thread::sleep(Duration::from_millis(20));
+    drop(bench);
+    drop(late);
+}
+
+#[test]
+fn broken_rings_stop_the_device_until_it_is_reset() {
+    let image = Image::new(16);
+    let mut bench = Bench::started(image.open(false), WITH_FLUSH);
+    let break_by = |bench: &mut Bench, what: &str| {
+        bench.kick();
+        bench.wait_until(|bench| bench.get(0x14, Width::B1) & 0x40 != 0);
+        assert_eq!(bench.get(0x1000, Width::B1) & 2, 2, "{what}");
+        assert_eq!(bench.used(), 0, "{what}");
+        bench.start(WITH_FLUSH, 64);
+        assert_eq!(bench.request(IN, 1, 512), (OK, 513), "{what}");
+        bench.start(WITH_FLUSH, 64);
+    };
+    // A loop.
+    bench.header(HEADER, IN, 0);
+    bench.descriptor(DESCRIPTORS, 0, HEADER, 16, NEXT, 0);
+    bench.offer(0);
+    break_by(&mut bench, "a loop");
+    bench.descriptor(DESCRIPTORS, 0, HEADER, 16, NEXT, 999);
+    bench.offer(0);
+    break_by(&mut bench, "a descriptor beyond the table");
+    bench.offer(64);
+    break_by(&mut bench, "a head beyond the table");
+    bench.chain(DESCRIPTORS, 0, &[(DATA, 512, true), (HEADER, 16, false)]);
+    bench.offer(0);
+    break_by(&mut bench, "readable after writable");
+    bench.chain(DESCRIPTORS, 0, &[(HEADER, 16, false)]);
+    bench.offer(0);
+    break_by(&mut bench, "no room for the status");
+    bench.chain(DESCRIPTORS, 0, &[(HEADER, 15, false), (STATUS, 1, true)]);
+    bench.offer(0);
+    break_by(&mut bench, "a short header");
+    bench.chain(DESCRIPTORS, 0, &[(1 << 40, 16, false), (STATUS, 1, true)]);
+    bench.offer(0);
+    break_by(&mut bench, "a header outside RAM");
+    bench.chain(DESCRIPTORS, 0, &[(HEADER, 16, false), (u64::MAX, 1, true)]);
+    bench.offer(0);
+    break_by(&mut bench, "a status outside RAM");
+    bench.memory.write_obj(200u16, GuestAddress(AVAILABLE + 2)).unwrap();
+    break_by(&mut bench, "an index too far");
+    bench.descriptor(DESCRIPTORS, 0, INDIRECT, 16, TABLE, 0);
+    bench.descriptor(INDIRECT, 0, INDIRECT, 16, TABLE, 0);
+    bench.offer(0);
+    break_by(&mut bench, "a table in a table");
+}
+
+#[test]
+fn data_outside_ram_is_an_error() {
+    let image = Image::new(16);
+    let mut bench = Bench::started(image.open(false), WITH_FLUSH);
+    for kind in [IN, OUT] {
+        bench.header(HEADER, kind, 0);
+        for at in [RAM as u64 - 256, 1 << 40, u64::MAX - 100] {
+            bench.chain(DESCRIPTORS, 0, &[(HEADER, 16, false), (at, 512, kind == IN), (STATUS, 1, true)]);
+            assert_eq!(bench.submit().0, IO_ERROR);
+        }
+    }
+    assert_eq!(bench.request(IN, 0, 512), (OK, 513));
+}
+
+#[test]
+fn rings_outside_ram_break_the_device() {
+    let image = Image::new(16);
+    let mut bench = Bench::new(image.open(false));
+    for (offset, value) in
+        [(0x20, RAM as u64 - 16), (0x28, u64::MAX - 1), (0x30, 2), (0x18, 63), (0x18, 0), (0x18, 512)]
+    {
+        bench.put(0x14, Width::B1, 0);
+        bench.put(0x08, Width::B4, 1);
+        bench.put(0x0c, Width::B4, 1);
+        bench.put(0x14, Width::B1, 11);
+        for (register, place) in [(0x20, DESCRIPTORS), (0x28, AVAILABLE), (0x30, USED)] {
+            bench.put(register, Width::B8, place);
+        }
+        bench.put(offset, if offset == 0x18 { Width::B2 } else { Width::B8 }, value);
+        bench.put(0x1c, Width::B2, 1);
+        bench.put(0x14, Width::B1, 15);
+        assert_eq!(bench.get(0x14, Width::B1), 15 | 0x40, "{offset:#x} {value:#x}");
+    }
+}
+
+#[test]
+fn nothing_is_fetched_without_bus_mastering() {
+    let image = Image::new(16);
+    let mut bench = Bench::started(image.open(false), WITH_FLUSH);
+    bench.block.write(Region::CONFIG, 4, Width::B2, 2).unwrap();
+    bench.header(HEADER, IN, 1);
+    bench.chain(DESCRIPTORS, 0, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
+    bench.offer(0);
+    bench.kick();
+    std::thread::sleep(Duration::from_millis(30));
+    assert_eq!(bench.used(), 0);
+    bench.block.write(Region::CONFIG, 4, Width::B2, 6).unwrap();
+    bench.wait_until(|bench| bench.used() == 1);
+}
+
+#[test]
+fn a_driver_that_polls_is_not_interrupted() {
+    let image = Image::new(16);
+    let mut bench = Bench::started(image.open(false), WITH_FLUSH);
+    bench.memory.write_obj(1u16, GuestAddress(AVAILABLE)).unwrap();
+    assert_eq!(bench.request(IN, 1, 512), (OK, 513));
+    assert_eq!(bench.line.rises(), 0);
+    bench.block.reset();
+    assert_eq!(bench.get(0x14, Width::B1), 0);
+    assert_eq!(bench.block.claims(), Claims::default());
+}
+
+#[test]
+fn event_indexes_are_honoured() {
+    let image = Image::new(16);
+    let mut bench = Bench::started(image.open(false), WITH_FLUSH | 1 << 29);
+    // Interrupt when the used index passes 1, so with the second request.
+    bench.memory.write_obj(1u16, GuestAddress(AVAILABLE + 4 + 2 * 64)).unwrap();
+    assert_eq!(bench.request(IN, 1, 512), (OK, 513));
+    assert_eq!(bench.line.rises(), 0);
+    assert_eq!(bench.request(IN, 1, 512), (OK, 513));
+    bench.wait_until(|bench| bench.line.rises() == 1);
+    // The device tells at which index it wants to be kicked.
+    let wanted = GuestAddress(USED + 4 + 8 * 64);
+    bench.wait_until(|bench| bench.memory.read_obj::<u16>(wanted).unwrap() == 2);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn random_rings_neither_hang_nor_panic(
+        descriptors in prop::collection::vec(
+            (prop_oneof![0u64..0x2_0000, any::<u64>()], prop_oneof![0u32..2048, any::<u32>()], 0u16..8, 0u16..18),
+            16,
+        ),
+        heads in prop::collection::vec(0u16..20, 1..40),
+        kinds in prop::collection::vec((0u32..10, 0u64..20), 16),
+    ) {
+        let image = Image::new(16);
+        let mut bench = Bench::new(image.open(false));
+        bench.start(WITH_FLUSH, 16);
+        for (index, (at, len, flags, next)) in (0u16..).zip(&descriptors) {
+            bench.descriptor(DESCRIPTORS, index, *at, *len, *flags, *next);
+        }
+        for (at, (kind, sector)) in (HEADER..).step_by(16).zip(&kinds) {
+            bench.header(at, *kind, *sector);
+        }
+        for head in heads {
+            bench.offer(head);
+            bench.kick();
+        }
+        // It may be broken now, but it can be reset and used.
+        bench.start(WITH_FLUSH, 16);
+        let (status, _) = bench.request(IN, 2, 512);
+        prop_assert_eq!(status, OK);
+        prop_assert_eq!(fs::metadata(&image.path).unwrap().len(), 16 * 512);
+    }
+
+    #[test]
+    fn no_register_traffic_panics(
+        steps in prop::collection::vec((any::<bool>(), any::<bool>(), 0u64..0x4000, 0usize..4, any::<u64>()), 0..100),
+    ) {
+        let image = Image::new(16);
+        let mut bench = Bench::new(image.open(false));
+        for (config, write, offset, width, value) in steps {
+            let width = [Width::B1, Width::B2, Width::B4, Width::B8][width];
+            let (region, offset) = if config {
+                (Region::CONFIG, offset & 0xff & !(width.bytes() as u64 - 1))
+            } else {
+                (BAR, offset)
+            };
+            if config && width == Width::B8 {
+                continue;
+            }
+            if write {
+                let _ = bench.block.write(region, offset, width, value & width.all_ones());
+            } else {
+                let _ = bench.block.read(region, offset, width);
+            }
+        }
+        let _ = bench.block.claims();
+    }
+}
