@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(emulated(&config, 0x10, Width::B4), 0xff00_0008);
         assert_eq!(emulated(&config, 0x14, Width::B4), 0);
         assert_eq!(emulated(&config, 0x18, Width::B4), 0xffff_f004);
-        assert_eq!(emulated(&config, 0x20, Width::B4), 0xffc1);
+        assert_eq!(emulated(&config, 0x20, Width::B4), 0xffff_ffc1);
         assert_eq!(emulated(&config, 0x30, Width::B4), 0xffff_0001);
     }
 
