@@ -1,5 +1,6 @@
 //! What the other end may do wrong: a server to our client, a client to our server.
 
+use proptest::prelude::*;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use trapline_devices::assigned::Backend;
 use trapline_devices::vfio_user::Client;
 use trapline_devices::vfio_user::client::{Error, Settings};
+use trapline_devices::vfio_user::server::Server;
 use trapline_devices::vfio_user::wire::{
     Command, DeviceFlags, DeviceInfo, DmaAccess, DmaFlags, HEADER, Header, Kind, RegionAccess, RegionFlags,
     RegionInfo, RegionReply, Version,
@@ -355,6 +357,54 @@ fn clients_that_speak_nonsense_lose_their_connection_only() {
     short.0.write_all(&[0; 9]).unwrap();
     short.0.shutdown(Shutdown::Write).unwrap();
     thrown_out(&served, short);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_a_client_sends_the_server_lives(
+        command in 0u16..20,
+        size in 0u32..80,
+        flags in 0u32..64,
+        payload in prop::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut client = Played(ours);
+        client.send(1, Command::VERSION, COMMAND, &Version::ours().encode());
+        let mut header = Header::new(2, Command(command), COMMAND, 0).encode();
+        header[4..8].copy_from_slice(&size.to_le_bytes());
+        header[8..12].copy_from_slice(&flags.to_le_bytes());
+        client.0.write_all(&[&header, &payload[..]].concat()).unwrap();
+        client.0.shutdown(Shutdown::Write).unwrap();
+        let server = Server::unbound(toy::description(toy::sealed())).unwrap();
+        let _ = server.serve(theirs, &mut toy::Toy::new());
+    }
+
+    #[test]
+    fn whatever_a_server_sends_the_client_lives(
+        command in 0u16..20,
+        size in 0u32..80,
+        flags in 0u32..64,
+        payload in prop::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let (mut client, reports, server) = against(move |mut played| {
+            let (asked, _) = played.next().unwrap();
+            let mut header = Header::new(asked.id, Command(command), Kind::Reply, 0).encode();
+            header[4..8].copy_from_slice(&size.to_le_bytes());
+            header[8..12].copy_from_slice(&flags.to_le_bytes());
+            played.0.write_all(&[&header, &payload[..]].concat()).unwrap();
+            played.0.shutdown(Shutdown::Write).unwrap();
+            played.stay_silent();
+        });
+        let read = client.read(Region(0), 0, Width::B4);
+        client.attend();
+        prop_assert!(client.is_dead());
+        prop_assert_eq!(reports.failures().len(), 1);
+        prop_assert!(read.is_err() || command == Command::REGION_READ.0);
+        drop(client);
+        server.join().unwrap();
+    }
 }
 
 #[test]
