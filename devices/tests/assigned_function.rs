@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::fs::SealFlags;
 use trapline_devices::assigned::RomSource;
 use trapline_devices::assigned::function::{Error, Function, Options, Vga};
 use trapline_devices::vfio_user::Client;
 use trapline_devices::vfio_user::client::Settings;
+use trapline_devices::vfio_user::server::{Memory, RegionDescription};
 use trapline_io::completion::Caller;
 use trapline_io::completion::Completions;
 use trapline_io::device::{Claim, DirectKind, Range, Target};
@@ -21,7 +23,7 @@ use vm_memory::{Bytes, VolatileMemory};
 
 #[path = "vfio_user_toy/device.rs"]
 mod toy;
-use toy::{Reports, Served, Toy, blob, description, rom, sealed};
+use toy::{Reports, Served, Toy, blob, description, memfd, rom, sealed};
 
 fn open(served: &Served, options: Options) -> Function<Client> {
     Function::open(Client::connect(&served.path, Settings::default()).unwrap(), options).unwrap()
@@ -76,13 +78,13 @@ fn bars_are_direct_where_they_are_mapped() {
     let frame_buffer = find(&claims, memory(0xe000_0000, toy::FRAME_BUFFER)).unwrap();
     let direct = frame_buffer.direct.as_ref().unwrap();
     assert_eq!((direct.kind, direct.offset), (DirectKind::Bar, 0));
-    assert!(Arc::ptr_eq(&direct.memory, &function.mapping(0).unwrap()));
+    assert!(Arc::ptr_eq(&direct.memory, &function.mapping(Region::bar(0)).unwrap()));
     let registers = find(&claims, memory(0xe100_0000, 4096)).unwrap();
     assert!(registers.direct.is_none());
     assert!(matches!(registers.target, Target::Region { region: Region(2), offset: 0, .. }));
     let image = find(&claims, memory(0xe200_0000, 8192)).unwrap();
     assert_eq!(image.direct.as_ref().unwrap().kind, DirectKind::Rom);
-    assert!(function.mapping(2).is_none());
+    assert!(function.mapping(Region::bar(2)).is_none());
 }
 
 #[test]
@@ -266,12 +268,39 @@ fn the_host_sees_the_screen() {
     let served = Served::new();
     let function = open(&served, Options::default());
     let screen = function.screen().unwrap();
-    let frame_buffer = function.mapping(0).unwrap();
+    assert!(screen.files().unwrap().is_none());
+    let frame_buffer = function.mapping(Region::bar(0)).unwrap();
     let (_path, endpoint) = guest(function);
     assert_eq!(screen.capture(&endpoint), Some(blob()));
     frame_buffer.get_slice(0, 4).unwrap().write_obj(0xa5a5u16, 0).unwrap();
     let seen = screen.frame_buffer().unwrap().get_slice(0, 4).unwrap().read_obj::<u16>(0);
     assert_eq!(seen.unwrap(), 0xa5a5);
+}
+
+#[test]
+fn a_screen_that_is_published_is_mapped_read_only() {
+    let mut described = description(sealed());
+    let page = memfd(4096, SealFlags::SHRINK | SealFlags::FUTURE_WRITE);
+    let description = Memory { file: Arc::new(page), offset: 0, areas: None };
+    described.regions[9] =
+        RegionDescription { size: 4096, readable: true, writable: false, memory: Some(description) };
+    let served = Served::with(described);
+    let screen = open(&served, Options::default()).screen().unwrap();
+    assert_eq!(screen.description().unwrap().size(), 4096);
+    let (page, frame_buffer) = screen.files().unwrap().unwrap();
+    assert_eq!(page.metadata().unwrap().len(), 4096);
+    assert_eq!(frame_buffer.metadata().unwrap().len(), toy::FRAME_BUFFER);
+}
+
+#[test]
+fn a_bar_that_cannot_be_written_is_trapped() {
+    let mut described = description(sealed());
+    described.regions[0].writable = false;
+    let served = Served::with(described);
+    let mut function = open(&served, Options::default());
+    place_bars(&mut function);
+    let claims = function.claims().ranges;
+    assert!(find(&claims, memory(0xe000_0000, toy::FRAME_BUFFER)).unwrap().direct.is_none());
 }
 
 #[test]

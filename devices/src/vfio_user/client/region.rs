@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
+use rustix::mm::{MapFlags, ProtFlags};
 use vm_memory::{FileOffset, MmapRegion};
 
 use super::{Client, Error};
@@ -36,8 +37,8 @@ impl Client {
             writable: flags.write(),
             mappings: Vec::new(),
         };
-        if flags.mmap() && flags.read() && flags.write() {
-            match map(&reply, fds) {
+        if flags.mmap() && flags.read() {
+            match map(&reply, fds, flags.write()) {
                 Ok(mappings) => region.mappings = mappings,
                 Err(why) => {
                     tracing::warn!(device = self.settings.name, region = index, "not mapped, slow: {why}");
@@ -61,7 +62,7 @@ enum Unmapped {
     Map(String),
 }
 
-fn map(reply: &RegionReply, fds: Vec<OwnedFd>) -> Result<Vec<Mapping>, Unmapped> {
+fn map(reply: &RegionReply, fds: Vec<OwnedFd>, writable: bool) -> Result<Vec<Mapping>, Unmapped> {
     let fd = fds.into_iter().next().ok_or(Unmapped::NoDescriptor)?;
     // A file that its owner cuts short would end this process with SIGBUS at the guest's next access.
     let sealed = fcntl_get_seals(&fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
@@ -76,6 +77,7 @@ fn map(reply: &RegionReply, fds: Vec<OwnedFd>) -> Result<Vec<Mapping>, Unmapped>
         None => vec![(0, size)],
     };
     areas.sort_unstable();
+    let rights = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
     let mut mappings = Vec::new();
     let mut behind = 0;
     for (offset, len) in areas {
@@ -87,7 +89,9 @@ fn map(reply: &RegionReply, fds: Vec<OwnedFd>) -> Result<Vec<Mapping>, Unmapped>
             return Err(Unmapped::Outside);
         };
         let bytes = usize::try_from(len).map_err(|_| Unmapped::Outside)?;
-        let memory = MmapRegion::from_file(FileOffset::from_arc(Arc::clone(&file), from), bytes)
+        let file = FileOffset::from_arc(Arc::clone(&file), from);
+        let flags = (MapFlags::SHARED | MapFlags::NORESERVE).bits().cast_signed();
+        let memory = MmapRegion::build(Some(file), bytes, rights.bits().cast_signed(), flags)
             .map_err(|error| Unmapped::Map(error.to_string()))?;
         mappings.push(Mapping { offset, memory: Arc::new(memory) });
         behind = end;
