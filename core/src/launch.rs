@@ -9,15 +9,18 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow};
 use trapline_devices::assigned::{self, Function, RomSource};
 use trapline_devices::host;
-use trapline_devices::pci::Devfn;
+use trapline_devices::pci::{Devfn, Pin};
 use trapline_devices::platform::keyboard::{self, KeyCode, Keys};
 use trapline_devices::platform::uart::Input;
 use trapline_devices::q35::{Pirqs, Ram};
 use trapline_devices::vfio_user::client::{Client, Settings};
 use trapline_devices::vga;
+use trapline_devices::virtio::block::{Block, Disk};
+use trapline_io::Region;
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
 use trapline_vcpu::Vm;
+use vm_memory::GuestMemoryMmap;
 
 use crate::adapter::{self, Display};
 use crate::command::run::{End, Ends, Guest};
@@ -58,15 +61,16 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let Platform { mut parts, keys, serial } = platform::build(Wishes {
         vm: Arc::clone(&vm),
         events: events.clone(),
-        ram,
+        ram: ram.clone(),
         firmware: firmware.bytes,
         items,
         cpus: config.cpus,
         serial: serial_output(&config.serial)?,
         debug_console: config.debugcon.as_deref().map(create).transpose()?,
-        pirqs,
+        pirqs: pirqs.clone(),
     })?;
     parts.extend(given.parts);
+    parts.extend(disks(config, ram.guest_memory(), &pirqs)?);
     let service = match config.io {
         Io::Inline => Service::Inline,
         Io::Uring => Service::Uring,
@@ -171,7 +175,8 @@ fn add(given: &mut Given, function: Function<Client>) -> Result<()> {
     let place = u8::try_from(index).ok().and_then(|index| Devfn::new(FIRST_ADAPTER + index, 0));
     let devfn = place.filter(|devfn| devfn.device() < FIRST_DISK).context("too many --device for bus 0")?;
     if function.has_vga()
-        && let (Some(framebuffer), Some(registers)) = (function.mapping(0), function.mapping(vga::SCREEN.0))
+        && let (Some(framebuffer), Some(registers)) =
+            (function.mapping(Region::bar(0)), function.mapping(vga::SCREEN))
     {
         given.display = Box::new(Display { registers, framebuffer });
     }
@@ -183,6 +188,28 @@ fn add(given: &mut Given, function: Function<Client>) -> Result<()> {
 
 /// Device numbers on bus 0 from which disks are placed.
 const FIRST_DISK: u8 = 8;
+/// Device number of the LPC bridge.
+const LPC: u8 = 31;
+
+/// The disks, each at its place on bus 0, in order.
+fn disks(config: &RunConfig, memory: &Arc<GuestMemoryMmap>, pirqs: &Pirqs) -> Result<Vec<Parts>> {
+    let mut parts = Vec::new();
+    for (index, wanted) in config.disks.iter().enumerate() {
+        let disk = Disk::open(&wanted.path, wanted.readonly).context("--disk")?;
+        let device = disk_slot(index).context("too many --disk for bus 0")?;
+        let devfn = Devfn::new(device, 0).context("too many --disk for bus 0")?;
+        let irq = Arc::from(pirqs.line(device, Pin::A));
+        let (block, task) = Block::new(disk, Arc::clone(memory), irq);
+        let topology = block.topology();
+        parts.push(Parts::function(format!("disk{index}"), block, None, devfn, topology).task(task));
+    }
+    Ok(parts)
+}
+
+/// The device number of the disk with this index.
+fn disk_slot(index: usize) -> Option<u8> {
+    u8::try_from(index).ok()?.checked_add(FIRST_DISK).filter(|device| *device < LPC)
+}
 
 /// What the firmware is told.
 fn boot(config: &RunConfig, published: &Published) -> Result<Boot> {
@@ -198,6 +225,7 @@ fn boot(config: &RunConfig, published: &Published) -> Result<Boot> {
         linux = Some((kernel, image::linuxboot()?));
         order.push(Target::Kernel);
     }
+    order.extend((0..config.disks.len()).filter_map(disk_slot).map(Target::disk));
     let published = published.clone();
     Ok(Boot {
         cpus: config.cpus,

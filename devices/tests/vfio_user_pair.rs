@@ -1,5 +1,6 @@
 //! Our client against our server, over real sockets.
 
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use trapline_devices::assigned::Backend;
 use trapline_devices::vfio_user::Client;
 use trapline_devices::vfio_user::client::{Error, Settings};
 use trapline_devices::vfio_user::server::{self, Memory, Server};
-use trapline_devices::vfio_user::wire::{DmaFlags, IrqSetFlags};
+use trapline_devices::vfio_user::wire::{Command, DmaFlags, Header, IrqSetFlags, Kind};
 use trapline_io::{Access, Fault, Region, Width};
 use vm_memory::{Bytes, VolatileMemory};
 
@@ -224,4 +225,28 @@ fn an_idle_client_notices_by_attending() {
     client.attend();
     assert!(client.is_dead());
     assert_eq!(reports.failures().len(), 1);
+    assert!(!readable(&attention), "a watcher is told of the end once, not for ever");
+}
+
+#[test]
+fn a_reply_wakes_no_watcher() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let server = Server::unbound(description(sealed())).unwrap();
+    let thread = std::thread::spawn(move || server.serve(theirs, &mut Toy::new()).is_ok());
+    let client = Client::over(ours.try_clone().unwrap(), Settings::default()).unwrap();
+    let attention = client.attention().unwrap();
+    // A question past the client, whose answer stays in the socket.
+    let question = Header::new(1, Command::RESET, Kind::Command { no_reply: false }, 0).encode();
+    (&ours).write_all(&question).unwrap();
+    let mut fds = [rustix::event::PollFd::new(&ours, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut fds, None), Ok(1));
+    assert!(!readable(&attention));
+    drop((client, ours));
+    assert!(thread.join().unwrap());
+}
+
+fn readable(fd: &impl AsFd) -> bool {
+    let mut fds = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).unwrap() == 1
 }

@@ -28,7 +28,7 @@ pub struct RegionInfo {
     pub readable: bool,
     /// May be written.
     pub writable: bool,
-    /// What of it is mapped, ascending and free of overlaps.
+    /// What of it is mapped, with the rights above; ascending and free of overlaps.
     pub mappings: Vec<Mapping>,
 }
 

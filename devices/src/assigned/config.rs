@@ -12,7 +12,7 @@ use crate::pci::{Bar, BarKind, ConfigSpace, Identity, spec};
 pub(super) const SIZE: usize = 256;
 
 /// Where device-specific registers and capabilities start.
-const FIRST: usize = 0x40;
+const FIRST: u16 = 0x40;
 /// Advanced features, which hold a function level reset.
 const CAP_ADVANCED: u8 = 0x13;
 /// Power management: bytes, offset of control and status, its bit that says that nothing is lost on
@@ -55,7 +55,7 @@ impl Config {
         });
         space.preset(spec::STATUS, Width::B2, u32::from(word(device, spec::STATUS)) & STATUS_FIXED);
         // Interrupt pin, minimum grant, maximum latency.
-        for offset in spec::INTERRUPT_PIN..FIRST as u16 {
+        for offset in spec::INTERRUPT_PIN..FIRST {
             space.preset(offset, Width::B1, byte(device, offset).into());
         }
         add_bars(&mut space, device, bars)?;
@@ -63,7 +63,7 @@ impl Config {
             space.add_bar(6, Bar { kind: BarKind::Rom, size });
         }
         let mut forwarded = Box::new([false; SIZE]);
-        forwarded.iter_mut().skip(FIRST).for_each(|byte| *byte = true);
+        forwarded.iter_mut().skip(FIRST.into()).for_each(|byte| *byte = true);
         let mut config = Config { space, forwarded, power: None };
         config.add_capabilities(device);
         Ok(config)
@@ -195,7 +195,7 @@ fn capabilities(device: &[u8; SIZE]) -> impl Iterator<Item = (u16, u8)> {
     std::iter::from_fn(move || {
         let here = u16::from(at & 0xfc);
         let place = usize::from(here);
-        if place < FIRST || std::mem::replace(&mut seen[place], true) {
+        if here < FIRST || std::mem::replace(&mut seen[place], true) {
             return None;
         }
         at = byte(device, here + 1);
@@ -227,7 +227,34 @@ fn dword(device: &[u8; SIZE], at: u16) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_device_is_a_function_or_refused(
+            bytes in prop::collection::vec(any::<u8>(), SIZE),
+            sizes in any::<[u64; 6]>(),
+            shift in 0u32..64,
+            writes in prop::collection::vec((0u16..0x1000, any::<u32>()), 0..64),
+        ) {
+            let mut device: [u8; SIZE] = bytes.try_into().unwrap();
+            device[usize::from(spec::HEADER_TYPE)] &= 0x80;
+            let sizes = sizes.map(|size| size >> shift);
+            if let Ok(mut config) = Config::new(&device, &sizes, Some(4096)) {
+                for (offset, value) in writes {
+                    let at = offset & !3;
+                    config.write(at, Width::B4, value.into());
+                    prop_assert!(config.read(at, Width::B4, || Ok(u64::MAX)).unwrap() <= 0xffff_ffff);
+                }
+                for bar in 0..7 {
+                    config.decoded(bar);
+                }
+                config.topology();
+            }
+        }
+    }
 
     fn device() -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
@@ -265,7 +292,7 @@ mod tests {
         assert_eq!(emulated(&config, 0x10, Width::B4), 0xff00_0008);
         assert_eq!(emulated(&config, 0x14, Width::B4), 0);
         assert_eq!(emulated(&config, 0x18, Width::B4), 0xffff_f004);
-        assert_eq!(emulated(&config, 0x20, Width::B4), 0xffc1);
+        assert_eq!(emulated(&config, 0x20, Width::B4), 0xffff_ffc1);
         assert_eq!(emulated(&config, 0x30, Width::B4), 0xffff_0001);
     }
 

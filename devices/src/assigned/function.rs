@@ -164,9 +164,9 @@ impl<B: Backend> Function<B> {
         &self.backend
     }
 
-    /// The mapping that covers a whole BAR from its start, if there is one.
-    pub fn mapping(&self, bar: u8) -> Option<Arc<MmapRegion>> {
-        let region = self.backend.region(Region::bar(bar));
+    /// The mapping that covers a whole region, if there is one.
+    pub fn mapping(&self, region: Region) -> Option<Arc<MmapRegion>> {
+        let region = self.backend.region(region);
         let first = region.mappings.first().filter(|mapping| mapping.offset == 0)?;
         (first.memory.size() as u64 >= region.size).then(|| Arc::clone(&first.memory))
     }
@@ -174,8 +174,11 @@ impl<B: Backend> Function<B> {
     /// A handle for whoever wants to see the screen, if the device describes it.
     pub fn screen(&self) -> Option<Screen> {
         let region = self.backend.region(SCREEN);
-        (region.size > 0 && region.readable)
-            .then(|| Screen { shared: Arc::clone(&self.captured), frame_buffer: self.mapping(0) })
+        (region.size > 0 && region.readable).then(|| Screen {
+            captured: Arc::clone(&self.captured),
+            description: self.mapping(SCREEN),
+            frame_buffer: self.mapping(Region::bar(0)),
+        })
     }
 
     /// A descriptor that becomes readable when [`Device::attend`] is to be called.
@@ -234,10 +237,10 @@ impl<B: Backend> Function<B> {
         let Some(range) = self.config.decoded(index) else { return };
         let region = Region::bar(index);
         if let Range::Memory(bar) = range
+            && self.backend.region(region).writable
             && bar.first().0.is_multiple_of(PAGE)
         {
-            let info = self.backend.region(region);
-            for mapping in info.mappings.iter().filter(|_| info.writable) {
+            for mapping in &self.backend.region(region).mappings {
                 let first = bar.first().0.checked_add(mapping.offset).map(Gpa);
                 let span = first.and_then(|first| Span::of_len(first, mapping.memory.size() as u64));
                 let Some(span) = span.and_then(|span| span.intersection(bar)) else { continue };

@@ -1,5 +1,6 @@
 //! How the host looks at what an adapter shows.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -22,7 +23,8 @@ pub(super) type Shared = Arc<Mutex<Option<Vec<u8>>>>;
 /// A second handle on a function: the device's description of its screen, and its frame buffer.
 #[derive(Clone, Debug)]
 pub struct Screen {
-    pub(super) shared: Shared,
+    pub(super) captured: Shared,
+    pub(super) description: Option<Arc<MmapRegion>>,
     pub(super) frame_buffer: Option<Arc<MmapRegion>>,
 }
 
@@ -32,16 +34,40 @@ impl Screen {
         self.frame_buffer.as_ref()
     }
 
-    /// Reads the description, as one message where the device is behind a socket, in the order of the
-    /// function's queue. `endpoint` is the one that owns this function. `None` when the device fails.
-    /// Waits like any access.
+    /// The description, if it is mapped: looking at it costs the device nothing.
+    pub fn description(&self) -> Option<&Arc<MmapRegion>> {
+        self.description.as_ref()
+    }
+
+    /// Duplicates of the descriptors of the description and of the frame buffer, where each is a
+    /// whole file that is mapped.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn files(&self) -> std::io::Result<Option<(File, File)>> {
+        match (file(self.description.as_ref()), file(self.frame_buffer.as_ref())) {
+            (Some(description), Some(frame_buffer)) => {
+                Ok(Some((description.try_clone()?, frame_buffer.try_clone()?)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Reads the description where it is not mapped: as one message where the device is behind a
+    /// socket, in the order of the function's queue. `endpoint` is the one that owns this function.
+    /// `None` when the device fails. Waits like any access.
     pub fn capture(&self, endpoint: &Endpoint) -> Option<Vec<u8>> {
         endpoint.with_device(|device| {
             let region = u64::from(SCREEN.0);
             device.write(CAPTURE, 0, Width::B1, region).ok()?;
-            self.shared.lock().take()
+            self.captured.lock().take()
         })
     }
+}
+
+fn file(memory: Option<&Arc<MmapRegion>>) -> Option<&File> {
+    let whole = memory?.file_offset().filter(|file| file.start() == 0)?;
+    Some(whole.file())
 }
 
 /// How many bytes of a region of this size are copied.

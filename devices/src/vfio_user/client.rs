@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::epoll;
 use vm_memory::GuestMemoryMmap;
 
 use super::channel::{Channel, ChannelError, Wait};
@@ -107,6 +108,8 @@ impl std::fmt::Debug for Settings {
 /// A device behind a vfio-user server.
 pub struct Client {
     channel: Channel,
+    /// An epoll instance that watches the socket for whoever holds [`Client::attention`].
+    watch: OwnedFd,
     settings: Settings,
     next_id: u16,
     dead: bool,
@@ -151,8 +154,10 @@ impl Client {
     /// As [`Client::connect`].
     pub fn over(socket: UnixStream, settings: Settings) -> Result<Client, Error> {
         let channel = Channel::new(socket, settings.deadline, Wait::Reply).map_err(Error::Setup)?;
+        let watch = watch(&channel).map_err(|errno| Error::Setup(errno.into()))?;
         let mut client = Client {
             channel,
+            watch,
             settings,
             next_id: 0,
             dead: false,
@@ -191,12 +196,14 @@ impl Client {
         self.dead
     }
 
-    /// A duplicate of the socket, to be polled (never read): readable means [`Client::attend`].
+    /// A descriptor to be polled, never read: readable means [`Client::attend`]. It tells of the end of
+    /// the connection, once, and of messages only while there are DMA windows that the server may ask
+    /// for: so a reply that a vCPU waits for wakes nobody else.
     ///
     /// # Errors
     /// Out of descriptors.
     pub fn attention(&self) -> std::io::Result<OwnedFd> {
-        Ok(self.channel.socket().try_clone()?.into())
+        self.watch.try_clone()
     }
 
     /// Serves what the server sent on its own, and notices its end. Waits only for room to answer,
@@ -381,6 +388,8 @@ impl Client {
         }
         // The server must not take what it still has for new, and learns that it is over.
         let _ = self.channel.socket().shutdown(std::net::Shutdown::Both);
+        // Nothing is left to attend to; a watcher would find the socket readable for ever.
+        let _ = epoll::delete(&self.watch, self.channel.socket());
         if !self.ready {
             return;
         }
@@ -398,4 +407,10 @@ impl Client {
             None => tracing::error!("{text}"),
         }
     }
+}
+
+fn watch(channel: &Channel) -> rustix::io::Result<OwnedFd> {
+    let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&watch, channel.socket(), epoll::EventData::new_u64(0), epoll::EventFlags::RDHUP)?;
+    Ok(watch)
 }

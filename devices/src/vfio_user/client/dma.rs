@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use rustix::event::epoll;
 use rustix::io::Errno;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::IntoBytes;
@@ -60,7 +61,11 @@ impl Client {
         };
         self.call(&Request::DmaMap(map), file.map(|(fd, _)| fd).as_slice())?;
         self.windows.push(Window { address, size, flags });
-        Ok(())
+        // From now on the server may have something to ask while nobody reads the socket.
+        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        let socket = self.channel.socket();
+        epoll::modify(&self.watch, socket, epoll::EventData::new_u64(0), events)
+            .map_err(|errno| Error::Setup(errno.into()))
     }
 
     /// Takes back what [`Client::dma_map`] told. When it returns, the device uses it no more.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::mm::{MapFlags, ProtFlags};
-use vm_memory::FileOffset;
-use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{FileOffset, MmapRegion};
 
 use super::{Client, Error};
 use crate::assigned::backend::{Mapping, RegionInfo};
@@ -78,6 +77,7 @@ fn map(reply: &RegionReply, fds: Vec<OwnedFd>, writable: bool) -> Result<Vec<Map
         None => vec![(0, size)],
     };
     areas.sort_unstable();
+    let rights = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
     let mut mappings = Vec::new();
     let mut behind = 0;
     for (offset, len) in areas {
@@ -89,13 +89,9 @@ fn map(reply: &RegionReply, fds: Vec<OwnedFd>, writable: bool) -> Result<Vec<Map
             return Err(Unmapped::Outside);
         };
         let bytes = usize::try_from(len).map_err(|_| Unmapped::Outside)?;
-        let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
-        let sharing = MapFlags::SHARED | MapFlags::NORESERVE;
-        let memory = MmapRegionBuilder::new(bytes)
-            .with_file_offset(FileOffset::from_arc(Arc::clone(&file), from))
-            .with_mmap_prot(access.bits().cast_signed())
-            .with_mmap_flags(sharing.bits().cast_signed())
-            .build()
+        let file = FileOffset::from_arc(Arc::clone(&file), from);
+        let flags = (MapFlags::SHARED | MapFlags::NORESERVE).bits().cast_signed();
+        let memory = MmapRegion::build(Some(file), bytes, rights.bits().cast_signed(), flags)
             .map_err(|error| Unmapped::Map(error.to_string()))?;
         mappings.push(Mapping { offset, memory: Arc::new(memory) });
         behind = end;

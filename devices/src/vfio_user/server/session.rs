@@ -254,7 +254,12 @@ fn read(
 ) -> Result<(), Errno> {
     reply.extend_from_slice(access.as_bytes());
     for (offset, width) in pieces(region, access.offset.get(), count) {
-        let value = device.read(region, offset, width).map_err(errno)?;
+        let whole = width.bytes() == count;
+        let value = match device.read(region, offset, width) {
+            Err(Fault::BadWidth) if !whole => read_halves(device, region, offset, width),
+            other => other,
+        };
+        let value = value.map_err(errno)?;
         reply.extend(value.to_le_bytes().iter().take(width.bytes()));
     }
     Ok(())
@@ -272,18 +277,31 @@ fn write(device: &mut dyn Device, region: Region, access: &RegionAccess, data: &
     Ok(())
 }
 
+/// A piece of a long read in a width that the register does not take: as two of half the width.
+fn read_halves(device: &mut dyn Device, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
+    let half = width.half().ok_or(Fault::BadWidth)?;
+    let mut part = |offset| match device.read(region, offset, half) {
+        Err(Fault::BadWidth) => read_halves(device, region, offset, half),
+        other => other,
+    };
+    let low = part(offset)? & half.all_ones();
+    let high = part(offset + half.bytes() as u64)? & half.all_ones();
+    Ok(low | high << (8 * half.bytes()))
+}
+
 /// An access of 1, 2, 4 or 8 bytes as it is; any other as the widest aligned accesses that it holds.
-/// Configuration space is accessed by dwords at most, as on a bus. The end of the range has been
+/// Configuration space knows aligned accesses of up to 4 bytes only. The end of the range has been
 /// checked.
 fn pieces(region: Region, offset: u64, count: usize) -> impl Iterator<Item = (u64, Width)> {
-    let widest = if region == Region::CONFIG { Width::B4 } else { Width::B8 };
-    let whole = Width::of(count).filter(|width| *width <= widest);
+    let config = region == Region::CONFIG;
+    let whole = if config { None } else { Width::of(count) };
+    let widths: &[Width] = &[Width::B8, Width::B4, Width::B2, Width::B1];
+    let widths = widths.get(usize::from(config)..).unwrap_or_default();
     let mut at = offset;
     let mut left = count;
     std::iter::from_fn(move || {
-        let fitting = [Width::B8, Width::B4, Width::B2, Width::B1].into_iter().find(|width| {
-            *width <= widest && width.bytes() <= left && at.is_multiple_of(width.bytes() as u64)
-        });
+        let fits = |width: &&Width| width.bytes() <= left && at.is_multiple_of(width.bytes() as u64);
+        let fitting = widths.iter().find(fits).copied();
         let width = if left == count { whole.or(fitting) } else { fitting }?;
         let here = at;
         at = at.wrapping_add(width.bytes() as u64);
@@ -328,13 +346,16 @@ mod tests {
 
     #[test]
     fn odd_lengths_become_aligned_accesses() {
-        let cut = |offset, count| {
-            pieces(Region(0), offset, count).map(|(at, w)| (at, w.bytes())).collect::<Vec<_>>()
-        };
+        let bytes = |(at, width): (u64, Width)| (at, width.bytes());
+        let cut = |offset, count| pieces(Region(0), offset, count).map(bytes).collect::<Vec<_>>();
         assert_eq!(cut(1, 4), [(1, 4)]);
         assert_eq!(cut(1, 7), [(1, 1), (2, 2), (4, 4)]);
         assert_eq!(cut(8, 19), [(8, 8), (16, 8), (24, 2), (26, 1)]);
         assert_eq!(cut(0, 0), []);
+        let config = |offset, count| pieces(Region::CONFIG, offset, count).map(bytes).collect::<Vec<_>>();
+        assert_eq!(config(0, 8), [(0, 4), (4, 4)]);
+        assert_eq!(config(3, 2), [(3, 1), (4, 1)]);
+        assert_eq!(config(4, 2), [(4, 2)]);
     }
 
     #[test]
