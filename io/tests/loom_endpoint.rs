@@ -109,7 +109,12 @@ impl Worker {
     }
 }
 
-fn check(service: Service, capacity: usize, preemptions: usize, scene: impl Fn(&Rig) + Sync + Send + 'static) {
+fn check(
+    service: Service,
+    capacity: usize,
+    preemptions: usize,
+    scene: impl Fn(&Rig) + Sync + Send + 'static,
+) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);
     model.check(move || scene(&Rig::new(service, capacity)));
