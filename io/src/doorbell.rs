@@ -71,19 +71,25 @@ impl Doorbell {
 
     /// The worker is about to sleep on the event: to be followed by a last look at every queue.
     pub fn sleep(&self) {
-        self.worker.store(ASLEEP, Ordering::Relaxed);
+        self.turn_to(ASLEEP);
         fence(Ordering::SeqCst);
     }
 
     /// The worker is there, and awake.
     pub fn awake(&self) {
-        self.worker.store(AWAKE, Ordering::Relaxed);
+        self.turn_to(AWAKE);
     }
 
     /// The worker goes for good: to be followed by a last drain of every queue.
     pub fn leave(&self) {
-        self.worker.store(ABSENT, Ordering::Relaxed);
+        self.turn_to(ABSENT);
         fence(Ordering::SeqCst);
+    }
+
+    /// Always by exchange: a plain store could come, in the word's order, before a pusher's exchange
+    /// that happened earlier.
+    fn turn_to(&self, state: u32) {
+        self.worker.swap(state, Ordering::AcqRel);
     }
 
     /// Sleeps until rung.
