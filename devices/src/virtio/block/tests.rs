@@ -384,6 +384,22 @@ fn a_reset_makes_what_is_under_way_void() {
 }
 
 #[test]
+fn short_reads_are_continued() {
+    use std::io::Write;
+    let (disk, mut source) = slow_disk();
+    let mut bench = Bench::started(disk, WITH_FLUSH);
+    let feeder = std::thread::spawn(move || {
+        for piece in [100, 1, 411] {
+            std::thread::sleep(Duration::from_millis(10));
+            source.write_all(&vec![0x33; piece]).unwrap();
+        }
+    });
+    assert_eq!(bench.request(IN, 0, 512), (OK, 513));
+    assert_eq!(bench.bytes(DATA, 512), [0x33; 512]);
+    feeder.join().unwrap();
+}
+
+#[test]
 fn a_worker_that_stops_under_load_ends() {
     let (disk, late) = slow_disk();
     let mut bench = Bench::started(disk, WITH_FLUSH);
