@@ -120,13 +120,13 @@ impl Items {
     ///
     /// # Errors
     /// As [`Items::add_file`].
-    pub fn add_made(
+    pub fn add_made_file(
         &mut self,
         name: &str,
         size: usize,
         mut make: impl FnMut() -> Vec<u8> + Send + 'static,
     ) -> Result<(), FileError> {
-        self.add_made_group(&[(name, size)], Box::new(move || vec![make()]))
+        self.add_made(&[(name, size)], Box::new(move || vec![make()]))
     }
 
     /// The same for files that must agree with each other: they are made together when the first of
@@ -134,7 +134,7 @@ impl Items {
     ///
     /// # Errors
     /// As [`Items::add_file`]; the files before the failing one are then added.
-    pub fn add_made_group(&mut self, files: &[(&str, usize)], make: MakeParts) -> Result<(), FileError> {
+    pub fn add_made(&mut self, files: &[(&str, usize)], make: MakeParts) -> Result<(), FileError> {
         let group = self.groups.len();
         let sizes = files.iter().map(|(_, size)| *size).collect();
         self.groups.push(Group { make, sizes, parts: Vec::new() });
