@@ -1,8 +1,37 @@
 //! Eight-bit devices on a bus with wider cycles: a wide access is carried out byte by byte, lowest
 //! address first, as the bridge to the old bus does it.
 
+use std::sync::Arc;
+
 use trapline_io::device::{Claim, Claims, Range};
 use trapline_io::{Port, Region, Span, Width};
+
+use crate::host::IrqLine;
+
+/// An interrupt line that is told only what changes, since each telling is a system call.
+pub(super) struct Irq {
+    line: Arc<dyn IrqLine>,
+    level: bool,
+}
+
+impl Irq {
+    pub(super) fn new(line: Arc<dyn IrqLine>) -> Irq {
+        Irq { line, level: false }
+    }
+
+    pub(super) fn set(&mut self, level: bool) {
+        if level != self.level {
+            self.level = level;
+            self.line.set(level);
+        }
+    }
+
+    /// Low, whatever was believed.
+    pub(super) fn reset(&mut self) {
+        self.level = false;
+        self.line.set(false);
+    }
+}
 
 /// The region of a platform device that has one.
 pub(super) const PORTS: Region = Region(0);

@@ -20,7 +20,7 @@ use trapline_io::device::Claims;
 use trapline_io::{Device, Fault, Region, Width};
 
 use super::attention::{Attention, Poke};
-use super::isa;
+use super::isa::{self, Irq};
 use crate::host::{Event, Events, IrqLine};
 use device::Keyboard;
 use key::Stroke;
@@ -177,7 +177,7 @@ pub struct KeyboardController {
     next: Instant,
     /// Whether a call is due that will type the next key.
     armed: bool,
-    irq: Arc<dyn IrqLine>,
+    irq: Irq,
     events: Arc<dyn Events>,
     attention: Attention,
 }
@@ -221,7 +221,7 @@ impl KeyboardController {
             strokes: pressed,
             next: Instant::now(),
             armed: false,
-            irq,
+            irq: Irq::new(irq),
             events,
             attention,
         };
@@ -400,7 +400,7 @@ impl Device for KeyboardController {
         self.answer = None;
         self.awaiting = None;
         self.was_command = false;
-        self.irq.set(false);
+        self.irq.reset();
     }
 
     fn claims(&self) -> Claims {

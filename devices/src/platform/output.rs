@@ -1,8 +1,11 @@
 //! Where the text devices leave what the guest writes: collected by lines, so that a character does
 //! not cost a system call, and nothing stays unseen for long.
 
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How long the beginning of a line may wait for its end.
 pub(super) const TAIL: Duration = Duration::from_millis(20);
@@ -10,11 +13,15 @@ pub(super) const TAIL: Duration = Duration::from_millis(20);
 /// A line longer than this is written in parts.
 const LINE: usize = 1024;
 
+/// How long a descriptor may keep the guest waiting, once: from then on what does not fit is lost,
+/// until it takes something again.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
 /// A sink for the characters of one device.
 ///
 /// A line is written when it ends, when it is long, by [`Output::flush`] and on drop. What cannot be
-/// written is dropped and counted: the guest is never held up by a full disk. The writer should not
-/// block for long either, since the vCPU waits for it.
+/// written is dropped and counted: the guest is never held up by a full disk. A writer given to
+/// [`Output::new`] must not block for long, since the vCPU waits for it.
 pub struct Output {
     to: Box<dyn Write + Send>,
     line: Vec<u8>,
@@ -31,6 +38,12 @@ impl Output {
     /// Collects for `to`.
     pub fn new(to: Box<dyn Write + Send>) -> Output {
         Output { to, line: Vec::with_capacity(LINE), lost: 0 }
+    }
+
+    /// Collects for a descriptor that may stop taking: a pipe that nobody reads, a terminal that is
+    /// held. Then the guest waits for 200 ms, and what does not fit is lost until something fits again.
+    pub fn descriptor(fd: OwnedFd) -> Output {
+        Output::new(Box::new(Patient { fd, stuck: false }))
     }
 
     /// Takes one character.
@@ -66,6 +79,31 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         self.flush();
+    }
+}
+
+/// Writes as far as the other end takes it, without waiting for long.
+struct Patient {
+    fd: OwnedFd,
+    /// It did not take anything when it was last tried.
+    stuck: bool,
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let patience = if self.stuck { Timespec::default() } else { PATIENCE };
+        let ready = poll(&mut [PollFd::new(&self.fd, PollFlags::OUT)], Some(&patience))?;
+        self.stuck = ready == 0;
+        if self.stuck {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        // A terminal that is ready takes this much, a pipe more.
+        let piece = bytes.get(..256).unwrap_or(bytes);
+        Ok(rustix::io::write(&self.fd, piece)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -111,6 +149,25 @@ mod tests {
         assert!(output.is_pending());
         drop(output);
         assert_eq!(paper.text(), "one\ntwo");
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_the_guest_up_once() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut output = Output::descriptor(writer.into());
+        let start = std::time::Instant::now();
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        for _ in 0..200 {
+            line.iter().for_each(|byte| output.push(*byte));
+        }
+        assert!(start.elapsed() < Duration::from_secs(2));
+        let lost = output.lost();
+        assert!(lost >= 200_000 - 65_536, "{lost}");
+        // It takes again when somebody reads.
+        let mut some = [0; 60_000];
+        io::Read::read_exact(&mut reader, &mut some).unwrap();
+        line.iter().for_each(|byte| output.push(*byte));
+        assert_eq!(output.lost(), lost);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use trapline_io::device::Claims;
 use trapline_io::{Device, Fault, Region, Width};
 
 use super::attention::Attention;
-use super::isa;
+use super::isa::{self, Irq};
 use crate::host::IrqLine;
 use calendar::DateTime;
 
@@ -104,7 +104,7 @@ pub struct Rtc {
     /// The time while it stands still.
     held: Option<DateTime>,
     clock: Clock,
-    irq: Arc<dyn IrqLine>,
+    irq: Irq,
     attention: Attention,
 }
 
@@ -135,7 +135,7 @@ impl Rtc {
             ahead: 0,
             held: None,
             clock,
-            irq,
+            irq: Irq::new(irq),
             attention: Attention::new()?,
         })
     }
@@ -300,7 +300,7 @@ impl Rtc {
     }
 
     /// Sets the line, and asks to be called for the next cause when it is not pulled.
-    fn signal(&self) {
+    fn signal(&mut self) {
         let pulls = self.pulls();
         self.irq.set(pulls);
         if pulls {
@@ -375,6 +375,7 @@ impl Device for Rtc {
         let off = self.mode.with_periodic_interrupt(false).with_alarm_interrupt(false);
         self.set_mode(off.with_update_interrupt(false).with_square_wave(false).with_set(false));
         self.flags = 0;
+        self.irq.reset();
         self.memory[usize::from(register::SHUTDOWN)] = 0;
         self.signal();
     }

@@ -110,12 +110,27 @@ impl Items {
         self.add(name, initial.len(), Content::Writable { now: initial.clone(), initial })
     }
 
-    /// Adds files that are made together when the guest first selects one of them, and again after a
-    /// reset: what depends on what the firmware did before it asked, as ACPI tables do.
+    /// Adds a file that is made when the guest first selects it, and again after a reset: what depends
+    /// on what the firmware did before it asked, as ACPI tables do. `make` is called as [`MakeParts`]
+    /// is.
     ///
-    /// Firmware reads the directory before that, and trusts the sizes it finds there. So each file
-    /// is named with the size it will have; what `make` gives is filled with zeros to that size. It
-    /// must not be longer: then it is cut, with a message to the log.
+    /// Firmware reads the directory before that, and trusts the sizes it finds there. So the file has
+    /// `size` bytes whatever `make` gives: less is filled with zeros, more is cut, with a message to
+    /// the log.
+    ///
+    /// # Errors
+    /// As [`Items::add_file`].
+    pub fn add_made_file(
+        &mut self,
+        name: &str,
+        size: usize,
+        mut make: impl FnMut() -> Vec<u8> + Send + 'static,
+    ) -> Result<(), FileError> {
+        self.add_made(&[(name, size)], Box::new(move || vec![make()]))
+    }
+
+    /// The same for files that must agree with each other: they are made together when the first of
+    /// them is selected.
     ///
     /// # Errors
     /// As [`Items::add_file`]; the files before the failing one are then added.

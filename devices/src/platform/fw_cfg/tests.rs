@@ -193,7 +193,7 @@ fn made_files_agree_and_keep_their_size() {
 #[test]
 fn a_made_file_that_grew_is_cut() {
     let mut items = Items::new();
-    items.add_made(&[("tables", 2)], Box::new(|| vec![vec![1; 9]])).unwrap();
+    items.add_made_file("tables", 2, || vec![1; 9]).unwrap();
     let mut device = device(items);
     select(&mut device, 0x20);
     assert_eq!(read(&mut device, 3), [1, 1, 0]);
@@ -218,7 +218,7 @@ proptest! {
     ) {
         let mut items = Items::new();
         items.add_writable("open", vec![7; 8]).unwrap();
-        items.add_made(&[("made", 8)], Box::new(|| vec![vec![1; 3]])).unwrap();
+        items.add_made_file("made", 8, || vec![1; 3]).unwrap();
         let mut device = device(items);
         let mut descriptor = descriptor;
         if small {

@@ -1,217 +1,13 @@
 use std::fs::{self, File, OpenOptions};
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
-use tokio::sync::oneshot;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
-use crate::platform::testing::Line;
+use driver::*;
 
-const BAR: Region = Region(0);
-/// Where the driver of the tests keeps its things.
-const DESCRIPTORS: u64 = 0x1000;
-const AVAILABLE: u64 = 0x3000;
-const USED: u64 = 0x4000;
-const INDIRECT: u64 = 0x6000;
-const HEADER: u64 = 0x8000;
-const STATUS: u64 = 0x9000;
-const DATA: u64 = 0x10_0000;
-const RAM: usize = 8 << 20;
-
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const TABLE: u16 = 4;
-
-const IN: u32 = 0;
-const OUT: u32 = 1;
-const FLUSH: u32 = 4;
-const IDENTIFY: u32 = 8;
-
-const OK: u8 = 0;
-const IO_ERROR: u8 = 1;
-const UNSUPPORTED: u8 = 2;
-/// What the driver puts where the status will be.
-const UNTOUCHED: u8 = 0xee;
-
-/// A thread with the disk's task on a runtime of its own, as a worker has it.
-struct Bench {
-    block: Block,
-    memory: Arc<GuestMemoryMmap>,
-    line: Arc<Line>,
-    next: u16,
-    size: u16,
-    worker: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
-}
-
-impl Bench {
-    fn new(disk: Disk) -> Bench {
-        let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap());
-        let line = Arc::new(Line::default());
-        let (block, task) = Block::new(disk, memory.clone(), line.clone());
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            tokio_uring::start(async move {
-                tokio_uring::spawn(task());
-                let _ = stopped.await;
-            });
-        });
-        let mut bench = Bench { block, memory, line, next: 0, size: 0, worker: Some((stop, thread)) };
-        // Memory decode and bus mastering.
-        bench.block.write(Region::CONFIG, 4, Width::B2, 6).unwrap();
-        bench
-    }
-
-    /// Brings the device up as a driver that accepts `features` besides VERSION_1.
-    fn started(disk: Disk, features: u64) -> Bench {
-        let mut bench = Bench::new(disk);
-        bench.start(features, 64);
-        bench
-    }
-
-    fn get(&mut self, offset: u64, width: Width) -> u64 {
-        self.block.read(BAR, offset, width).unwrap()
-    }
-
-    fn put(&mut self, offset: u64, width: Width, value: u64) {
-        self.block.write(BAR, offset, width, value).unwrap();
-    }
-
-    fn start(&mut self, features: u64, size: u16) {
-        self.put(0x14, Width::B1, 0);
-        self.put(0x14, Width::B1, 3);
-        for (select, bits) in [(0, features & 0xffff_ffff), (1, features >> 32 | 1)] {
-            self.put(0x08, Width::B4, select);
-            self.put(0x0c, Width::B4, bits);
-        }
-        self.put(0x14, Width::B1, 11);
-        assert_eq!(self.get(0x14, Width::B1), 11);
-        self.put(0x16, Width::B2, 0);
-        self.put(0x18, Width::B2, size.into());
-        self.put(0x20, Width::B8, DESCRIPTORS);
-        self.put(0x28, Width::B4, AVAILABLE);
-        self.put(0x30, Width::B4, USED);
-        self.put(0x1c, Width::B2, 1);
-        self.memory.write_slice(&[0; 0x4000], GuestAddress(DESCRIPTORS)).unwrap();
-        self.next = 0;
-        self.size = size;
-        self.put(0x14, Width::B1, 15);
-    }
-
-    fn descriptor(&self, table: u64, index: u16, at: u64, len: u32, flags: u16, next: u16) {
-        let mut bytes = at.to_le_bytes().to_vec();
-        bytes.extend(len.to_le_bytes());
-        bytes.extend(flags.to_le_bytes());
-        bytes.extend(next.to_le_bytes());
-        self.memory.write_slice(&bytes, GuestAddress(table + 16 * u64::from(index))).unwrap();
-    }
-
-    /// Lays out a chain of `buffers` (address, length, whether the device writes) from `first` on.
-    fn chain(&self, table: u64, first: u16, buffers: &[(u64, u32, bool)]) {
-        for (index, &(at, len, write)) in (first..).zip(buffers) {
-            let last = index - first + 1 == u16::try_from(buffers.len()).unwrap();
-            let flags = if write { WRITE } else { 0 } | if last { 0 } else { NEXT };
-            self.descriptor(table, index, at, len, flags, index + 1);
-        }
-    }
-
-    fn header(&self, at: u64, kind: u32, sector: u64) {
-        let mut bytes = kind.to_le_bytes().to_vec();
-        bytes.extend([0; 4]);
-        bytes.extend(sector.to_le_bytes());
-        self.memory.write_slice(&bytes, GuestAddress(at)).unwrap();
-    }
-
-    /// Makes a chain available without a kick.
-    fn offer(&mut self, head: u16) {
-        let slot = AVAILABLE + 4 + 2 * u64::from(self.next % self.size);
-        self.memory.write_obj(head, GuestAddress(slot)).unwrap();
-        self.next = self.next.wrapping_add(1);
-        self.memory.store(self.next, GuestAddress(AVAILABLE + 2), Ordering::Release).unwrap();
-    }
-
-    fn kick(&mut self) {
-        self.put(0x3000, Width::B2, 0);
-    }
-
-    fn used(&self) -> u16 {
-        self.memory.load(GuestAddress(USED + 2), Ordering::Acquire).unwrap()
-    }
-
-    fn wait_until(&mut self, mut done: impl FnMut(&mut Bench) -> bool) {
-        let start = Instant::now();
-        while !done(self) {
-            assert!(start.elapsed() < Duration::from_secs(20), "the device did not answer");
-            std::thread::sleep(Duration::from_micros(200));
-        }
-    }
-
-    /// One request with one data buffer at [`DATA`]: gives the status and the length in the used ring.
-    fn request(&mut self, kind: u32, sector: u64, len: u32) -> (u8, u32) {
-        let data = (DATA, len, kind != OUT);
-        let mut buffers = vec![(HEADER, 16, false), data, (STATUS, 1, true)];
-        buffers.retain(|buffer| buffer.1 > 0);
-        self.header(HEADER, kind, sector);
-        self.chain(DESCRIPTORS, 0, &buffers);
-        self.submit()
-    }
-
-    /// Submits the chain at descriptor 0 and waits.
-    fn submit(&mut self) -> (u8, u32) {
-        self.memory.write_obj(UNTOUCHED, GuestAddress(STATUS)).unwrap();
-        let slot = self.next % self.size;
-        self.offer(0);
-        self.kick();
-        let next = self.next;
-        self.wait_until(|bench| bench.used() == next);
-        let entry = GuestAddress(USED + 4 + 8 * u64::from(slot));
-        assert_eq!(self.memory.read_obj::<u32>(entry).unwrap(), 0);
-        let len = self.memory.read_obj(GuestAddress(entry.0 + 4)).unwrap();
-        (self.memory.read_obj(GuestAddress(STATUS)).unwrap(), len)
-    }
-
-    fn fill(&self, at: u64, bytes: &[u8]) {
-        self.memory.write_slice(bytes, GuestAddress(at)).unwrap();
-    }
-
-    fn bytes(&self, at: u64, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        self.memory.read_slice(&mut bytes, GuestAddress(at)).unwrap();
-        bytes
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        if let Some((stop, thread)) = self.worker.take() {
-            let _ = stop.send(());
-            thread.join().unwrap();
-        }
-    }
-}
-
-struct Image {
-    _dir: tempfile::TempDir,
-    path: PathBuf,
-}
-
-impl Image {
-    /// An image of `sectors`, each byte the number of its sector.
-    fn new(sectors: usize) -> Image {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("disk.img");
-        let bytes: Vec<u8> = (0..sectors * 512).map(|at| (at / 512).to_le_bytes()[0]).collect();
-        fs::write(&path, bytes).unwrap();
-        Image { _dir: dir, path }
-    }
-
-    fn open(&self, read_only: bool) -> Disk {
-        Disk::open(&self.path, read_only).unwrap()
-    }
-}
+mod driver;
 
 const WITH_FLUSH: u64 = 1 << VIRTIO_BLK_F_FLUSH;
 
@@ -381,6 +177,22 @@ fn a_reset_makes_what_is_under_way_void() {
     bench.wait_until(|bench| bench.used() == 1);
     assert_eq!(bench.bytes(DATA, 21), *b"test.img\0\0\0\0\0\0\0\0\0\0\0\0\x11");
     assert_eq!(bench.bytes(STATUS, 1), [OK]);
+}
+
+#[test]
+fn short_reads_are_continued() {
+    use std::io::Write;
+    let (disk, mut source) = slow_disk();
+    let mut bench = Bench::started(disk, WITH_FLUSH);
+    let feeder = std::thread::spawn(move || {
+        for piece in [100, 1, 411] {
+            std::thread::sleep(Duration::from_millis(10));
+            source.write_all(&vec![0x33; piece]).unwrap();
+        }
+    });
+    assert_eq!(bench.request(IN, 0, 512), (OK, 513));
+    assert_eq!(bench.bytes(DATA, 512), [0x33; 512]);
+    feeder.join().unwrap();
 }
 
 #[test]
