@@ -161,3 +161,38 @@ fn a_reset_in_the_midst_of_a_string_instruction_leaves_nothing_behind() {
     assert_eq!(machine.told(), 1);
     machine.stop();
 }
+
+#[test]
+fn the_answer_to_an_access_before_the_reset_does_not_reach_the_guest_behind_it() {
+    let code =
+        Code::real(START).store_eax(REGISTERS).tell(1).mov_ax(0xb000).mov_ds_ax().load_eax(0).tell(2).rest();
+    let Some(machine) = Machine::new(1, vec![code]) else { return };
+    let mut gate = Some(machine.gate.lock().unwrap());
+    machine.parts.world.release();
+    for _ in 0..5 {
+        assert_eq!(machine.told(), 1);
+        assert_eq!(machine.ram(REGISTERS), 0);
+        let log = machine.log.clone();
+        while log.lock().unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        // The vCPU is in the device: it is let go when the park is under way, so that it parks with
+        // an answer that the guest has not taken yet.
+        let mut guard = machine.parts.world.lock();
+        let parked = std::thread::scope(|scope| {
+            let parking = scope.spawn(|| guard.park().unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            drop(gate.take());
+            parking.join().unwrap()
+        });
+        assert_eq!(machine.told_already(), None);
+        machine.vcpus.reset(&parked).unwrap();
+        assert_eq!(machine.take_log().len(), 1);
+        gate = Some(machine.gate.lock().unwrap());
+        drop(parked);
+    }
+    assert_eq!(machine.told(), 1);
+    drop(gate);
+    assert_eq!(machine.told(), 2);
+    machine.stop();
+}
