@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use kvm_ioctls::VcpuFd;
 use libc::{c_int, c_void, siginfo_t};
 use parking_lot::Mutex;
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
 
 /// Does nothing: that the signal interrupts `KVM_RUN` is all it is for.
 extern "C" fn ignore(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
@@ -30,6 +30,12 @@ pub(crate) fn install_handler() {
         // It can only fail on a signal number that does not exist.
         let _ = register_signal_handler(SIGRTMIN(), ignore);
     });
+}
+
+/// Lets the kick signal through to the calling thread, whatever its parents blocked.
+pub(crate) fn admit() {
+    // It can only fail on a signal number that does not exist.
+    let _ = unblock_signal(SIGRTMIN());
 }
 
 /// Interrupts whatever system call the thread is in. Any other effect is the handler's: none.

@@ -147,7 +147,7 @@ fn finish_instruction(vcpu: &mut OwnedVcpu) -> Result<(), StateError> {
 fn is_kept(index: u32) -> bool {
     match index {
         // What a processor can do, as set with its features.
-        0x3a | 0x8b | 0xcd | 0x10a | 0x345 | 0x480..=0x491 | 0xc000_0104 => false,
+        0x8b | 0xcd | 0x10a | 0x345 | 0x480..=0x491 | 0xc000_0104 => false,
         // Another hypervisor's interface, which is not offered; touching these would switch it on.
         0x4000_0000..=0x4000_01ff => false,
         _ => true,

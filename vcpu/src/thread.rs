@@ -6,7 +6,7 @@ use std::time::Duration;
 use trapline_io::path::Path;
 
 use crate::exit;
-use crate::kick::OwnedVcpu;
+use crate::kick::{self, OwnedVcpu};
 use crate::run::{self, Exit};
 use crate::state::State;
 use crate::vcpus::Exits;
@@ -64,6 +64,7 @@ impl Drop for Place<'_> {
 impl Thread {
     /// Runs the vCPU until the world stops.
     pub(crate) fn run(mut self) {
+        kick::admit();
         let world = Arc::clone(&self.world);
         world.arrive(self.index, self.vcpu.immediate_exit().clone());
         let _place = Place { world: &world, index: self.index };

@@ -23,6 +23,9 @@ const RESERVED: (u64, u64) = (IDENTITY_MAP_ADDRESS, 0x4000);
 /// The only version of the interface there ever was.
 const API_VERSION: i32 = 12;
 
+/// 8-bit APIC numbers less the one for broadcasts.
+const MOST_VCPUS: usize = 255;
+
 /// What this crate can not do without, with the name that a message gives it.
 const NEEDED: [(Cap, &str); 9] = [
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
@@ -83,11 +86,7 @@ impl Vm {
     /// # Errors
     /// See [`OpenError`]; the text is fit for the user.
     pub fn new() -> Result<Vm, OpenError> {
-        let kvm = Kvm::new().map_err(|error| match error.errno() {
-            libc::ENOENT | libc::ENXIO | libc::ENODEV => OpenError::Missing,
-            libc::EACCES | libc::EPERM => OpenError::Forbidden,
-            _ => OpenError::Open(error.into()),
-        })?;
+        let kvm = Kvm::new().map_err(not_opened)?;
         let version = kvm.get_api_version();
         if version != API_VERSION {
             return Err(OpenError::Version(version));
@@ -152,9 +151,10 @@ impl Vm {
         self.fd.unregister_irqfd(fd, gsi)
     }
 
-    /// How many vCPUs this kernel allows in one machine.
+    /// How many vCPUs a machine may have: what this kernel allows, and no more than the 8-bit numbers
+    /// of local APICs tell apart (one of which means all).
     pub fn max_vcpus(&self) -> usize {
-        self.kvm.get_max_vcpus()
+        self.kvm.get_max_vcpus().min(MOST_VCPUS)
     }
 
     /// The descriptor of `/dev/kvm`, for what concerns the whole host.
@@ -174,8 +174,38 @@ impl Vm {
     }
 }
 
+/// Why `/dev/kvm` was not opened.
+fn not_opened(error: errno::Error) -> OpenError {
+    match error.errno() {
+        libc::ENOENT | libc::ENXIO | libc::ENODEV => OpenError::Missing,
+        libc::EACCES | libc::EPERM => OpenError::Forbidden,
+        _ => OpenError::Open(error.into()),
+    }
+}
+
 impl AsRawFd for Vm {
     fn as_raw_fd(&self) -> i32 {
         self.fd.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_one_line_that_says_what_to_do() {
+        let line = |number| not_opened(errno::Error::new(number)).to_string();
+        for (number, advice) in [
+            (libc::ENOENT, "load the kernel module"),
+            (libc::ENODEV, "load the kernel module"),
+            (libc::EACCES, "group kvm"),
+            (libc::EPERM, "group kvm"),
+            (libc::EMFILE, "Too many open files"),
+        ] {
+            let line = line(number);
+            assert!(line.starts_with("/dev/kvm ") && line.contains(advice), "{line}");
+            assert!(!line.contains('\n') && !line.contains("  "), "{line}");
+        }
     }
 }

@@ -17,6 +17,14 @@
 //! # Ok::<(), trapline_vcpu::NotParked>(())
 //! ```
 //!
+//! # A write that changes the map (design rule 11)
+//!
+//! On the vCPU that makes it: [`World::lock_on_vcpu`]; if that is [`Overtaken`], return without
+//! touching anything. Compute the map without what the write may take away; if
+//! [`changes_need_park`](crate::Slots::changes_need_park), [`WorldGuard::park`]; publish;
+//! [`remove_unwanted`](crate::Slots::remove_unwanted); drain; carry the write out. Then compute the
+//! new map, publish, [`add_missing`](crate::Slots::add_missing), and drop what is held.
+//!
 //! All of it is one mutex over a few words and two condition variables. None of it is on the access
 //! path: a vCPU only reads its own flag before each `KVM_RUN`.
 
@@ -457,3 +465,6 @@ impl Drop for Parked<'_> {
         self.world.allowed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -216,3 +216,32 @@ fn a_vcpu_that_does_not_park_is_named() {
     drop(guard);
     machine.stop();
 }
+
+#[test]
+fn no_kick_is_lost() {
+    // One spins, one makes exits, one halts for good.
+    let first = Code::real(START).enter_wide(WIDE);
+    let wide = Code::wide(WIDE).flat_segments().start_others(8);
+    let again = wide.here();
+    let wide = wide.jmp(again);
+    // cpuid: the number of the processor decides.
+    let other = Code::real(OTHERS).mov_eax(1).raw(&[0x0f, 0xa2, 0x66, 0xc1, 0xeb, 24, 0x80, 0xfb, 2]);
+    let other = other.raw(&[0x74, 1, 0xf4]).mov_dx(PORTS); // je +1; hlt
+    let again = other.here();
+    let other = other.out_dx_al().jmp(again);
+    let Some(machine) = Machine::started(3, vec![first, wide, other]) else { return };
+    let mut slowest = Duration::ZERO;
+    for round in 0..500u32 {
+        let since = Instant::now();
+        drop(machine.parts.world.lock().park().unwrap());
+        slowest = slowest.max(since.elapsed());
+        // Different moments: on the way in, inside, on the way out.
+        for _ in 0..round % 50 * 20 {
+            std::hint::spin_loop();
+        }
+        machine.log.lock().unwrap().clear();
+    }
+    // A lost kick would take 5 s.
+    assert!(slowest < Duration::from_secs(2), "a park took {slowest:?}");
+    machine.stop();
+}

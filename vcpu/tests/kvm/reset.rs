@@ -38,8 +38,14 @@ fn show_and_change() -> Vec<Code> {
     let real = (1..8).fold(Code::real(START).store_eax(REGISTERS), |code, register| {
         keep(code, register, u32::from(register) * 4)
     });
+    let real = real.store_mm0(REGISTERS + 32);
     let show = |code: Code| {
-        code.in_al(0x21)
+        code.mov_al(0xe2)
+            .out_al(0x43)
+            .in_al(0x40)
+            .raw(&[0x24, 0x3f]) // and al, 0x3f: not the output, which changes with time
+            .out_dx_al() // status of the timer's first channel
+            .in_al(0x21)
             .out_dx_al() // masks of the 8259s
             .in_al(0xa1)
             .out_dx_al()
@@ -90,7 +96,9 @@ fn show_and_change() -> Vec<Code> {
         .out_al(0x40);
     let wide = wrmsr(wrmsr(wide, 0x277, 0x0007_0506), 0x2ff, 0xc06);
     let wide = wide.raw(&[0x0f, 0x20, 0xe0, 0x83, 0xc8, 0x08, 0x0f, 0x22, 0xe0]); // CR4.DE
-    let wide = show(wide)
+    let wide = wrmsr(show(wide), 0x1b, 0xfee0_0d00); // x2APIC: no registers in memory any more
+    let wide = wide
+        .load_mm0(WIDE) // any bytes that are not zero
         .tell(1)
         .raw(&[0xbb, 1, 1, 1, 1, 0xbe, 2, 2, 2, 2, 0xbf, 3, 3, 3, 3, 0xbd, 4, 4, 4, 4, 0xbc, 5, 5, 5, 5])
         .rest();
@@ -102,7 +110,7 @@ fn registers_and_chips_come_back() {
     let Some(machine) = Machine::started(1, show_and_change()) else { return };
     assert_eq!(machine.told(), 1);
     let shown = |machine: &Machine| {
-        let registers: Vec<u32> = (0..8).map(|i| machine.ram(REGISTERS + 4 * i)).collect();
+        let registers: Vec<u32> = (0..10).map(|i| machine.ram(REGISTERS + 4 * i)).collect();
         let values: Vec<u64> = writes(&machine.take_log())
             .into_iter()
             .filter(|(region, ..)| *region == PORT_REGION)
@@ -112,13 +120,13 @@ fn registers_and_chips_come_back() {
     };
     let (registers, values) = shown(&machine);
     let (before, after) = values.split_at(values.len() / 2);
-    assert_eq!(before.len(), 9);
+    assert_eq!(before.len(), 10);
     for (before, after) in before.iter().zip(after) {
         assert_ne!(before, after, "the guest changed nothing: {values:x?}");
     }
     // The signature of the processor is in EDX at power-on, the rest is 0.
     assert_ne!(registers[2], 0);
-    assert_eq!(registers.iter().filter(|register| **register == 0).count(), 7, "{registers:x?}");
+    assert_eq!(registers.iter().filter(|register| **register == 0).count(), 9, "{registers:x?}");
     for _ in 0..3 {
         machine.reset();
         assert_eq!(machine.told(), 1);
@@ -151,5 +159,40 @@ fn a_reset_in_the_midst_of_a_string_instruction_leaves_nothing_behind() {
         machine.take_log();
     }
     assert_eq!(machine.told(), 1);
+    machine.stop();
+}
+
+#[test]
+fn the_answer_to_an_access_before_the_reset_does_not_reach_the_guest_behind_it() {
+    let code =
+        Code::real(START).store_eax(REGISTERS).tell(1).mov_ax(0xb000).mov_ds_ax().load_eax(0).tell(2).rest();
+    let Some(machine) = Machine::new(1, vec![code]) else { return };
+    let mut gate = Some(machine.gate.lock().unwrap());
+    machine.parts.world.release();
+    for _ in 0..5 {
+        assert_eq!(machine.told(), 1);
+        assert_eq!(machine.ram(REGISTERS), 0);
+        let log = machine.log.clone();
+        while log.lock().unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        // The vCPU is in the device: it is let go when the park is under way, so that it parks with
+        // an answer that the guest has not taken yet.
+        let mut guard = machine.parts.world.lock();
+        let parked = std::thread::scope(|scope| {
+            let parking = scope.spawn(|| guard.park().unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            drop(gate.take());
+            parking.join().unwrap()
+        });
+        assert_eq!(machine.told_already(), None);
+        machine.vcpus.reset(&parked).unwrap();
+        assert_eq!(machine.take_log().len(), 1);
+        gate = Some(machine.gate.lock().unwrap());
+        drop(parked);
+    }
+    assert_eq!(machine.told(), 1);
+    drop(gate);
+    assert_eq!(machine.told(), 2);
     machine.stop();
 }

@@ -12,10 +12,12 @@ const OTHERS_PAGE: u8 = 8;
 const WIDE: u32 = 0x2000;
 /// How many others are there.
 const COUNT: u32 = 0x7100;
+/// How often any processor came from the reset vector.
+const STARTS: u32 = 0x7104;
 
 /// Counts the other processors as firmware does, tells the number, and sleeps.
 fn count_processors(others: u8) -> Vec<Code> {
-    let first = Code::real(START).mov_eax(0).store_eax(COUNT).enter_wide(WIDE);
+    let first = Code::real(START).lock_inc(STARTS).mov_eax(0).store_eax(COUNT).enter_wide(WIDE);
     let wide = Code::wide(WIDE)
         .flat_segments()
         .start_others(OTHERS_PAGE)
@@ -38,8 +40,9 @@ fn count_processors(others: u8) -> Vec<Code> {
 #[test]
 fn four_processors_start_and_start_again_after_a_reset() {
     let Some(machine) = Machine::started(4, count_processors(3)) else { return };
-    for _ in 0..5 {
+    for round in 1..=5 {
         assert_eq!(machine.told(), 3);
+        assert_eq!(machine.ram(STARTS), round, "another than the first ran from the reset vector");
         let mut numbers: Vec<u64> = writes(&machine.take_log()).into_iter().map(|write| write.3).collect();
         numbers.sort_unstable();
         assert_eq!(numbers, [1, 2, 3]);
