@@ -83,15 +83,19 @@ impl FileDevice {
     fn region(&self, region: Region) -> Option<&FileRegion> {
         self.regions.get(usize::from(region.0))?.as_ref()
     }
+}
 
-    /// Repeats `transfer` while it is interrupted; it must move exactly `width`.
-    fn whole(&self, width: Width, mut transfer: impl FnMut() -> Result<usize, Errno>) -> Result<(), Fault> {
-        loop {
-            match transfer() {
-                Ok(moved) if moved == width.bytes() => return Ok(()),
-                Err(Errno::INTR) if !self.stopping.load(Relaxed) => {}
-                Ok(_) | Err(_) => return Err(Fault::Failed),
-            }
+/// Repeats `transfer` while it is interrupted, unless `stopping`; it must move exactly `width`.
+fn whole(
+    width: Width,
+    stopping: &AtomicBool,
+    mut transfer: impl FnMut() -> Result<usize, Errno>,
+) -> Result<(), Fault> {
+    loop {
+        match transfer() {
+            Ok(moved) if moved == width.bytes() => return Ok(()),
+            Err(Errno::INTR) if !stopping.load(Relaxed) => {}
+            Ok(_) | Err(_) => return Err(Fault::Failed),
         }
     }
 }
@@ -101,7 +105,7 @@ impl Device for FileDevice {
         let (file, at) = self.place(region, offset, width)?;
         let mut bytes = [0; 8];
         let (lanes, _) = bytes.split_at_mut(width.bytes());
-        self.whole(width, || rustix::io::pread(file.fd.as_fd(), &mut *lanes, at))?;
+        whole(width, &self.stopping, || rustix::io::pread(file.fd.as_fd(), &mut *lanes, at))?;
         Ok(u64::from_le_bytes(bytes))
     }
 
@@ -109,7 +113,7 @@ impl Device for FileDevice {
         let (file, at) = self.place(region, offset, width)?;
         let (bytes, len) = lanes(value, width);
         let (lanes, _) = bytes.split_at(len);
-        self.whole(width, || rustix::io::pwrite(file.fd.as_fd(), lanes, at))
+        whole(width, &self.stopping, || rustix::io::pwrite(file.fd.as_fd(), lanes, at))
     }
 
     fn reset(&mut self) {}
@@ -122,3 +126,6 @@ impl Device for FileDevice {
         self.region(region)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

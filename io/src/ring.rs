@@ -33,7 +33,7 @@ pub(crate) const RUN: usize = 64;
 /// How many entries a worker's ring holds.
 pub(crate) const ENTRIES: u32 = 256;
 
-/// How the kernel carries out a write to a file by way of io_uring.
+/// How the kernel carries out a request to a file by way of io_uring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carriage {
     /// Within the submitting system call: in order, and as cheap as a `pwrite`.
@@ -42,14 +42,22 @@ pub enum Carriage {
     Punted,
 }
 
-/// How often the probe must see a write done within the call; a fast pool might be lucky once.
+/// The direction of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the file.
+    Read,
+    /// To the file.
+    Write,
+}
+
+/// How often the probe must see a request done within the call; a fast pool might be lucky once.
 const PROBES: u32 = 8;
 
 /// Sets `O_NONBLOCK` on the file and finds out how the kernel writes to it.
 ///
 /// The flag belongs to the open file: every duplicate of the descriptor gets it. VFIO's reads and
-/// writes do not look at it. Nothing is written: a write of no bytes takes the same decision in the
-/// kernel and never reaches the driver.
+/// writes do not look at it.
 ///
 /// # Errors
 /// The flag cannot be set, or there is no ring to be had.
@@ -57,21 +65,27 @@ pub fn probe(fd: impl AsFd) -> io::Result<Carriage> {
     let fd = fd.as_fd();
     let flags = rustix::fs::fcntl_getfl(fd)?;
     rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?;
-    carriage(fd)
+    carriage(fd, Way::Write)
 }
 
-/// As [`probe`], with the file's flags as they are.
+/// How the kernel carries out transfers to or from this file, its flags being as they are.
+///
+/// Nothing is transferred: a request for no bytes takes the same decision in the kernel and never
+/// reaches the driver.
 ///
 /// # Errors
 /// There is no ring to be had.
-pub fn carriage(fd: impl AsFd) -> io::Result<Carriage> {
-    let fd = fd.as_fd();
+pub fn carriage(fd: impl AsFd, way: Way) -> io::Result<Carriage> {
+    let file = types::Fd(fd.as_fd().as_raw_fd());
+    let request = match way {
+        Way::Read => opcode::Read::new(file, std::ptr::null_mut(), 0).offset(0).build(),
+        Way::Write => opcode::Write::new(file, std::ptr::null(), 0).offset(0).build(),
+    };
     let mut ring = IoUring::new(2)?;
     for _ in 0..PROBES {
-        let write = opcode::Write::new(types::Fd(fd.as_raw_fd()), std::ptr::null(), 0).offset(0).build();
         // SAFETY: the entry names no memory (its length is zero), and `fd` is borrowed until this
         // function returns; the wait below leaves nothing in flight.
-        unsafe { ring.submission().push(&write) }.map_err(io::Error::other)?;
+        unsafe { ring.submission().push(&request) }.map_err(io::Error::other)?;
         ring.submit()?;
         let done = ring.completion().next();
         if done.is_none() {
