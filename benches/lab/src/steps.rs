@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -29,7 +29,18 @@ pub enum Count {
 /// Runs `command` as the step `name`, with all its output in `logs`/`name`.log.
 ///
 /// Blocks until it ended; a person at the terminal sees the latest line.
-pub fn run(name: &str, mut command: Command, count: Count, logs: &Path) -> Result<Tally> {
+pub fn run(name: &str, command: Command, count: Count, logs: &Path) -> Result<Tally> {
+    carry_out(name, command, count, logs, &mut std::io::stderr())
+}
+
+/// The same, with what a reader of the run sees going to `screen`.
+fn carry_out(
+    name: &str,
+    mut command: Command,
+    count: Count,
+    logs: &Path,
+    screen: &mut dyn Write,
+) -> Result<Tally> {
     let start = Instant::now();
     let log = logs.join(format!("{}.log", name.replace(' ', "-")));
     let mut file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -42,7 +53,7 @@ pub fn run(name: &str, mut command: Command, count: Count, logs: &Path) -> Resul
     let (sender, lines) = channel();
     follow(child.stdout.take(), sender.clone());
     follow(child.stderr.take(), sender);
-    let output = collect(name, &lines, &mut file)?;
+    let output = collect(name, &lines, &mut file, screen)?;
     let success = child.wait().context("the command is lost")?.success();
     let tally = match count {
         Count::Step if success => Tally::PASSED,
@@ -50,7 +61,8 @@ pub fn run(name: &str, mut command: Command, count: Count, logs: &Path) -> Resul
         Count::Step | Count::WithoutWarnings => Tally::FAILED,
         Count::Tests => Tally::of_output(output.iter().map(String::as_str), success),
     };
-    report(name, start.elapsed(), tally, &output, &log);
+    let time = start.elapsed();
+    report(name, time, tally, &output, &log, screen).context("nobody reads the messages")?;
     Ok(tally)
 }
 
@@ -71,16 +83,27 @@ fn follow(stream: Option<impl Read + Send + 'static>, sender: Sender<String>) {
     });
 }
 
-/// Takes all lines: to the file, to the screen if a person looks, and back.
-fn collect(name: &str, lines: &Receiver<String>, file: &mut File) -> Result<Vec<String>> {
+/// Takes all lines: to the file, to the screen shortened, and back.
+fn collect(
+    name: &str,
+    lines: &Receiver<String>,
+    file: &mut File,
+    screen: &mut dyn Write,
+) -> Result<Vec<String>> {
     let spinner = watched(name);
     let mut output = Vec::new();
     for line in lines {
         writeln!(file, "{line}").context("cannot write the log")?;
         if let Some(spinner) = &spinner {
             spinner.set_message(line.chars().take(60).collect::<String>());
-        } else if is_milestone(&line) {
-            eprintln!("  {}", line.trim());
+        }
+        if is_milestone(&line) {
+            let mut show = || writeln!(screen, "  {}", line.trim());
+            match &spinner {
+                Some(spinner) => spinner.suspend(show),
+                None => show(),
+            }
+            .context("nobody reads the messages")?;
         }
         output.push(line);
     }
@@ -102,33 +125,30 @@ pub fn watched(name: &str) -> Option<ProgressBar> {
     })
 }
 
-/// The lines that a log without a reader shows.
+/// The lines that are worth a reader's time while a step runs.
 fn is_milestone(line: &str) -> bool {
     let line = line.trim_start();
     let counted = line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed");
     counted || line.starts_with("skipped: ") || line.ends_with("... FAILED")
 }
 
-/// The step's closing line, and why it failed.
-fn report(name: &str, time: Duration, tally: Tally, output: &[String], log: &PathBuf) {
+/// The step's closing line, and the end of its output if it failed.
+fn report(
+    name: &str,
+    time: Duration,
+    tally: Tally,
+    output: &[String],
+    log: &Path,
+    screen: &mut dyn Write,
+) -> std::io::Result<()> {
     if tally.failed > 0 {
-        let tail = output.len().saturating_sub(SHOWN);
-        for line in &output[tail..] {
-            eprintln!("  | {line}");
+        for line in &output[output.len().saturating_sub(SHOWN)..] {
+            writeln!(screen, "  | {line}")?;
         }
-        eprintln!("  | the whole output: {}", log.display());
-    }
-    let skips = output.iter().filter(|line| line.trim_start().starts_with("skipped: "));
-    if watches() {
-        skips.for_each(|line| eprintln!("  {}", line.trim()));
+        writeln!(screen, "  | the whole output: {}", log.display())?;
     }
     let verdict = if tally.failed > 0 { "FAILED" } else { "ok" };
-    eprintln!("{name}: {verdict} ({tally}; {:.0} s)", time.as_secs_f64());
-}
-
-/// Whether a person looks at the messages.
-pub fn watches() -> bool {
-    std::io::stderr().is_terminal()
+    writeln!(screen, "{name}: {verdict} ({tally}; {:.0} s)", time.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -139,7 +159,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        let tally = run("a step", command, count, folder.path()).unwrap();
+        // Not to the test's own output: a run that counts this test would count what it shows.
+        let mut screen = std::io::sink();
+        let tally = carry_out("a step", command, count, folder.path(), &mut screen).unwrap();
         let log = std::fs::read_to_string(folder.path().join("a-step.log")).unwrap();
         assert!(log.lines().count() > 0);
         tally

@@ -33,7 +33,7 @@ impl Tally {
         }
         let Some(counts) = line.trim_start().strip_prefix("test result: ") else { return Change::Nothing };
         let number = |word: &str| {
-            let before = counts.split("; ").find_map(|part| part.strip_suffix(word))?;
+            let before = counts.split(';').find_map(|part| part.trim().strip_suffix(word))?;
             before.rsplit(' ').next()?.parse().ok()
         };
         match (number(" passed"), number(" failed"), number(" ignored")) {

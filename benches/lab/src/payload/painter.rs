@@ -78,7 +78,7 @@ impl Mode {
                 // Six bits of the palette become eight by repeating the upper two.
                 [entry >> 2, !entry >> 2, entry & 0x3f].map(|six| six << 2 | six >> 4)
             }
-            Mode::Linear => [low(x / 8), low(y), low(x / 8 ^ y)],
+            Mode::Linear => [low(x / 8), low(y), low((x / 8) ^ y)],
         }
     }
 
