@@ -1,2 +1,83 @@
-//! Placeholder.
-fn main() {}
+//! trapline's laboratory: what a fresh machine needs to try trapline and to test it.
+//!
+//! * `cargo demo`: installs what is missing, builds, boots SeaBIOS and GRUB, shows the screen.
+//! * `cargo lab test`: builds and runs every test and closes with one line of counts.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`workspace`] | the folders of this checkout, and cargo |
+//! | [`packages`] | the distribution's packages, asked for and installed |
+//! | [`grub`] | a disk image with GRUB, made without root and without mounting |
+//! | [`payload`] | small guest programs, and what they must show |
+//! | [`demo`] | the demonstration |
+//! | [`suite`], [`steps`], [`tally`] | the test run: its steps, how one is run, what is counted |
+//! | [`machine`], [`cases`] | a running `trapline`, and the tests that need one |
+
+mod cases;
+mod demo;
+mod grub;
+mod machine;
+mod packages;
+mod payload;
+mod steps;
+mod suite;
+mod tally;
+mod workspace;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+/// trapline's laboratory.
+#[derive(Parser)]
+#[command(name = "cargo lab")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boot SeaBIOS and GRUB on the software adapter and show the screen
+    Demo(demo::Options),
+    /// Build and run every test
+    Test(suite::Options),
+    /// Write a guest program to a file: a disk that paints (text, planes, chained, linear), or a kernel
+    Payload {
+        /// text, planes, chained, linear or kernel
+        name: String,
+        /// The file
+        file: PathBuf,
+    },
+    /// Make the disk image with GRUB
+    Grub {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => suite::run(&options),
+        Command::Payload { name, file } => write_payload(&name, &file),
+        Command::Grub { file } => grub::make(&file).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn write_payload(name: &str, file: &Path) -> Result<ExitCode> {
+    let painter = payload::painter::Mode::ALL.iter().find(|(mode, _)| *mode == name);
+    let bytes = match painter {
+        Some((_, mode)) => mode.disk(),
+        None if name == "kernel" => payload::kernel::image(),
+        None => bail!("there is no payload {name}"),
+    };
+    std::fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(ExitCode::SUCCESS)
+}

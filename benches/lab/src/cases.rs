@@ -1,0 +1,163 @@
+//! The machine cases: each starts the release program and looks at what it does.
+//!
+//! A case is a function with a name and a deadline in the table of its file; it gets a [`Bench`] with an
+//! empty folder of its own.
+
+mod firmware;
+mod grub;
+mod life;
+mod linux;
+mod options;
+mod picture;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::machine::{Ended, Machine, text};
+use crate::steps;
+use crate::tally::Tally;
+use crate::workspace::Workspace;
+
+/// One test that needs the whole program.
+pub struct Case {
+    /// Its name: its file's, a colon, and what holds.
+    pub name: &'static str,
+    /// How long it may take on a host that emulates the guest's every instruction.
+    seconds: u64,
+    /// Whether it starts a virtual machine.
+    kvm: bool,
+    run: fn(&Bench) -> Result<()>,
+}
+
+/// All of them, in the order in which they are run.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    [options::CASES, firmware::CASES, linux::CASES, picture::CASES, grub::CASES, life::CASES]
+        .into_iter()
+        .flatten()
+}
+
+/// What all cases share.
+pub struct Lab {
+    trapline: PathBuf,
+    grub: PathBuf,
+    no_kvm: Option<String>,
+}
+
+/// What one case has.
+pub struct Bench<'a> {
+    lab: &'a Lab,
+    folder: TempDir,
+    deadline: Instant,
+}
+
+impl Lab {
+    /// Makes the disk image with GRUB and looks at /dev/kvm.
+    pub fn prepare(workspace: &Workspace) -> Result<Self> {
+        let grub = workspace.lab()?.join("grub.img");
+        crate::grub::make(&grub)?;
+        let kvm = std::fs::File::options().read(true).write(true).open("/dev/kvm");
+        let no_kvm = kvm.err().map(|error| format!("/dev/kvm cannot be opened: {error}"));
+        Ok(Lab { trapline: workspace.trapline(), grub, no_kvm })
+    }
+
+    /// Runs a case and says how it went.
+    pub fn run(&self, case: &Case) -> Tally {
+        if let Some(why) = self.no_kvm.as_ref().filter(|_| case.kvm) {
+            eprintln!("{}: skipped: {why}", case.name);
+            return Tally::SKIPPED;
+        }
+        let spinner = steps::watched(case.name);
+        let start = Instant::now();
+        let result = self.bench(case).and_then(|bench| {
+            // The folder stays readable for the report until here.
+            (case.run)(&bench).with_context(|| bench.state())
+        });
+        if let Some(spinner) = spinner {
+            spinner.finish_and_clear();
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => {
+                eprintln!("{}: ok ({seconds:.1} s)", case.name);
+                Tally::PASSED
+            }
+            Err(error) => {
+                eprintln!("{}: FAILED ({seconds:.1} s): {}", case.name, error.root_cause());
+                format!("{error}").lines().for_each(|line| eprintln!("  | {line}"));
+                Tally::FAILED
+            }
+        }
+    }
+
+    fn bench(&self, case: &Case) -> Result<Bench<'_>> {
+        let folder = tempfile::tempdir().context("no temporary folder")?;
+        let deadline = Instant::now() + Duration::from_secs(case.seconds);
+        Ok(Bench { lab: self, folder, deadline })
+    }
+}
+
+impl Bench<'_> {
+    /// A file in the case's own folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file in the case's own folder.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.file(name);
+        std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// The disk image with GRUB.
+    pub fn grub(&self) -> &Path {
+        &self.lab.grub
+    }
+
+    /// The program under test.
+    pub fn trapline(&self) -> &Path {
+        &self.lab.trapline
+    }
+
+    /// `trapline` with these arguments, ready to be started; its temporary files go to the case's folder.
+    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Result<Command> {
+        let temporary = self.file("tmp");
+        std::fs::create_dir_all(&temporary).context("no temporary folder")?;
+        let mut command = Command::new(&self.lab.trapline);
+        command.args(arguments).env("TMPDIR", &temporary).env("XDG_RUNTIME_DIR", &temporary);
+        command.current_dir(self.folder.path());
+        Ok(command)
+    }
+
+    /// Starts a machine without a live screen: what stood on it is in `screen.txt` and `screen.png` at the end.
+    ///
+    /// Relative names in `arguments` are names in the case's own folder.
+    pub fn machine(&self, arguments: &[&str]) -> Result<Machine> {
+        let mut command = self.command(&["run", "--memory", "256M", "--screen", "none"])?;
+        command.args(["--screen-text", "screen.txt", "--screenshot", "screen.png"]).args(arguments);
+        Machine::start(command, self.folder.path(), self.deadline)
+    }
+
+    /// Starts `trapline` with these arguments and waits for its end.
+    pub fn trapline_ends<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Result<Ended> {
+        Machine::start(self.command(arguments)?, self.folder.path(), self.deadline)?.wait()
+    }
+
+    /// The text that stood on the screen at the end of the run.
+    pub fn screen(&self) -> String {
+        text(&self.file("screen.txt"))
+    }
+
+    /// What a person wants to see of a case that failed.
+    fn state(&self) -> String {
+        let screen = self.screen();
+        match screen.trim() {
+            "" => "nothing stood on the screen".into(),
+            _ => format!("on the screen stood:\n{}", screen.trim_end()),
+        }
+    }
+}

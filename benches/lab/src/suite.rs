@@ -1,0 +1,121 @@
+//! `cargo lab test`: every test there is, and one line of counts.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::cases::{self, Lab};
+use crate::packages::{self, Consent};
+use crate::steps::{self, Count};
+use crate::tally::Tally;
+use crate::workspace::Workspace;
+
+/// Packages that the tests need.
+const NEEDED: [packages::Package; 5] =
+    [packages::SEABIOS, packages::GRUB_MODULES, packages::GRUB_TOOLS, packages::LINUXBOOT, packages::ACPICA];
+
+/// Options of `cargo lab test`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Install missing packages without asking
+    #[arg(long)]
+    yes: bool,
+    /// Run only the steps and machine cases whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// List the machine cases and end
+    #[arg(long)]
+    list: bool,
+}
+
+/// One step before the machine cases.
+struct Step {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    variables: &'static [(&'static str, &'static str)],
+    count: Count,
+}
+
+const STEPS: [Step; 5] = [
+    Step { name: "format", arguments: &["fmt", "--check"], variables: &[], count: Count::Step },
+    Step {
+        name: "clippy",
+        arguments: &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"],
+        variables: &[],
+        count: Count::Step,
+    },
+    Step {
+        name: "documentation",
+        arguments: &["doc", "--workspace", "--no-deps", "--document-private-items"],
+        variables: &[("RUSTDOCFLAGS", "--deny warnings")],
+        count: Count::WithoutWarnings,
+    },
+    Step {
+        name: "tests",
+        // What a passing test prints is shown: the reasons of those that were skipped are in it.
+        arguments: &["test", "--workspace", "--no-fail-fast", "--", "--show-output"],
+        variables: &[],
+        count: Count::Tests,
+    },
+    Step {
+        name: "loom",
+        arguments: &["test", "--package", "trapline-io", "--release", "--test", "loom_*"],
+        variables: &[("RUSTFLAGS", "--cfg loom")],
+        count: Count::Tests,
+    },
+];
+
+/// Runs everything. The exit status says whether all passed, and in CI whether nothing was skipped.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    if options.list {
+        cases::all().for_each(|case| println!("{}", case.name));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let start = Instant::now();
+    let workspace = Workspace::find()?;
+    packages::ensure(&NEEDED, Consent::of(options.yes))?;
+    let logs = workspace.lab()?.join("logs");
+    std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    let wanted = |name: &str| options.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
+    let mut tally = Tally::default();
+    for step in STEPS.iter().filter(|step| wanted(step.name)) {
+        tally += carry_out(step, &workspace, &logs)?;
+    }
+    let chosen: Vec<_> = cases::all().filter(|case| wanted(case.name)).collect();
+    if !chosen.is_empty() {
+        tally += machine_cases(&chosen, &workspace, &logs)?;
+    }
+    eprintln!("{:.0} s in all", start.elapsed().as_secs_f64());
+    println!("{tally}");
+    let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
+    if strict && tally.skipped > 0 {
+        eprintln!("in CI nothing may be skipped");
+    }
+    Ok(if tally.is_good(strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn carry_out(step: &Step, workspace: &Workspace, logs: &Path) -> Result<Tally> {
+    let mut command = workspace.cargo(step.arguments);
+    command.envs(step.variables.iter().copied());
+    if step.name == "loom" {
+        // Other flags make other artefacts: without a folder of its own each run would build all anew.
+        command.env("CARGO_TARGET_DIR", workspace.target().join("loom"));
+    }
+    steps::run(step.name, command, step.count, logs)
+}
+
+/// Builds the program as users get it, then runs the cases on it one after another.
+fn machine_cases(chosen: &[&cases::Case], workspace: &Workspace, logs: &Path) -> Result<Tally> {
+    let build = workspace.cargo(&["build", "--release", "--package", "trapline"]);
+    let mut tally = steps::run("release build", build, Count::Step, logs)?;
+    if tally.failed > 0 {
+        return Ok(tally);
+    }
+    let lab = Lab::prepare(workspace)?;
+    for case in chosen {
+        tally += lab.run(case);
+    }
+    Ok(tally)
+}

@@ -1,0 +1,131 @@
+//! What the tests came to.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+/// Numbers of tests; a test that could not be carried out is skipped, which is not passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Tests that found nothing wrong.
+    pub passed: usize,
+    /// Tests that found something wrong, and steps that broke off.
+    pub failed: usize,
+    /// Tests that could not be carried out here.
+    pub skipped: usize,
+}
+
+impl Tally {
+    /// One test that passed.
+    pub const PASSED: Tally = Tally { passed: 1, failed: 0, skipped: 0 };
+    /// One test that failed.
+    pub const FAILED: Tally = Tally { passed: 0, failed: 1, skipped: 0 };
+    /// One test that was skipped.
+    pub const SKIPPED: Tally = Tally { passed: 0, failed: 0, skipped: 1 };
+
+    /// What a line that a test program printed adds, if anything.
+    ///
+    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...` counts whole programs, an ignored test as
+    /// skipped. `skipped: why` is printed by a test that then returns, and that the program therefore
+    /// counts as passed: this takes it back.
+    fn of_line(line: &str) -> Change {
+        if let Some(why) = line.trim_start().strip_prefix("skipped: ") {
+            return if why.trim().is_empty() { Change::Nothing } else { Change::TakenBack };
+        }
+        let Some(counts) = line.trim_start().strip_prefix("test result: ") else { return Change::Nothing };
+        let number = |word: &str| {
+            let before = counts.split(';').find_map(|part| part.trim().strip_suffix(word))?;
+            before.rsplit(' ').next()?.parse().ok()
+        };
+        match (number(" passed"), number(" failed"), number(" ignored")) {
+            (Some(passed), Some(failed), Some(skipped)) => Change::Result(Tally { passed, failed, skipped }),
+            _ => Change::Nothing,
+        }
+    }
+
+    /// Counts the output of `cargo test`, of which `finished` tells whether it ended with success.
+    pub fn of_output<'a>(lines: impl Iterator<Item = &'a str>, finished: bool) -> Tally {
+        let mut tally = Tally::default();
+        let mut taken_back = 0;
+        for line in lines {
+            match Tally::of_line(line) {
+                Change::Nothing => {}
+                Change::TakenBack => taken_back += 1,
+                Change::Result(result) => tally += result,
+            }
+        }
+        let taken_back = taken_back.min(tally.passed);
+        tally.passed -= taken_back;
+        tally.skipped += taken_back;
+        // A test that was not built or that killed its program is in no count.
+        if !finished && tally.failed == 0 {
+            tally.failed = 1;
+        }
+        tally
+    }
+
+    /// Whether a run with these counts is good; `strict` where nothing may be skipped.
+    pub fn is_good(self, strict: bool) -> bool {
+        self.failed == 0 && self.passed > 0 && !(strict && self.skipped > 0)
+    }
+}
+
+/// What a line changes.
+#[derive(Debug, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    Result(Tally),
+    TakenBack,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "running 3 tests
+test a ... ok
+test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+---- kvm stdout ----
+skipped: /dev/kvm cannot be opened
+test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.02s
+";
+
+    #[test]
+    fn results_are_summed_and_skips_are_no_passes() {
+        let tally = Tally::of_output(OUTPUT.lines(), false);
+        assert_eq!(tally, Tally { passed: 3, failed: 2, skipped: 2 });
+        assert_eq!(tally.to_string(), "3 passed, 2 failed, 2 skipped");
+    }
+
+    #[test]
+    fn a_program_that_breaks_off_is_a_failure() {
+        let tally = Tally::of_output("test result: ok. 3 passed; 0 failed; 0 ignored;".lines(), false);
+        assert_eq!(tally, Tally { passed: 3, failed: 1, skipped: 0 });
+        assert_eq!(Tally::of_output("".lines(), true), Tally::default());
+    }
+
+    #[test]
+    fn a_run_without_passes_is_not_good() {
+        assert!(!Tally::default().is_good(false));
+        assert!(Tally::PASSED.is_good(true));
+        let mut skipped = Tally::PASSED;
+        skipped += Tally::SKIPPED;
+        assert!(skipped.is_good(false));
+        assert!(!skipped.is_good(true));
+        skipped += Tally::FAILED;
+        assert!(!skipped.is_good(false));
+    }
+}

@@ -1,0 +1,61 @@
+//! The folders of this checkout, and cargo as it is called from here.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// This checkout.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Workspace {
+    /// Asks cargo where the workspace of the current folder lies.
+    pub fn find() -> Result<Self> {
+        let output = Command::new(cargo())
+            .args(["locate-project", "--workspace", "--message-format", "plain"])
+            .output()
+            .context("cannot run cargo")?;
+        let manifest = String::from_utf8(output.stdout).context("cargo names a folder that is not UTF-8")?;
+        let Some(root) = Path::new(manifest.trim()).parent().filter(|_| output.status.success()) else {
+            bail!("the current folder is not inside a checkout of trapline");
+        };
+        // As cargo reads it: relative to the current folder.
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(folder) => std::path::absolute(folder).context("CARGO_TARGET_DIR is empty")?,
+            None => root.join("target"),
+        };
+        Ok(Workspace { root: root.to_owned(), target })
+    }
+
+    /// A command of cargo, run at the root of the workspace.
+    pub fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(cargo());
+        command.args(arguments).current_dir(&self.root);
+        command
+    }
+
+    /// The folder of everything that is built.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// The laboratory's own folder below `target`, made if need be.
+    pub fn lab(&self) -> Result<PathBuf> {
+        let folder = self.target.join("lab");
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(folder)
+    }
+
+    /// The program under test.
+    pub fn trapline(&self) -> PathBuf {
+        self.target.join("release/trapline")
+    }
+}
+
+fn cargo() -> std::ffi::OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
