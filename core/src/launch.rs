@@ -1,38 +1,34 @@
 //! From a configuration to a running machine, and to its end.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+mod adapters;
+mod place;
+mod serial;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
-use trapline_devices::assigned::{self, Function, RomSource};
-use trapline_devices::host;
-use trapline_devices::pci::{Devfn, Pin};
+use trapline_devices::pci::Pin;
 use trapline_devices::platform::keyboard::{self, KeyCode, Keys};
-use trapline_devices::platform::uart::Input;
+use trapline_devices::platform::output::Output;
 use trapline_devices::q35::{Pirqs, Ram};
-use trapline_devices::vfio_user::client::{Client, Settings};
-use trapline_devices::vga;
 use trapline_devices::virtio::block::{Block, Disk};
-use trapline_io::Region;
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
 use trapline_vcpu::Vm;
-use vm_memory::GuestMemoryMmap;
 
-use crate::adapter::{self, Display};
-use crate::command::run::{End, Ends, Guest};
-use crate::config::{Adapters, AssignedDevice, Io, Rom, RunConfig, Serial, Vga};
+use crate::adapter::Process;
+use crate::command::run::{End, Ends, Guest, files};
+use crate::config::{Io, RunConfig, Serial};
 use crate::events::{Event, Events};
 use crate::firmware::boot::{Boot, Choices, Target};
 use crate::firmware::e820::RamSplit;
 use crate::firmware::{image, linux};
 use crate::machine::{Ending, Machine};
-use crate::parts::{Parts, ServedBy};
+use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
-use crate::screen::{Frame, Key, Press, Source, TextScreen};
+use crate::screen::{Key, Press, Source};
 
 /// A machine that runs, and the thread that watches over it.
 struct Running {
@@ -40,8 +36,8 @@ struct Running {
     thread: JoinHandle<()>,
     keys: Keys,
     display: Box<dyn Source>,
-    /// Dropped last: it ends when the machine has closed its connection.
-    _adapter: Option<adapter::Process>,
+    /// Ends when the machine has closed its connection.
+    adapter: Option<Process>,
 }
 
 /// Builds the machine that `config` describes and lets it run; `ends` is told when it ends by
@@ -52,39 +48,32 @@ struct Running {
 pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let firmware = image::firmware(config.firmware.as_deref())?;
     let vm = Arc::new(Vm::new()?);
-    let events = Events::default();
-    let published = Published::default();
+    let (events, published) = (Events::default(), Published::default());
     let ram = Ram::new(config.memory)?;
     let pirqs = Pirqs::new(Arc::new(KvmGsis(Arc::clone(&vm))));
-    let items = boot(config, &published)?.into_items();
-    let given = adapters(&config.adapters, &events)?;
+    let debug_console = config.debugcon.as_deref().map(|path| files::create("debugcon", path)).transpose()?;
     let Platform { mut parts, keys, serial } = platform::build(Wishes {
         vm: Arc::clone(&vm),
         events: events.clone(),
         ram: ram.clone(),
         firmware: firmware.bytes,
-        items,
+        items: boot(config, &published)?.into_items(),
         cpus: config.cpus,
-        serial: serial_output(&config.serial)?,
-        debug_console: config.debugcon.as_deref().map(create).transpose()?,
+        serial: serial::output(&config.serial)?,
+        debug_console: debug_console.map(|file| Output::new(Box::new(file))),
         pirqs: pirqs.clone(),
     })?;
-    parts.extend(given.parts);
-    parts.extend(disks(config, ram.guest_memory(), &pirqs)?);
-    let service = match config.io {
-        Io::Inline => Service::Inline,
-        Io::Uring => Service::Uring,
-        Io::Adaptive => Service::Adaptive,
-    };
-    let machine = Machine::new(vm, config.cpus.into(), service, published, parts, events.clone())?;
+    add_disks(config, &ram, &pirqs, &mut parts)?;
+    let given = adapters::add(&config.adapters, &events, &mut parts)?;
+    let machine = Machine::new(vm, config.cpus.into(), service(config.io), published, parts, events.clone())?;
     if let (Serial::Stdio, Some(input)) = (&config.serial, serial) {
-        feed(input)?;
+        serial::feed(input)?;
     }
     let thread = std::thread::Builder::new()
         .name("machine".into())
         .spawn(move || watch_over(machine, &ends))
         .context("cannot start the machine's thread")?;
-    Ok(Box::new(Running { events, thread, keys, display: given.display, _adapter: given.process }))
+    Ok(Box::new(Running { events, thread, keys, display: given.display, adapter: given.process }))
 }
 
 /// Runs the machine to its end, tells of it, and takes it apart.
@@ -110,122 +99,44 @@ impl Guest for Running {
 
     fn stop(self: Box<Self>) -> Result<()> {
         self.events.push(Event::Leave);
-        self.thread.join().map_err(|_| anyhow!("the machine's thread panicked; this is a bug in trapline"))
+        let joined = self.thread.join();
+        drop(self.adapter);
+        joined.map_err(|_| anyhow!("the machine's thread panicked; this is a bug in trapline"))
     }
 }
 
-/// The display adapters of a machine.
-struct Given {
-    parts: Vec<Parts>,
-    /// What the owner of legacy VGA shows, if it tells.
-    display: Box<dyn Source>,
-    process: Option<adapter::Process>,
-}
-
-/// Device numbers on bus 0 from which adapters are placed.
-const FIRST_ADAPTER: u8 = 1;
-
-/// Connects to the adapters, or starts ours.
-fn adapters(wanted: &Adapters, events: &Events) -> Result<Given> {
-    let mut given = Given { parts: Vec::new(), display: Box::new(NoDisplay), process: None };
-    let settings = |name: String| {
-        let events: Arc<dyn host::Events> = Arc::new(events.clone());
-        Settings { name, events: Some(events), ..Settings::default() }
-    };
-    match wanted {
-        Adapters::None => {}
-        Adapters::Software => {
-            let (process, socket) = adapter::Process::start()?;
-            given.process = Some(process);
-            let client = Client::over(socket, settings("software adapter".into()))?;
-            add(&mut given, Function::open(client, assigned::Options::default())?)?;
-        }
-        Adapters::Given(devices) => {
-            let mut owner = devices.iter().any(|device| device.vga == Vga::On);
-            for device in devices {
-                let client = Client::connect(&device.socket, settings(device.socket.display().to_string()))?;
-                let function = Function::open(client, options(device, owner))?;
-                owner |= function.has_vga();
-                add(&mut given, function)?;
-            }
-        }
-    }
-    Ok(given)
-}
-
-/// How a device is given to the guest; `owned` says that another has legacy VGA.
-fn options(device: &AssignedDevice, owned: bool) -> assigned::Options {
-    assigned::Options {
-        vga: match device.vga {
-            Vga::On => assigned::Vga::On,
-            Vga::Auto if !owned => assigned::Vga::Auto,
-            Vga::Off | Vga::Auto => assigned::Vga::Off,
-        },
-        rom: match &device.rom {
-            Rom::Device => RomSource::Device,
-            Rom::File(path) => RomSource::File(path.clone()),
-            Rom::Off => RomSource::Off,
-        },
+fn service(io: Io) -> Service {
+    match io {
+        Io::Inline => Service::Inline,
+        Io::Uring => Service::Uring,
+        Io::Adaptive => Service::Adaptive,
     }
 }
 
-/// Puts a function at the next place on bus 0.
-fn add(given: &mut Given, function: Function<Client>) -> Result<()> {
-    let index = given.parts.len();
-    let place = u8::try_from(index).ok().and_then(|index| Devfn::new(FIRST_ADAPTER + index, 0));
-    let devfn = place.filter(|devfn| devfn.device() < FIRST_DISK).context("too many --device for bus 0")?;
-    if function.has_vga()
-        && let (Some(framebuffer), Some(registers)) =
-            (function.mapping(Region::bar(0)), function.mapping(vga::SCREEN))
-    {
-        given.display = Box::new(Display { registers, framebuffer });
-    }
-    let (topology, attention) = (function.topology(), function.attention().context("out of descriptors")?);
-    let part = Parts::function(format!("adapter{index}"), function, None, devfn, topology);
-    given.parts.push(Parts { served_by: ServedBy::Own, attention, ..part });
-    Ok(())
-}
-
-/// Device numbers on bus 0 from which disks are placed.
-const FIRST_DISK: u8 = 8;
-/// Device number of the LPC bridge.
-const LPC: u8 = 31;
-
-/// The disks, each at its place on bus 0, in order.
-fn disks(config: &RunConfig, memory: &Arc<GuestMemoryMmap>, pirqs: &Pirqs) -> Result<Vec<Parts>> {
-    let mut parts = Vec::new();
+/// Adds the disks, in order.
+fn add_disks(config: &RunConfig, ram: &Ram, pirqs: &Pirqs, parts: &mut Vec<Parts>) -> Result<()> {
     for (index, wanted) in config.disks.iter().enumerate() {
         let disk = Disk::open(&wanted.path, wanted.readonly).context("--disk")?;
-        let device = disk_slot(index).context("too many --disk for bus 0")?;
-        let devfn = Devfn::new(device, 0).context("too many --disk for bus 0")?;
-        let irq = Arc::from(pirqs.line(device, Pin::A));
-        let (block, task) = Block::new(disk, Arc::clone(memory), irq);
+        let devfn = place::disk(index)?;
+        let irq = Arc::from(pirqs.line(devfn.device(), Pin::A));
+        let (block, task) = Block::new(disk, Arc::clone(ram.guest_memory()), irq);
         let topology = block.topology();
         parts.push(Parts::function(format!("disk{index}"), block, None, devfn, topology).task(task));
     }
-    Ok(parts)
-}
-
-/// The device number of the disk with this index.
-fn disk_slot(index: usize) -> Option<u8> {
-    u8::try_from(index).ok()?.checked_add(FIRST_DISK).filter(|device| *device < LPC)
+    Ok(())
 }
 
 /// What the firmware is told.
 fn boot(config: &RunConfig, published: &Published) -> Result<Boot> {
     let ram = RamSplit::of(config.memory);
     let mut order = Vec::new();
-    let mut linux = None;
-    if let Some(wanted) = &config.linux {
-        let read =
-            |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-        let initrd = wanted.initrd.as_deref().map(read).transpose()?;
-        let kernel = linux::Linux::new(&read(&wanted.kernel)?, initrd.as_deref(), &wanted.append, ram)
-            .with_context(|| wanted.kernel.display().to_string())?;
-        linux = Some((kernel, image::linuxboot()?));
+    let linux = kernel(config, ram)?;
+    if linux.is_some() {
         order.push(Target::Kernel);
     }
-    order.extend((0..config.disks.len()).filter_map(disk_slot).map(Target::disk));
+    for index in 0..config.disks.len() {
+        order.push(Target::disk(place::disk(index)?.device()));
+    }
     let published = published.clone();
     Ok(Boot {
         cpus: config.cpus,
@@ -240,40 +151,17 @@ fn boot(config: &RunConfig, published: &Published) -> Result<Boot> {
     })
 }
 
-/// Where the serial line's output goes; no line for [`Serial::None`].
-fn serial_output(serial: &Serial) -> Result<Option<Box<dyn Write + Send>>> {
-    Ok(match serial {
-        Serial::Stdio => Some(Box::new(io::stdout())),
-        Serial::File(path) => Some(Box::new(create(path)?)),
-        Serial::None => None,
-    })
-}
-
-fn create(path: &Path) -> Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).open(path);
-    file.with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Takes standard input to the serial line until it ends. The thread ends with the process: a read
-/// from a terminal can not be called back.
-fn feed(input: Input) -> Result<()> {
-    std::thread::Builder::new()
-        .name("serial-input".into())
-        .spawn(move || {
-            let mut bytes = [0; 256];
-            while let Ok(count @ 1..) = io::stdin().lock().read(&mut bytes) {
-                let mut rest = &bytes[..count];
-                while !rest.is_empty() {
-                    let taken = input.send(rest);
-                    rest = &rest[taken..];
-                    if taken == 0 {
-                        std::thread::sleep(std::time::Duration::from_millis(10));
-                    }
-                }
-            }
-        })
-        .context("cannot start the thread that reads the serial line's input")?;
-    Ok(())
+/// The kernel that takes the place of a boot disk, and the option ROM that starts it.
+fn kernel(config: &RunConfig, ram: RamSplit) -> Result<Option<(linux::Linux, image::Image)>> {
+    let Some(wanted) = &config.linux else { return Ok(None) };
+    let read = |option: &str, path: &Path| {
+        std::fs::read(path).with_context(|| format!("--{option} {}", path.display()))
+    };
+    let kernel = read("kernel", &wanted.kernel)?;
+    let initrd = wanted.initrd.as_deref().map(|path| read("initrd", path)).transpose()?;
+    let kernel = linux::Linux::new(&kernel, initrd.as_deref(), &wanted.append, ram)
+        .with_context(|| format!("--kernel {}", wanted.kernel.display()))?;
+    Ok(Some((kernel, image::linuxboot()?)))
 }
 
 /// A key press as the keyboard knows it.
@@ -298,16 +186,4 @@ fn key(press: Press) -> keyboard::Key {
     };
     let held = press.modifiers;
     keyboard::Key { code, shift: held.shift, ctrl: held.ctrl, alt: held.alt }
-}
-
-/// The screen of a machine without an adapter.
-struct NoDisplay;
-
-impl Source for NoDisplay {
-    fn text(&mut self) -> Option<TextScreen> {
-        None
-    }
-    fn frame(&mut self) -> Option<Frame> {
-        None
-    }
 }

@@ -1,7 +1,6 @@
 //! The Q35 platform as [`Parts`]: chipset, firmware configuration, clock, serial line, keyboard.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 
 use trapline_devices::host::{self, Gsis, IrqLine};
@@ -84,9 +83,9 @@ pub struct Wishes {
     /// Processors.
     pub cpus: u8,
     /// Where the serial line's output goes; `None` for no line.
-    pub serial: Option<Box<dyn Write + Send>>,
+    pub serial: Option<Output>,
     /// Where the firmware's debug output goes.
-    pub debug_console: Option<File>,
+    pub debug_console: Option<Output>,
     /// Interrupt wires of PCI functions.
     pub pirqs: Pirqs,
 }
@@ -130,13 +129,13 @@ pub fn build(wishes: Wishes) -> Result<Platform, Error> {
     ];
     let mut feed = None;
     if let Some(to) = serial {
-        let (uart, input) = Uart::com1(Output::new(to), isa(irq::COM1))?;
+        let (uart, input) = Uart::com1(to, isa(irq::COM1))?;
         let fd = uart.attention()?;
         parts.push(Parts::platform("serial", uart).attention(fd));
         feed = Some(input);
     }
     if let Some(to) = debug_console {
-        let console = DebugConsole::new(Output::new(Box::new(to)))?;
+        let console = DebugConsole::new(to)?;
         let fd = console.attention()?;
         parts.push(Parts::platform("debug console", console).attention(fd));
     }

@@ -24,6 +24,8 @@ pub struct AssignedDevice {
     pub vga: Vga,
     /// Its expansion ROM.
     pub rom: Rom,
+    /// Whether it sits behind a PCI Express root port of its own instead of on bus 0.
+    pub root_port: bool,
 }
 
 /// Whether an adapter owns the legacy VGA addresses.
@@ -75,13 +77,17 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
             _ => Err("none takes no options".into()),
         };
     }
-    let (mut vga, mut rom) = (None, None);
+    let (mut vga, mut rom, mut root_port) = (None, None, None);
     for option in options {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
             "vga" => set(&mut vga, key, parse_vga(value)?)?,
             "rom" => set(&mut rom, key, parse_rom(value)?)?,
-            _ => return Err(format!("{} is no option of a device; there are vga= and rom=", Shown(key))),
+            "root-port" => set(&mut root_port, key, parse_switch(key, value)?)?,
+            _ => {
+                let options = "vga=, rom= and root-port=";
+                return Err(format!("{} is no option of a device; there are {options}", Shown(key)));
+            }
         }
     }
     if is_pci_address(name) {
@@ -97,6 +103,7 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
         socket: path(socket, "vfio-user: needs the path of a socket")?,
         vga: vga.unwrap_or(Vga::Auto),
         rom: rom.unwrap_or(Rom::Device),
+        root_port: root_port.unwrap_or(false),
     }))
 }
 
@@ -157,6 +164,14 @@ fn parse_vga(text: &str) -> Result<Vga, String> {
         "off" => Ok(Vga::Off),
         "auto" => Ok(Vga::Auto),
         _ => Err(format!("vga={text} is not known; give vga=on, vga=off or vga=auto")),
+    }
+}
+
+fn parse_switch(key: &str, text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{key}={text} is not known; give {key}=on or {key}=off")),
     }
 }
 

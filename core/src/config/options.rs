@@ -22,8 +22,9 @@ pub struct Options {
     /// A display adapter: vfio-user:SOCKET, or none; may be repeated [default: the software adapter]
     ///
     /// After the socket, separated by commas: vga=on|off|auto (does it own the legacy VGA addresses),
-    /// rom=FILE|off (another expansion ROM, or none). A comma in a name is written twice. Without this option
-    /// the software adapter is started with the machine, in its own process.
+    /// rom=FILE|off (another expansion ROM, or none), root-port=on|off (behind a PCI Express root port of its
+    /// own). A comma in a name is written twice. Without this option the software adapter is started with the
+    /// machine, in its own process.
     #[arg(long, value_name = "DEVICE[,OPTION..]")]
     #[serde(default, deserialize_with = "many")]
     pub device: Vec<String>,

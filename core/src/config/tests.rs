@@ -23,7 +23,7 @@ fn with(option: &str, value: &str) -> Result<RunConfig, String> {
 }
 
 fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
-    Adapters::Given(vec![AssignedDevice { socket: socket.into(), vga, rom }])
+    Adapters::Given(vec![AssignedDevice { socket: socket.into(), vga, rom, root_port: false }])
 }
 
 #[test]
@@ -161,7 +161,11 @@ fn values_that_can_not_be_used_say_why() {
         ("device", "vfio-user:a,vga", "vga= is not known; give vga=on, vga=off or vga=auto"),
         ("device", "vfio-user:a,vga=on,vga=on", "vga is given twice"),
         ("device", "vfio-user:a,rom=", "rom= needs a file, or off"),
-        ("device", "vfio-user:a,speed=1", "speed is no option of a device; there are vga= and rom="),
+        (
+            "device",
+            "vfio-user:a,speed=1",
+            "speed is no option of a device; there are vga=, rom= and root-port=",
+        ),
         ("device", "none,vga=on", "none takes no options"),
         ("disk", ",readonly", "the file is not named"),
         (
