@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use trapline_devices::vfio_user::server::{Description, Memory, RegionDescription, Server};
+use trapline_devices::vfio_user::server::{Description, Memory, RegionDescription, Server, Stop};
 use trapline_devices::vga::{self, Adapter};
 use trapline_io::Region;
 use vm_memory::MmapRegion;
@@ -33,13 +33,36 @@ fn make(rom: Option<&Path>) -> Result<Adapter> {
     Adapter::new(Some(image)).with_context(|| path.display().to_string())
 }
 
-/// Offers the software adapter at a socket until the process ends.
-///
-/// # Errors
-/// No ROM, or the socket can not be had.
-pub fn serve_at(socket: &Path, rom: Option<&Path>) -> Result<()> {
-    let mut adapter = make(rom)?;
-    Ok(Server::bind(socket, describe(&adapter)?)?.run(&mut adapter)?)
+/// The software adapter at a socket.
+#[derive(Debug)]
+pub struct Offer {
+    adapter: Adapter,
+    server: Server,
+}
+
+impl Offer {
+    /// Makes an adapter and its socket, which is removed again with this value.
+    ///
+    /// # Errors
+    /// No ROM, or the socket can not be had.
+    pub fn at(socket: &Path, rom: Option<&Path>) -> Result<Offer> {
+        let adapter = make(rom)?;
+        let server = Server::bind(socket, describe(&adapter)?)?;
+        Ok(Offer { adapter, server })
+    }
+
+    /// Ends [`Offer::serve`] from any thread.
+    pub fn stop_handle(&self) -> Stop {
+        self.server.stop_handle()
+    }
+
+    /// Serves one client after the other until it is stopped.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn serve(&mut self) -> Result<()> {
+        Ok(self.server.run(&mut self.adapter)?)
+    }
 }
 
 /// Offers the software adapter to the one client that is connected to standard input, until it goes.

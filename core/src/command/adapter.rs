@@ -1,21 +1,30 @@
 //! `trapline adapter`: the software VGA adapter as a vfio-user server.
 
+use std::sync::mpsc::channel;
+
+use anyhow::Context;
+
 use super::Status;
+use super::signals::EndingSignals;
 use crate::config::{AdapterConfig, AdapterOptions};
 
-/// Serves one client and ends with it.
+/// Serves until a signal ends it, or, at standard input, until its client goes.
 pub(super) fn adapter(options: AdapterOptions) -> anyhow::Result<Status> {
     let config = AdapterConfig::new(options)?;
     super::log::start();
-    serve(&config)?;
-    Ok(Status::Success)
-}
-
-/// Listens on a socket and serves, or serves the client on standard input.
-fn serve(config: &AdapterConfig) -> anyhow::Result<()> {
     let rom = config.rom.as_deref();
-    match config.socket.as_os_str() == "-" {
-        true => crate::adapter::serve_stdin(rom),
-        false => crate::adapter::serve_at(&config.socket, rom),
+    if config.socket.as_os_str() == "-" {
+        crate::adapter::serve_stdin(rom)?;
+        return Ok(Status::Success);
     }
+    let mut offer = crate::adapter::Offer::at(&config.socket, rom)?;
+    let (stop, (tell, told)) = (offer.stop_handle(), channel());
+    let first = move |signal| {
+        // The receiver lives as long as the program serves.
+        let _ = tell.send(signal);
+        stop.stop();
+    };
+    let _signals = EndingSignals::first(first).context("signals can not be taken over")?;
+    offer.serve()?;
+    Ok(told.try_recv().map_or(Status::Success, Status::Signal))
 }

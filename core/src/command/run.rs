@@ -93,7 +93,9 @@ fn live(
 ) -> anyhow::Result<Status> {
     let outputs = Outputs::check(config)?;
     let (ends, ended) = Ends::channel();
-    let signals = EndingSignals::report_to(ends.clone()).context("signals can not be taken over")?;
+    let told = ends.clone();
+    let signals = EndingSignals::first(move |signal| told.report(End::Signal(signal)))
+        .context("signals can not be taken over")?;
 
     let mut guest = build(ends)?;
     let mut watch = Watch::new(config, ended, Instant::now());

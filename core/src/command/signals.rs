@@ -1,4 +1,4 @@
-//! Signals that end a run.
+//! Signals that end the program.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -6,11 +6,10 @@ use std::thread::JoinHandle;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
-use super::run::{End, Ends};
 use crate::screen::terminal;
 
-/// While this lives, the first of the signals ends the run in good order, and a second one, for a run that can not
-/// end any more, the process.
+/// While this lives, the first of the signals ends the program in good order, and a second one, for a program that
+/// can not end any more, at once.
 #[derive(Debug)]
 pub(super) struct EndingSignals {
     handle: Handle,
@@ -18,18 +17,18 @@ pub(super) struct EndingSignals {
 }
 
 impl EndingSignals {
-    /// Takes the signals over.
-    pub(super) fn report_to(ends: Ends) -> io::Result<Self> {
+    /// Takes the signals over; `first` is called with the number of the first one, on a thread of its own.
+    pub(super) fn first(first: impl FnOnce(u8) + Send + 'static) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
         let handle = signals.handle();
         let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
-            let mut first = true;
+            let mut first = Some(first);
             for signal in signals.forever() {
-                if !std::mem::take(&mut first) {
+                let Some(first) = first.take() else {
                     terminal::restore();
                     std::process::exit(signal.saturating_add(128));
-                }
-                ends.report(End::Signal(u8::try_from(signal).unwrap_or(0)));
+                };
+                first(u8::try_from(signal).unwrap_or(0));
             }
         })?;
         Ok(Self { handle, thread: Some(thread) })
