@@ -133,7 +133,7 @@ impl Options {
 /// The options of `trapline adapter`.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct AdapterOptions {
-    /// The Unix socket to listen on; it must not exist yet
+    /// The Unix socket to listen on, or - for a client that is connected to standard input
     #[arg(long, value_name = "PATH")]
     pub socket: PathBuf,
 
