@@ -102,9 +102,13 @@ impl Worker {
         Worker { thread, stopping, bell: Arc::clone(&rig.bell) }
     }
 
-    fn stop(self) {
+    fn ask(&self) {
         self.stopping.store(true, Ordering::Release);
         self.bell.wake();
+    }
+
+    fn stop(self) {
+        self.ask();
         self.thread.join().unwrap();
     }
 }
@@ -220,6 +224,26 @@ fn a_worker_stops_under_a_caller() {
             worker.stop();
             caller.join().unwrap();
             assert_eq!(*rig.log.lock().unwrap(), [10]);
+        });
+    }
+}
+
+/// One caller counts on the worker while the other holds the token and the worker goes: the worker
+/// must wait for that token.
+#[test]
+fn a_worker_stops_between_two_callers() {
+    for service in SERVICES {
+        check(service, 2, PREEMPTIONS, |rig| {
+            let worker = Worker::start(rig);
+            let other = {
+                let rig = rig.clone();
+                thread::spawn(move || assert_eq!(rig.call(1, write(10)), 0))
+            };
+            worker.ask();
+            assert_eq!(rig.call(0, write(20)), 0);
+            other.join().unwrap();
+            worker.stop();
+            assert_eq!(rig.log.lock().unwrap().len(), 2);
         });
     }
 }
