@@ -63,6 +63,9 @@ impl Path {
         match (access.op, retire) {
             (Op::Read, _) | (Op::Write(_), Retire::Strict) => endpoint.call(&mut self.caller, access),
             (Op::Write(_), Retire::Posted) => {
+                if let Some(stages) = &mut self.caller.stages {
+                    stages.push();
+                }
                 endpoint.post(access);
                 0
             }

@@ -57,7 +57,7 @@ const PROBES: u32 = 8;
 /// Sets `O_NONBLOCK` on the file and finds out how the kernel writes to it.
 ///
 /// The flag belongs to the open file: every duplicate of the descriptor gets it. VFIO's reads and
-/// writes do not look at it.
+/// writes do not look at it. Where it does not help, the file gets its old flags back.
 ///
 /// # Errors
 /// The flag cannot be set, or there is no ring to be had.
@@ -65,7 +65,11 @@ pub fn probe(fd: impl AsFd) -> io::Result<Carriage> {
     let fd = fd.as_fd();
     let flags = rustix::fs::fcntl_getfl(fd)?;
     rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?;
-    carriage(fd, Way::Write)
+    let found = carriage(fd, Way::Write);
+    if !matches!(found, Ok(Carriage::Inline)) {
+        rustix::fs::fcntl_setfl(fd, flags)?;
+    }
+    found
 }
 
 /// How the kernel carries out transfers to or from this file, its flags being as they are.

@@ -12,7 +12,7 @@
 //! under way. A worker with tasks of its own makes no batches: a task that waited for that token
 //! would keep the batch from being finished.
 //!
-//! After a burst the worker looks out for more for [`LINGER`] before it sleeps, so that a stream of
+//! After a burst the worker looks out for more for 50 microseconds before it sleeps, so that a stream of
 //! posted writes, one an exit, does not cost a wake-up each.
 //!
 //! [`Device::file`]: crate::Device::file
@@ -161,6 +161,7 @@ impl Shift {
             Duration::ZERO
         };
         let mut count = vec![0; 8];
+        let mut complained = false;
         let mut turn = Instant::now();
         while !self.stopping.load(Ordering::Acquire) {
             if batches.serve(rounds).await {
@@ -176,7 +177,10 @@ impl Shift {
                 rounds.woken();
                 turn = Instant::now();
                 if let Err(error) = read {
-                    tracing::error!(%error, "a worker cannot wait for its doorbell");
+                    if !complained {
+                        tracing::error!(%error, "a worker cannot wait for its doorbell and looks now and then");
+                        complained = true;
+                    }
                     tokio::time::sleep(RETRY).await;
                 }
             }

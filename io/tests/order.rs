@@ -2,6 +2,7 @@
 //! with and without a worker, with a roomy queue and one that is always full.
 #![cfg(not(loom))]
 
+#[path = "common/rig.rs"]
 mod common;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use common::{Broken, Journal, Rig, numbered, rig, values_of};
 use trapline_io::endpoint::Service;
 use trapline_io::queue::CallerId;
+use trapline_io::stages::Stage;
 use trapline_io::worker::{Served, Worker};
 use trapline_io::{Access, Region, Width};
 
@@ -153,6 +155,33 @@ fn a_failed_access_reads_all_ones_and_is_counted() {
         rig.endpoint.post(numbered(0, 2));
         rig.endpoint.drain();
         assert_eq!(rig.endpoint.faults(), 6, "{service:?} {capacity} {with_worker}");
+        drop(worker);
+    });
+}
+
+/// Whoever carries an access out, its caller learns when that was.
+#[test]
+fn the_stages_of_an_access_add_up() {
+    const PAUSE: Duration = Duration::from_millis(2);
+    every_way(|service, capacity, with_worker| {
+        let (device, _) = Journal::new(PAUSE);
+        let rig = rig(device, service, capacity);
+        let worker = with_worker.then(|| worker(&rig));
+        let mut caller = rig.completions.caller(CallerId(0)).unwrap();
+        caller.stages = Some(Box::default());
+        for _ in 0..3 {
+            caller.exit();
+            rig.endpoint.call(&mut caller, Access::read(Region::bar(0), 0, Width::B8));
+            caller.resume();
+        }
+        let stages = caller.stages.take().unwrap();
+        for stage in Stage::ALL {
+            assert_eq!(stages.of(stage).len(), 3, "{service:?} {with_worker} {stage:?}");
+        }
+        // The histograms keep two digits.
+        let least = |stage| Duration::from_nanos(stages.of(stage).min());
+        assert!(least(Stage::Device) >= PAUSE * 98 / 100);
+        assert!(least(Stage::Total) >= least(Stage::Device));
         drop(worker);
     });
 }

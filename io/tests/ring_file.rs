@@ -7,6 +7,7 @@
 //! nothing of the effect.
 #![cfg(not(loom))]
 
+#[path = "common/rig.rs"]
 mod common;
 
 use std::io::Read;
@@ -51,9 +52,8 @@ fn page_region(page: &MmapRegion) -> FileRegion {
 fn without_o_nonblock_the_kernel_punts_and_with_it_does_not() {
     let memory = own_memory();
     assert_eq!(carriage(&memory, Way::Read).unwrap(), Carriage::Punted, "as opened");
-    assert_eq!(probe(&memory).unwrap(), Carriage::Punted, "writes to regular files are punted");
     let flags = rustix::fs::fcntl_getfl(&memory).unwrap();
-    assert!(flags.contains(OFlags::NONBLOCK));
+    rustix::fs::fcntl_setfl(&memory, flags | OFlags::NONBLOCK).unwrap();
     assert_eq!(carriage(&memory, Way::Read).unwrap(), Carriage::Inline, "with O_NONBLOCK");
 }
 
@@ -67,10 +67,23 @@ fn writes_to_a_device_without_write_iter_follow_rule_6() {
     assert_eq!(probe(&device).unwrap(), Carriage::Inline, "with O_NONBLOCK");
 }
 
+fn is_nonblocking(fd: &OwnedFd) -> bool {
+    rustix::fs::fcntl_getfl(fd).unwrap().contains(OFlags::NONBLOCK)
+}
+
+#[test]
+fn the_probe_leaves_the_flag_where_it_helps() {
+    let (_far, near) = rustix::pipe::pipe().unwrap();
+    assert_eq!(probe(&near).unwrap(), Carriage::Inline);
+    assert!(is_nonblocking(&near));
+}
+
 #[test]
 fn where_it_punts_all_the_same_the_probe_says_so() {
-    let fd = rustix::fs::memfd_create("regular", MemfdFlags::CLOEXEC).unwrap();
-    assert_eq!(probe(&fd).unwrap(), Carriage::Punted);
+    let regular = rustix::fs::memfd_create("regular", MemfdFlags::CLOEXEC).unwrap();
+    assert_eq!(probe(&regular).unwrap(), Carriage::Punted);
+    assert!(!is_nonblocking(&regular));
+    assert_eq!(probe(own_memory()).unwrap(), Carriage::Punted, "as any regular file");
     let read_only = std::fs::File::open("/proc/self/mem").unwrap();
     assert_eq!(probe(&read_only).unwrap(), Carriage::Punted, "what cannot be told is punted");
 }

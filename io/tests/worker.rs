@@ -1,6 +1,7 @@
 //! The worker's thread: doorbell, attention, tasks, stop.
 #![cfg(not(loom))]
 
+#[path = "common/rig.rs"]
 mod common;
 
 use std::io::{Read, Write as _};
