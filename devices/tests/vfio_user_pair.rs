@@ -193,6 +193,26 @@ fn a_stale_socket_is_replaced_and_a_used_one_is_not() {
 }
 
 #[test]
+fn a_server_that_is_not_there_or_takes_nobody_is_no_hang() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("none");
+    let deadline = Duration::from_millis(100);
+    let settings = Settings { deadline, ..Settings::default() };
+    let none = Client::connect(&path, settings.clone());
+    assert!(matches!(none, Err(Error::Connect { .. })), "{none:?}");
+    let family = rustix::net::AddressFamily::UNIX;
+    let full = rustix::net::socket(family, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&full, &rustix::net::SocketAddrUnix::new(&path).unwrap()).unwrap();
+    rustix::net::listen(&full, 0).unwrap();
+    let start = Instant::now();
+    for _ in 0..3 {
+        // The first is queued and never answered, the others do not even get into the queue.
+        assert!(Client::connect(&path, settings.clone()).is_err());
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
 fn a_server_that_ends_is_noticed_at_once() {
     let mut served = Served::new();
     let reports = Arc::new(Reports::default());

@@ -11,9 +11,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vm_memory::GuestMemoryMmap;
 
 use super::channel::{Channel, ChannelError, Wait};
@@ -30,6 +32,8 @@ mod region;
 
 /// How long a server may take for an answer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
+/// Between two tries to connect to a server whose queue of clients is full.
+const QUEUE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a device cannot be used, or did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -140,8 +144,8 @@ impl Client {
     /// # Errors
     /// No server, another protocol, or a refused question.
     pub fn connect(path: &Path, mut settings: Settings) -> Result<Client, Error> {
-        let socket =
-            UnixStream::connect(path).map_err(|source| Error::Connect { path: path.to_owned(), source })?;
+        let socket = connect(path, settings.deadline)
+            .map_err(|errno| Error::Connect { path: path.to_owned(), source: errno.into() })?;
         if settings.name.is_empty() {
             settings.name = path.display().to_string();
         }
@@ -340,7 +344,7 @@ impl Client {
             self.channel.send([&header, fixed, data], fds)
         })?;
         // Many small requests of the server may come first, but not for ever.
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         loop {
             let Some(header) = self.channel.receive(Wait::Reply)? else {
                 return Err(ChannelError::Timeout);
@@ -413,4 +417,22 @@ fn watch(channel: &Channel) -> rustix::io::Result<OwnedFd> {
     let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&watch, channel.socket(), epoll::EventData::new_u64(0), epoll::EventFlags::RDHUP)?;
     Ok(watch)
+}
+
+/// Connects; waits no longer than `patience` for a server whose queue of clients is full.
+fn connect(path: &Path, patience: Duration) -> rustix::io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let start = Instant::now();
+    loop {
+        match net::connect(&socket, &address) {
+            Err(Errno::AGAIN) if start.elapsed() < patience => std::thread::sleep(QUEUE_PAUSE),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(()) => break,
+        }
+    }
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(UnixStream::from(socket))
 }
