@@ -19,6 +19,10 @@ use crate::vm::Vm;
 /// Time stamp counter. Zero when written asks KVM to keep the counters of all vCPUs in step.
 const IA32_TSC: u32 = 0x10;
 
+/// CR0 bits CD and NW, both set at power-on: whether the caches work. They change together, since NW
+/// without CD is invalid.
+const CR0_CACHE_DISABLE: u64 = 0x6000_0000;
+
 /// MSRs that the list of KVM leaves out and that firmware writes: the memory type ranges, and the
 /// page attribute table.
 const MEMORY_TYPES: [u32; 29] = [
@@ -106,6 +110,10 @@ impl State {
         vcpu.get_mp_state().map_err(named("multiprocessing state"))?;
         vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })
             .map_err(named("multiprocessing state"))?;
+        // On AMD a triple fault without paging makes KVM lose the root of the nested page tables, which
+        // it finds again only when a control register changes: so this one does, to and fro.
+        let other_cr0 = kvm_sregs { cr0: self.sregs.cr0 ^ CR0_CACHE_DISABLE, ..self.sregs };
+        vcpu.set_sregs(&other_cr0).map_err(named("special registers"))?;
         vcpu.set_sregs(&self.sregs).map_err(named("special registers"))?;
         vcpu.set_regs(&self.regs).map_err(named("registers"))?;
         if let Some(xcrs) = &self.xcrs

@@ -1,7 +1,6 @@
 //! The virtual machine as KVM sees it: interrupt controllers, timer and clock in the kernel.
 
 use std::io;
-use std::os::fd::AsRawFd;
 
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use kvm_ioctls::{Cap, Kvm, VmFd};
@@ -180,12 +179,6 @@ fn not_opened(error: errno::Error) -> OpenError {
         libc::ENOENT | libc::ENXIO | libc::ENODEV => OpenError::Missing,
         libc::EACCES | libc::EPERM => OpenError::Forbidden,
         _ => OpenError::Open(error.into()),
-    }
-}
-
-impl AsRawFd for Vm {
-    fn as_raw_fd(&self) -> i32 {
-        self.fd.as_raw_fd()
     }
 }
 

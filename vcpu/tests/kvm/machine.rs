@@ -145,6 +145,7 @@ impl Topology for Changes {
 /// What a topology change works on.
 #[derive(Clone)]
 pub struct Parts {
+    pub vm: Arc<Vm>,
     pub world: Arc<World>,
     pub slots: Arc<Mutex<Slots>>,
     pub published: Published,
@@ -192,7 +193,7 @@ impl Machine {
         let world = Arc::new(World::new(usize::from(cpus)));
         let slots = Arc::new(Mutex::new(Slots::new(vm.clone())));
         let published = Published::default();
-        let parts = Parts { world: world.clone(), slots, published, endpoint, ram, rom };
+        let parts = Parts { vm: vm.clone(), world: world.clone(), slots, published, endpoint, ram, rom };
         parts.publish(Some(0..RAM));
 
         let topology: Arc<dyn Topology> = Arc::new(Changes { parts: parts.clone(), change });

@@ -4,6 +4,7 @@
 
 mod accesses;
 mod code;
+mod interrupts;
 mod machine;
 mod memory;
 mod park;

@@ -1,0 +1,89 @@
+//! Interrupt inputs reach the guest through the 8259 pair in the kernel.
+
+use vmm_sys_util::eventfd::EventFd;
+
+use super::code::Code;
+use super::machine::{Machine, START};
+
+/// The input under test.
+const GSI: u32 = 5;
+const HANDLER: u32 = 0x1800;
+
+/// Waits for interrupts with the input's mask open; its handler tells 0x55 and acknowledges.
+fn waits(level_triggered: bool) -> Vec<Code> {
+    // The vector of input 5 when the first is at 8.
+    let vector = (8 + GSI) * 4;
+    let main = Code::real(START)
+        .mov_eax(HANDLER)
+        .store_eax(vector)
+        .mov_dx(0x4d0)
+        .mov_al(if level_triggered { 1 << GSI } else { 0 })
+        .out_dx_al();
+    let initialisation = [(0x20, 0x11), (0x21, 0x08), (0x21, 0x04), (0x21, 0x01), (0x21, !(1 << GSI))];
+    let main = initialisation.into_iter().fold(main, |code, (port, value)| code.mov_al(value).out_al(port));
+    let main = main.tell(1).raw(&[0xfb]).rest(); // sti
+    let handler = Code::real(HANDLER).tell(0x55).mov_al(0x20).out_al(0x20).raw(&[0xcf]); // iret
+    vec![main, handler]
+}
+
+fn started(level_triggered: bool) -> Option<Machine> {
+    let machine = Machine::started(1, waits(level_triggered))?;
+    assert_eq!(machine.told(), 1);
+    Some(machine)
+}
+
+#[test]
+fn an_edge_interrupts_once() {
+    let Some(machine) = started(false) else { return };
+    for _ in 0..20 {
+        machine.parts.vm.set_gsi(GSI, true);
+        assert_eq!(machine.told(), 0x55);
+        machine.parts.vm.set_gsi(GSI, false);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(machine.told_already(), None);
+    machine.stop();
+}
+
+#[test]
+fn a_level_interrupts_as_long_as_it_lasts() {
+    let Some(machine) = started(true) else { return };
+    machine.parts.vm.set_gsi(GSI, true);
+    for _ in 0..3 {
+        assert_eq!(machine.told(), 0x55);
+    }
+    machine.parts.vm.set_gsi(GSI, false);
+    machine.parts.vm.set_gsi(4096, true);
+    machine.stop();
+}
+
+#[test]
+fn a_written_descriptor_interrupts() {
+    let Some(machine) = started(false) else { return };
+    let fd = EventFd::new(0).unwrap();
+    machine.parts.vm.register_irqfd(&fd, GSI).unwrap();
+    for _ in 0..3 {
+        fd.write(1).unwrap();
+        assert_eq!(machine.told(), 0x55);
+    }
+    machine.parts.vm.unregister_irqfd(&fd, GSI).unwrap();
+    fd.write(1).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(machine.told_already(), None);
+    machine.stop();
+}
+
+#[test]
+fn an_acknowledged_level_is_released_and_told() {
+    let Some(machine) = started(true) else { return };
+    let (fd, resample) = (EventFd::new(0).unwrap(), EventFd::new(0).unwrap());
+    machine.parts.vm.register_irqfd_with_resample(&fd, &resample, GSI).unwrap();
+    for _ in 0..3 {
+        fd.write(1).unwrap();
+        assert_eq!(machine.told(), 0x55);
+        // Waits for the acknowledgement.
+        assert_eq!(resample.read().unwrap(), 1);
+    }
+    assert_eq!(machine.told_already(), None);
+    machine.stop();
+}
