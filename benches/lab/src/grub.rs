@@ -70,10 +70,14 @@ fn core_image(folder: &Path) -> Result<Vec<u8>> {
 
 /// Modules and menu, as the partition holds them.
 fn archive() -> Result<Vec<u8>> {
-    let list = String::from_utf8_lossy(&read(&Path::new(FILES).join("moddep.lst"))?).into_owned();
+    let list = |name: &str| -> Result<String> {
+        Ok(String::from_utf8_lossy(&read(&Path::new(FILES).join(name))?).into_owned())
+    };
+    let modules = closure(&list("moddep.lst")?, &MODULES);
     let mut archive = tar::Archive::new();
     archive.add("grub/grub.cfg", configuration().as_bytes());
-    for module in closure(&list, &MODULES) {
+    archive.add("grub/i386-pc/command.lst", commands(&list("command.lst")?, &modules).as_bytes());
+    for module in modules {
         let file: PathBuf = Path::new(FILES).join(format!("{module}.mod"));
         archive.add(&format!("grub/i386-pc/{module}.mod"), &read(&file)?);
     }
@@ -94,6 +98,16 @@ fn closure(list: &str, wanted: &[&str]) -> Vec<String> {
         next += 1;
     }
     found
+}
+
+/// Of GRUB's list of commands (a command and a colon, then its module) those of `modules`: GRUB loads a
+/// module when a command of the list is called, and reads the list before it shows anything.
+fn commands(list: &str, modules: &[String]) -> String {
+    let of_modules = |line: &&str| {
+        let module = line.split_once(':').map(|(_, module)| module.trim());
+        modules.iter().any(|name| Some(name.as_str()) == module)
+    };
+    list.lines().filter(of_modules).map(|line| format!("{line}\n")).collect()
 }
 
 /// GRUB's script: a menu that waits for a key.
@@ -143,6 +157,13 @@ mod tests {
         assert_eq!(closure(list, &["a"]), ["a", "b", "c"]);
         assert_eq!(closure(list, &["d", "c"]), ["d", "c", "a", "b"]);
         assert_eq!(closure(list, &["unknown"]), ["unknown"]);
+    }
+
+    #[test]
+    fn only_commands_that_can_be_loaded_are_listed() {
+        let list = "*acpi: acpi\n*echo: echo\noutb: iorw\noutw: iorw\n";
+        let modules = ["echo".to_owned(), "iorw".to_owned()];
+        assert_eq!(commands(list, &modules), "*echo: echo\noutb: iorw\noutw: iorw\n");
     }
 
     #[test]
