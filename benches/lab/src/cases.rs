@@ -40,6 +40,18 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         .flatten()
 }
 
+/// Why a case could not be carried out here: its error, where it is no failure.
+#[derive(Debug)]
+struct Skipped(&'static str);
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
+
 /// What all cases share.
 pub struct Lab {
     trapline: PathBuf,
@@ -86,6 +98,10 @@ impl Lab {
             Ok(()) => {
                 eprintln!("{}: ok ({seconds:.1} s)", case.name);
                 Tally::PASSED
+            }
+            Err(error) if error.root_cause().is::<Skipped>() => {
+                eprintln!("{}: skipped: {}", case.name, error.root_cause());
+                Tally::SKIPPED
             }
             Err(error) => {
                 eprintln!("{}: FAILED ({seconds:.1} s): {}", case.name, error.root_cause());
@@ -159,7 +175,12 @@ impl Bench<'_> {
 
     /// Starts `trapline` with these arguments and waits for its end.
     pub fn trapline_ends<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Result<Ended> {
-        Machine::start(self.command(arguments)?, self.folder.path(), self.deadline)?.wait()
+        self.ends(self.command(arguments)?)
+    }
+
+    /// Starts a program and waits for its end.
+    pub fn ends(&self, command: Command) -> Result<Ended> {
+        Machine::start(command, self.folder.path(), self.deadline)?.wait()
     }
 
     /// The text that stood on the screen at the end of the run.
