@@ -13,19 +13,40 @@ use trapline_io::{Device, Region, Width};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 const BAR: Region = Region(0);
-const PLACES: [Place; 5] =
-    [CONFIG[0], CONFIG[1], (BAR, 0, 0x40), (BAR, 0x1000, 0x2010), (BAR, 0x3000, 0x10)];
-const [DESCRIPTORS, AVAILABLE, USED, HEADER]: [u16; 4] = [0x1000, 0x2000, 0x3000, 0x4000];
+const PLACES: [Place; 5] = [CONFIG[0], CONFIG[1], (BAR, 0, 0x40), (BAR, 0x1000, 0x2010), (BAR, 0x3000, 0x10)];
+const DESCRIPTORS: u16 = 0x1000;
+const AVAILABLE: u16 = 0x2000;
+const USED: u16 = 0x3000;
+const HEADER: u16 = 0x4000;
 
 #[derive(Arbitrary, Debug)]
 enum Act {
     Guest(Vec<Step>),
     /// Sets the device up as a driver does, with this queue size and these features.
-    Start { size: u16, features: u32 },
-    Descriptor { index: u8, at: u16, high: u16, length: u32, flags: u8, next: u8 },
-    Header { kind: u32, sector: u64 },
-    Offer { heads: Vec<u8>, index: u16 },
-    Memory { at: u16, bytes: Vec<u8> },
+    Start {
+        size: u16,
+        features: u32,
+    },
+    Descriptor {
+        index: u8,
+        at: u16,
+        high: u16,
+        length: u32,
+        flags: u8,
+        next: u8,
+    },
+    Header {
+        kind: u32,
+        sector: u64,
+    },
+    Offer {
+        heads: Vec<u8>,
+        index: u16,
+    },
+    Memory {
+        at: u16,
+        bytes: Vec<u8>,
+    },
     Kick,
     Wait,
 }
