@@ -51,8 +51,11 @@ impl Card {
             any.config[0x0e] = 0;
         }
         let region = |(index, &(shift, more)): (usize, &(u8, u16))| {
-            let size = 1_u64.checked_shl(u32::from(shift) % 70).unwrap_or(u64::MAX) + u64::from(more & 1);
-            let mappings = if any.mapped >> index & 1 == 1 && (0x1000..=0x1_0000).contains(&size) {
+            let size = 1_u64
+                .checked_shl(u32::from(shift) % 70)
+                .unwrap_or(u64::MAX)
+                .saturating_add(u64::from(more & 1));
+            let mappings = if any.mapped >> (index & 15) & 1 == 1 && (0x1000..=0x1_0000).contains(&size) {
                 let memory = MmapRegion::new(0x1000).expect("address space");
                 vec![Mapping { offset: size - size % 0x1000 - 0x1000, memory: Arc::new(memory) }]
             } else {

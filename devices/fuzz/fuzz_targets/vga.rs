@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use trapline_devices::vga::scanout::{self, MAX_HEIGHT, MAX_WIDTH};
-use trapline_devices::vga::{Adapter, DISPI, SCREEN, Snapshot, View};
+use trapline_devices::vga::{Adapter, DISPI, Snapshot, View};
 use trapline_devices_fuzz::{CONFIG, Place, Step, drive};
 use trapline_io::{Device, Region, Width};
 
