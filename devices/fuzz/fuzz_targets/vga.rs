@@ -59,10 +59,11 @@ fuzz_target!(|stages: Vec<Stage>| {
         act(&mut adapter, stage);
     }
     let snapshot = Snapshot::of(&adapter);
-    assert_eq!(View::of(&adapter).snapshot().expect("nobody writes").registers, snapshot.registers);
     let frame = scanout::frame(&snapshot, adapter.framebuffer().bytes());
     assert!(frame.width <= MAX_WIDTH && frame.height <= MAX_HEIGHT);
     assert_eq!(frame.rgb.len(), frame.width * frame.height * 3);
+    // Whoever has the two descriptors sees the same. (A read may move an index that shows nothing.)
+    assert!(View::of(&adapter).frame().expect("nobody writes") == frame);
     if let Some(text) = scanout::text(&snapshot, adapter.framebuffer().bytes()) {
         assert!(text.rows().count() <= MAX_HEIGHT && !format!("{text}").contains('\0'));
     }
