@@ -138,7 +138,9 @@ fuzz_target!(|input: (u8, Vec<Answer>, Vec<Step>)| {
     let answers = (0..good).map(|_| plain()).chain(answers).collect();
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     std::thread::scope(|scope| {
-        scope.spawn(move || serve(theirs, answers));
+        let server = scope.spawn(move || serve(theirs, answers));
         use_client(ours, &steps);
+        // The scope waits for its end of work, not of life: that would look like a leak.
+        let _ = server.join();
     });
 });

@@ -89,8 +89,8 @@ fuzz_target!(|input: (bool, Vec<Message>)| {
     let mut answers = ours.try_clone().expect("a descriptor");
     let kept = descriptors();
     std::thread::scope(|scope| {
-        scope.spawn(move || std::io::copy(&mut answers.by_ref(), &mut std::io::sink()));
-        scope.spawn(move || {
+        let reader = scope.spawn(move || std::io::copy(&mut answers.by_ref(), &mut std::io::sink()));
+        let writer = scope.spawn(move || {
             let greeting = Request::Version(Version::ours()).encode(|fixed, _| fixed.to_vec());
             let mut going = !greet || send(&ours, &framed(Command::VERSION, false, &greeting), &[]);
             for message in messages {
@@ -103,5 +103,7 @@ fuzz_target!(|input: (bool, Vec<Message>)| {
         if let Err(broken) = server.serve(theirs, &mut device) {
             assert!(!broken.reason().is_empty());
         }
+        // The scope waits for their end of work, not of life: that would look like a leak.
+        let _ = (reader.join(), writer.join());
     });
 });
