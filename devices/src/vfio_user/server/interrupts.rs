@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::IrqType;
@@ -29,7 +30,7 @@ impl Interrupts {
     pub fn trigger(&self, kind: usize, vector: usize) -> bool {
         let types = self.0.lock();
         let eventfd = types.get(kind).and_then(|slots| slots.get(vector)).and_then(Option::as_ref);
-        eventfd.is_some_and(|fd| rustix::io::write(fd, &1u64.to_ne_bytes()).is_ok())
+        eventfd.is_some_and(signal)
     }
 
     /// Drops the eventfds of a client that is gone.
@@ -70,11 +71,21 @@ impl Interrupts {
         for (place, slot) in slots.iter().enumerate() {
             let wanted = flags.none() || bools.get(place).is_some_and(|byte| *byte != 0);
             if let (true, Some(fd)) = (wanted, slot) {
-                let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+                signal(fd);
             }
         }
         Ok(())
     }
+}
+
+/// Adds one to the eventfd; false where it took nothing. A client may give a descriptor on which a
+/// write would wait for ever, such as an eventfd at its limit: asked first. Its file is the client's
+/// too, so that it is not for this side to make it non-blocking.
+fn signal(eventfd: &OwnedFd) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut asked = [PollFd::new(eventfd, PollFlags::OUT)];
+    let ready = poll(&mut asked, Some(&at_once)) == Ok(1) && asked[0].revents() == PollFlags::OUT;
+    ready && rustix::io::write(eventfd, &1u64.to_ne_bytes()).is_ok()
 }
 
 #[cfg(test)]
@@ -114,6 +125,25 @@ mod tests {
         assert_eq!(eventfd_count(&mine), None);
         interrupts.forget();
         assert!(!interrupts.trigger(1, 2));
+    }
+
+    #[test]
+    fn a_descriptor_that_cannot_be_written_holds_nobody_up() {
+        let types = [IrqType::default(), IrqType { count: 1, ..IrqType::default() }];
+        let interrupts = Interrupts::new(&types);
+        // Blocks at the next write: a client's own doing.
+        let full = eventfd(0, EventfdFlags::empty()).unwrap();
+        rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        let assign = IrqSetFlags::new().with_eventfds(true).with_trigger(true);
+        interrupts.set(&set(assign, 0, 1), &[], vec![full]).unwrap();
+        let (done, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let bools = IrqSetFlags::new().with_bools(true).with_trigger(true);
+            let by_client = interrupts.set(&set(bools, 0, 1), &[1], vec![]);
+            done.send((interrupts.trigger(1, 0), by_client)).unwrap();
+        });
+        let answer = told.recv_timeout(std::time::Duration::from_secs(20));
+        assert_eq!(answer, Ok((false, Ok(()))));
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! An assigned function over a device with any configuration space, regions and answers.
+#![no_main]
+
+use std::sync::Arc;
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use trapline_devices::assigned::backend::{Backend, Mapping, RegionInfo};
+use trapline_devices::assigned::{Function, Options, RomSource, Vga};
+use trapline_devices_fuzz::{CONFIG, Place, Step, drive};
+use trapline_io::{Fault, Region, Width};
+use vm_memory::MmapRegion;
+
+const PLACES: [Place; 8] = [
+    CONFIG[0],
+    CONFIG[1],
+    (Region::CONFIG, 0x40, 0xc0),
+    (Region::bar(0), 0, 0x4000),
+    (Region::VGA, 0x3c0, 0x20),
+    (Region::ROM, 0, 0x2000),
+    // The ports of the Bochs adapter, and a copy of the screen.
+    (Region(0xf0), 0, 4),
+    (Region(0xf1), 0, 1),
+];
+
+#[derive(Arbitrary, Debug)]
+struct Any {
+    config: Vec<u8>,
+    /// Whether the head is that of a common adapter, whatever follows.
+    usual: bool,
+    sizes: Vec<(u8, u16)>,
+    mapped: u16,
+    answers: Vec<Result<u64, u8>>,
+    rom: Vec<u8>,
+    resettable: bool,
+    dies_after: Option<u8>,
+}
+
+struct Card {
+    any: Any,
+    regions: Vec<RegionInfo>,
+    calls: usize,
+}
+
+impl Card {
+    fn new(mut any: Any) -> Card {
+        if any.usual {
+            any.config.resize(any.config.len().max(0x40), 0);
+            any.config[..16]
+                .copy_from_slice(&[0x34, 0x12, 0x11, 0x11, 0, 0, 0x10, 0, 2, 0, 0, 3, 0, 0, 0, 0]);
+            any.config[0x0e] = 0;
+        }
+        let region = |(index, &(shift, more)): (usize, &(u8, u16))| {
+            let size = 1_u64
+                .checked_shl(u32::from(shift) % 70)
+                .unwrap_or(u64::MAX)
+                .saturating_add(u64::from(more & 1));
+            let mappings = if any.mapped >> (index & 15) & 1 == 1 && (0x1000..=0x1_0000).contains(&size) {
+                let memory = MmapRegion::new(0x1000).expect("address space");
+                vec![Mapping { offset: size - size % 0x1000 - 0x1000, memory: Arc::new(memory) }]
+            } else {
+                Vec::new()
+            };
+            RegionInfo { size, readable: more & 2 == 0, writable: more & 4 == 0, mappings }
+        };
+        let regions = any.sizes.iter().take(64).enumerate().map(region).collect();
+        Card { any, regions, calls: 0 }
+    }
+
+    fn answer(&mut self) -> Result<u64, Fault> {
+        self.calls += 1;
+        match self.any.answers.get(self.calls % self.any.answers.len().max(1)) {
+            Some(Ok(value)) => Ok(*value),
+            Some(Err(0..0xe0)) | None => Ok(0),
+            Some(Err(_)) => Err(Fault::Failed),
+        }
+    }
+}
+
+impl Backend for Card {
+    fn name(&self) -> &str {
+        "fuzz"
+    }
+    fn regions(&self) -> &[RegionInfo] {
+        &self.regions
+    }
+    fn is_dead(&self) -> bool {
+        self.any.dies_after.is_some_and(|calls| self.calls > calls.into())
+    }
+    fn resettable(&self) -> bool {
+        self.any.resettable
+    }
+    fn read(&mut self, _: Region, _: u64, _: Width) -> Result<u64, Fault> {
+        self.answer()
+    }
+    fn write(&mut self, _: Region, _: u64, _: Width, _: u64) -> Result<(), Fault> {
+        self.answer().map(|_| ())
+    }
+    fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        let from = if region == Region::CONFIG { &self.any.config } else { &self.any.rom };
+        let from = usize::try_from(offset).ok().and_then(|at| from.get(at..)).unwrap_or_default();
+        bytes.iter_mut().zip(from).for_each(|(byte, from)| *byte = *from);
+        self.answer().map(|_| ())
+    }
+    fn reset(&mut self) -> Result<(), Fault> {
+        self.answer().map(|_| ())
+    }
+}
+
+fuzz_target!(|input: (Any, u8, bool, Vec<Step>)| {
+    let (any, options, dma, steps) = input;
+    let options = Options {
+        vga: [Vga::Auto, Vga::On, Vga::Off][usize::from(options % 3)],
+        rom: if options & 0x80 != 0 { RomSource::Off } else { RomSource::Device },
+    };
+    match Function::open(Card::new(any), options) {
+        Ok(mut function) => {
+            if dma {
+                function.allow_dma();
+            }
+            drive(&mut function, &PLACES, &steps);
+            assert_eq!(function.topology(), function.topology());
+        }
+        Err(problem) => assert!(!problem.to_string().is_empty()),
+    }
+});
