@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 use trapline_devices::pci::Pin;
-use trapline_devices::platform::keyboard::{self, KeyCode, Keys};
+use trapline_devices::platform::keyboard::{Key, Keys};
 use trapline_devices::platform::output::Output;
 use trapline_devices::q35::{Pirqs, Ram};
 use trapline_devices::virtio::block::{Block, Disk};
@@ -28,7 +28,7 @@ use crate::firmware::{image, linux};
 use crate::machine::{Ending, Machine};
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
-use crate::screen::{Key, Press, Source};
+use crate::screen::Source;
 
 /// A machine that runs, and the thread that watches over it.
 struct Running {
@@ -89,8 +89,8 @@ fn watch_over(mut machine: Machine, ends: &Ends) {
 }
 
 impl Guest for Running {
-    fn press(&mut self, press: Press) {
-        self.keys.press(key(press));
+    fn press(&mut self, key: Key) {
+        self.keys.press(key);
     }
 
     fn screen(&mut self) -> &mut dyn Source {
@@ -162,28 +162,4 @@ fn kernel(config: &RunConfig, ram: RamSplit) -> Result<Option<(linux::Linux, ima
     let kernel = linux::Linux::new(&kernel, initrd.as_deref(), &wanted.append, ram)
         .with_context(|| format!("--kernel {}", wanted.kernel.display()))?;
     Ok(Some((kernel, image::linuxboot()?)))
-}
-
-/// A key press as the keyboard knows it.
-fn key(press: Press) -> keyboard::Key {
-    let code = match press.key {
-        Key::Char(character) => KeyCode::Char(character),
-        Key::Enter => KeyCode::Enter,
-        Key::Esc => KeyCode::Escape,
-        Key::Backspace => KeyCode::Backspace,
-        Key::Tab => KeyCode::Tab,
-        Key::Up => KeyCode::Up,
-        Key::Down => KeyCode::Down,
-        Key::Left => KeyCode::Left,
-        Key::Right => KeyCode::Right,
-        Key::Home => KeyCode::Home,
-        Key::End => KeyCode::End,
-        Key::PageUp => KeyCode::PageUp,
-        Key::PageDown => KeyCode::PageDown,
-        Key::Insert => KeyCode::Insert,
-        Key::Delete => KeyCode::Delete,
-        Key::F(number) => KeyCode::Function(number),
-    };
-    let held = press.modifiers;
-    keyboard::Key { code, shift: held.shift, ctrl: held.ctrl, alt: held.alt }
 }

@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use trapline_devices::platform::keyboard::Key;
 
 use self::outputs::Outputs;
 use self::watch::Watch;
@@ -24,13 +25,13 @@ use super::log::Log;
 use super::signals::EndingSignals;
 use super::{Status, one_line, say};
 use crate::config::{Options, RunConfig};
+use crate::screen::Source;
 use crate::screen::text::Snapshot;
-use crate::screen::{Press, Source};
 
 /// A machine that runs. Dropping it stops it too.
 pub trait Guest {
     /// Presses and releases a key on the guest's keyboard. Does not block; a full keyboard loses the key.
-    fn press(&mut self, press: Press);
+    fn press(&mut self, key: Key);
 
     /// The screen of the guest's VGA adapter. It stays there when the guest has ended, until [`Guest::stop`].
     fn screen(&mut self) -> &mut dyn Source;

@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use trapline_devices::platform::keyboard::{Key, KeyCode};
+
 use super::*;
-use crate::screen::Key;
 
 fn cli(set: impl FnOnce(&mut Options)) -> Result<RunConfig, String> {
     let mut options = Options::default();
@@ -113,7 +114,7 @@ fn the_other_values_are_read() {
         timeout: Some(Duration::from_millis(250)),
         io: Io::Uring,
         window: Window::Strict,
-        keys: Some(Script { steps: vec![Step::Press(Key::Char('a').into())] }),
+        keys: Some(Script { steps: vec![Step::Press(Key::new(KeyCode::Char('a')))] }),
     };
     assert_eq!(config, expected);
     assert_eq!(with("timeout", "5").unwrap().timeout, Some(Duration::from_secs(5)));
