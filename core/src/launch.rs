@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use trapline_devices::pci::Pin;
 use trapline_devices::platform::keyboard::{Key, Keys};
 use trapline_devices::platform::output::Output;
-use trapline_devices::q35::{Pirqs, Ram};
+use trapline_devices::q35::{Pirqs, Ram, RamSplit};
 use trapline_devices::virtio::block::{Block, Disk};
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
@@ -23,7 +23,6 @@ use crate::command::run::{End, Ends, Guest, files};
 use crate::config::{Io, RunConfig, Serial};
 use crate::events::{Event, Events};
 use crate::firmware::boot::{Boot, Choices, Target};
-use crate::firmware::e820::RamSplit;
 use crate::firmware::{image, linux};
 use crate::machine::{Ending, Machine};
 use crate::parts::Parts;
@@ -57,7 +56,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         events: events.clone(),
         ram: ram.clone(),
         firmware: firmware.bytes,
-        items: boot(config, &published)?.into_items(),
+        items: boot(config, ram.split(), &published)?.into_items()?,
         cpus: config.cpus,
         serial: serial::output(&config.serial)?,
         debug_console: debug_console.map(|file| Output::new(Box::new(file))),
@@ -127,8 +126,7 @@ fn add_disks(config: &RunConfig, ram: &Ram, pirqs: &Pirqs, parts: &mut Vec<Parts
 }
 
 /// What the firmware is told.
-fn boot(config: &RunConfig, published: &Published) -> Result<Boot> {
-    let ram = RamSplit::of(config.memory);
+fn boot(config: &RunConfig, ram: RamSplit, published: &Published) -> Result<Boot> {
     let mut order = Vec::new();
     let linux = kernel(config, ram)?;
     if linux.is_some() {

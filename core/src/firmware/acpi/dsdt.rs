@@ -8,9 +8,9 @@ use acpi_tables::aml::{
     Package, PackageBuilder, Path, ResourceTemplate, Return, Scope, Store, Uuid, ZERO,
 };
 use acpi_tables::{AmlSink, sdt::Sdt};
+use trapline_devices::q35::LOW_RAM_LIMIT;
 use trapline_io::{Gpa, Span};
 
-use super::super::e820::LOW_RAM_LIMIT;
 use super::{ECAM, ECAM_LEN, MAX_CPUS, Platform, Windows, table as new_table};
 
 /// The DSDT of `platform`.
