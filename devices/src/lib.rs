@@ -21,6 +21,7 @@
 //!
 //! The adapter:
 //!
+//! * [`legacy`]: the fixed addresses of whoever owns VGA;
 //! * [`assigned`]: a function that is not emulated here, as the guest sees it;
 //! * [`vfio_user`]: the way to such a function over a socket, and the server at its other end;
 //! * [`vga`]: the software adapter that such a server offers, and its screen.
@@ -137,6 +138,7 @@
 
 pub mod assigned;
 pub mod host;
+pub mod legacy;
 pub mod pci;
 pub mod platform;
 pub mod q35;
