@@ -4,6 +4,7 @@ mod adapters;
 mod place;
 mod serial;
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,11 +20,11 @@ use trapline_io::publish::Published;
 use trapline_vcpu::Vm;
 
 use crate::adapter::Process;
-use crate::command::run::{End, Ends, Guest, files};
 use crate::config::{Io, RunConfig, Serial};
 use crate::events::{Event, Events};
 use crate::firmware::boot::{Boot, Choices, Target};
 use crate::firmware::{image, linux};
+use crate::guest::{End, Ends, Guest};
 use crate::machine::{Ending, Machine};
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
@@ -50,7 +51,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let (events, published) = (Events::default(), Published::default());
     let ram = Ram::new(config.memory)?;
     let pirqs = Pirqs::new(Arc::new(KvmGsis(Arc::clone(&vm))));
-    let debug_console = config.debugcon.as_deref().map(|path| files::create("debugcon", path)).transpose()?;
+    let debug_console = config.debugcon.as_deref().map(|path| create("debugcon", path)).transpose()?;
     let Platform { mut parts, keys, serial } = platform::build(Wishes {
         vm: Arc::clone(&vm),
         events: events.clone(),
@@ -102,6 +103,11 @@ impl Guest for Running {
         drop(self.adapter);
         joined.map_err(|_| anyhow!("the machine's thread panicked; this is a bug in trapline"))
     }
+}
+
+/// Creates, or empties, the file that `option` names for output.
+fn create(option: &str, path: &Path) -> Result<File> {
+    File::create(path).with_context(|| format!("--{option} {}", path.display()))
 }
 
 fn service(io: Io) -> Service {

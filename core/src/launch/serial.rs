@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use trapline_devices::platform::output::Output;
 use trapline_devices::platform::uart::Input;
 
-use crate::command::run::files;
+use super::create;
 use crate::config::Serial;
 
 /// Where the line's output goes; no line at all for [`Serial::None`].
@@ -18,7 +18,7 @@ pub(super) fn output(serial: &Serial) -> Result<Option<Output>> {
             let stdout = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
             Some(Output::descriptor(stdout))
         }
-        Serial::File(path) => Some(Output::new(Box::new(files::create("serial", path)?))),
+        Serial::File(path) => Some(Output::new(Box::new(create("serial", path)?))),
         Serial::None => None,
     })
 }

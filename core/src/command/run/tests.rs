@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
-use trapline_devices::platform::keyboard::KeyCode;
+use trapline_devices::platform::keyboard::{Key, KeyCode};
 
 use super::*;
-use crate::screen::{Cell, Frame, TextScreen};
+use crate::screen::{Cell, Frame, Source, TextScreen};
 
 /// What a machine that is none does.
 type Script = fn(Ends, &Typed);

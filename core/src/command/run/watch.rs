@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use crossterm::event::{self, Event};
 
-use super::{End, Guest};
 use crate::command::log::Log;
 use crate::config::{RunConfig, Screen, Serial};
+use crate::guest::{End, Guest};
 use crate::screen::chord::{Action, Chord};
 use crate::screen::live::{self, View};
 use crate::screen::terminal::{self, Output, Terminal};
