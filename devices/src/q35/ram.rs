@@ -21,8 +21,6 @@ pub const LOW_RAM_LIMIT: u64 = 0xb000_0000;
 const LOW_PART: u64 = 0x8000_0000;
 /// Where the rest of split RAM begins: 4 GiB.
 pub const HIGH_RAM: u64 = 1 << 32;
-/// The smallest RAM, and its granularity, in bytes.
-const GRAIN: u64 = 1 << 20;
 
 /// Why there is no guest RAM.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +79,9 @@ pub struct Ram {
 }
 
 impl Ram {
+    /// The smallest RAM, and its granularity, in bytes.
+    pub const GRAIN: u64 = 1 << 20;
+
     /// Reserves `bytes` of RAM, zero-filled; pages are only taken as they are touched.
     ///
     /// It lies as [`RamSplit::of`] places it. Huge pages are asked for; a kernel without them gives
@@ -89,7 +90,7 @@ impl Ram {
     /// # Errors
     /// [`RamError`] if the size is no multiple of 1 MiB or there is no address space for it.
     pub fn new(bytes: u64) -> Result<Ram, RamError> {
-        if bytes == 0 || !bytes.is_multiple_of(GRAIN) || bytes >= 1 << 52 {
+        if bytes == 0 || !bytes.is_multiple_of(Ram::GRAIN) || bytes >= 1 << 52 {
             return Err(RamError::Size(bytes));
         }
         let split = RamSplit::of(bytes);
@@ -153,7 +154,7 @@ mod tests {
         for (bytes, low, high) in [
             (1 << 20, 1 << 20, 0),
             (1 << 30, 1 << 30, 0),
-            (LOW_RAM_LIMIT - GRAIN, LOW_RAM_LIMIT - GRAIN, 0),
+            (LOW_RAM_LIMIT - Ram::GRAIN, LOW_RAM_LIMIT - Ram::GRAIN, 0),
             (LOW_RAM_LIMIT, LOW_PART, LOW_RAM_LIMIT - LOW_PART),
             (4 << 30, LOW_PART, 2 << 30),
         ] {
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn odd_sizes_are_refused() {
-        for bytes in [0, 3, GRAIN - 1, GRAIN + 4096, 1 << 52, u64::MAX] {
+        for bytes in [0, 3, Ram::GRAIN - 1, Ram::GRAIN + 4096, 1 << 52, u64::MAX] {
             assert!(matches!(Ram::new(bytes), Err(RamError::Size(_))), "{bytes:#x}");
         }
     }
