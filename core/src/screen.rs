@@ -14,6 +14,8 @@ pub mod terminal;
 pub mod text;
 pub mod typist;
 
+pub use trapline_devices::vga::scanout::Frame;
+
 /// Gives the present picture of one adapter.
 pub trait Source: Send {
     /// The characters on the screen, or `None` in a graphics mode and while the display is off.
@@ -74,27 +76,5 @@ impl TextScreen {
     #[must_use]
     pub fn shows(&self, wanted: &str) -> bool {
         (0..self.rows).any(|row| self.line(row).contains(wanted))
-    }
-}
-
-/// The pixels on a screen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// Pixels in a row.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-    /// Row by row from the top, 3 bytes a pixel: red, green, blue.
-    pub rgb: Vec<u8>,
-}
-
-impl Frame {
-    /// The bytes of the pixels `from` to `to` (not included) of row `y`; those that are not there are left out.
-    #[must_use]
-    pub fn run(&self, from: usize, to: usize, y: usize) -> &[u8] {
-        let at = |x: usize| y.checked_mul(self.width)?.checked_add(x.min(self.width))?.checked_mul(3);
-        let run = at(from).zip(at(to)).filter(|_| y < self.height);
-        let clipped = run.and_then(|(from, to)| self.rgb.get(from..to.min(self.rgb.len())));
-        clipped.unwrap_or_default()
     }
 }

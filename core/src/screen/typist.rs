@@ -10,9 +10,9 @@ use crate::config::{Script, Step};
 
 /// The least time between two keys: a BIOS keeps 15 of them and drops the rest, and a boot loader reads them at its
 /// leisure.
-pub const KEY_INTERVAL: Duration = Duration::from_millis(40);
+const KEY_INTERVAL: Duration = Duration::from_millis(40);
 /// How often the screen is looked at while a text is waited for.
-pub const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Carries out a [`Script`], one step at a time. It does not sleep: the owner calls [`Typist::step`] when it is time.
 #[derive(Debug)]
