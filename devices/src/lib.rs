@@ -17,7 +17,7 @@
 //!
 //! * [`q35`]: RAM, host bridge, LPC bridge, interrupt wires, root ports;
 //! * [`platform`]: what is no PCI function: fw_cfg, clock, serial line, debug console, keyboard;
-//! * [`virtio`]: disks.
+//! * [`virtio`]: disks in raw images.
 //!
 //! The adapter:
 //!
