@@ -4,7 +4,6 @@ mod adapters;
 mod place;
 mod serial;
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,7 +11,6 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow};
 use trapline_devices::pci::Pin;
 use trapline_devices::platform::keyboard::{Key, Keys};
-use trapline_devices::platform::output::Output;
 use trapline_devices::q35::{Pirqs, Ram, RamSplit};
 use trapline_devices::virtio::block::{Block, Disk};
 use trapline_io::endpoint::Service;
@@ -51,7 +49,8 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let (events, published) = (Events::default(), Published::default());
     let ram = Ram::new(config.memory)?;
     let pirqs = Pirqs::new(Arc::new(KvmGsis(Arc::clone(&vm))));
-    let debug_console = config.debugcon.as_deref().map(|path| create("debugcon", path)).transpose()?;
+    let debug_console =
+        config.debugcon.as_deref().map(|path| serial::to_file("debugcon", path)).transpose()?;
     let Platform { mut parts, keys, serial } = platform::build(Wishes {
         vm: Arc::clone(&vm),
         events: events.clone(),
@@ -60,7 +59,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         items: boot(config, ram.split(), &published)?.into_items()?,
         cpus: config.cpus,
         serial: serial::output(&config.serial)?,
-        debug_console: debug_console.map(|file| Output::new(Box::new(file))),
+        debug_console,
         pirqs: pirqs.clone(),
     })?;
     add_disks(config, &ram, &pirqs, &mut parts)?;
@@ -103,11 +102,6 @@ impl Guest for Running {
         drop(self.adapter);
         joined.map_err(|_| anyhow!("the machine's thread panicked; this is a bug in trapline"))
     }
-}
-
-/// Creates, or empties, the file that `option` names for output.
-fn create(option: &str, path: &Path) -> Result<File> {
-    File::create(path).with_context(|| format!("--{option} {}", path.display()))
 }
 
 fn service(io: Io) -> Service {
