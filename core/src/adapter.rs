@@ -166,7 +166,6 @@ impl Source for Display {
 
     fn frame(&mut self) -> Option<Frame> {
         let on = vga::scanout::mode(&self.0.snapshot().ok()?) != vga::scanout::Mode::Off;
-        let frame = self.0.frame().ok().filter(|_| on)?;
-        Some(Frame { width: frame.width, height: frame.height, rgb: frame.rgb })
+        self.0.frame().ok().filter(|_| on)
     }
 }

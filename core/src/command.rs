@@ -12,7 +12,7 @@
 
 mod adapter;
 mod log;
-pub mod run;
+mod run;
 mod signals;
 
 use std::ffi::OsString;

@@ -33,7 +33,7 @@ pub(crate) use error::host_error;
 pub use error::{ConfigError, Origin};
 pub use keys::{Script, Step};
 pub use options::{AdapterOptions, Options};
-pub use size::{MEMORY_LARGEST, MEMORY_LEAST, PAGE};
+pub use size::{MEMORY_LARGEST, MEMORY_LEAST};
 
 /// Everything `trapline run` needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +42,7 @@ pub struct RunConfig {
     pub adapters: Adapters,
     /// Virtual processors, 1 to 255.
     pub cpus: u8,
-    /// Guest RAM in bytes: a multiple of [`PAGE`] from [`MEMORY_LEAST`] to [`MEMORY_LARGEST`].
+    /// Guest RAM in bytes: a whole number of MiB from [`MEMORY_LEAST`] to [`MEMORY_LARGEST`].
     pub memory: u64,
     /// The BIOS image; `None` is the distribution's SeaBIOS.
     pub firmware: Option<PathBuf>,
@@ -88,7 +88,7 @@ pub enum Serial {
     Stdio,
     /// Output only, to this file.
     File(PathBuf),
-    /// The port is there, nothing is attached.
+    /// There is no serial port.
     None,
 }
 

@@ -10,25 +10,23 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 use trapline_devices::pci::Pin;
-use trapline_devices::platform::keyboard::{self, KeyCode, Keys};
-use trapline_devices::platform::output::Output;
-use trapline_devices::q35::{Pirqs, Ram};
+use trapline_devices::platform::keyboard::{Key, Keys};
+use trapline_devices::q35::{Pirqs, Ram, RamSplit};
 use trapline_devices::virtio::block::{Block, Disk};
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
 use trapline_vcpu::Vm;
 
 use crate::adapter::Process;
-use crate::command::run::{End, Ends, Guest, files};
 use crate::config::{Io, RunConfig, Serial};
 use crate::events::{Event, Events};
 use crate::firmware::boot::{Boot, Choices, Target};
-use crate::firmware::e820::RamSplit;
 use crate::firmware::{image, linux};
+use crate::guest::{End, Ends, Guest};
 use crate::machine::{Ending, Machine};
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
-use crate::screen::{Key, Press, Source};
+use crate::screen::Source;
 
 /// A machine that runs, and the thread that watches over it.
 struct Running {
@@ -51,16 +49,17 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let (events, published) = (Events::default(), Published::default());
     let ram = Ram::new(config.memory)?;
     let pirqs = Pirqs::new(Arc::new(KvmGsis(Arc::clone(&vm))));
-    let debug_console = config.debugcon.as_deref().map(|path| files::create("debugcon", path)).transpose()?;
+    let debug_console =
+        config.debugcon.as_deref().map(|path| serial::to_file("debugcon", path)).transpose()?;
     let Platform { mut parts, keys, serial } = platform::build(Wishes {
         vm: Arc::clone(&vm),
         events: events.clone(),
         ram: ram.clone(),
         firmware: firmware.bytes,
-        items: boot(config, &published)?.into_items(),
+        items: boot(config, ram.split(), &published)?.into_items()?,
         cpus: config.cpus,
         serial: serial::output(&config.serial)?,
-        debug_console: debug_console.map(|file| Output::new(Box::new(file))),
+        debug_console,
         pirqs: pirqs.clone(),
     })?;
     add_disks(config, &ram, &pirqs, &mut parts)?;
@@ -89,8 +88,8 @@ fn watch_over(mut machine: Machine, ends: &Ends) {
 }
 
 impl Guest for Running {
-    fn press(&mut self, press: Press) {
-        self.keys.press(key(press));
+    fn press(&mut self, key: Key) {
+        self.keys.press(key);
     }
 
     fn screen(&mut self) -> &mut dyn Source {
@@ -127,8 +126,7 @@ fn add_disks(config: &RunConfig, ram: &Ram, pirqs: &Pirqs, parts: &mut Vec<Parts
 }
 
 /// What the firmware is told.
-fn boot(config: &RunConfig, published: &Published) -> Result<Boot> {
-    let ram = RamSplit::of(config.memory);
+fn boot(config: &RunConfig, ram: RamSplit, published: &Published) -> Result<Boot> {
     let mut order = Vec::new();
     let linux = kernel(config, ram)?;
     if linux.is_some() {
@@ -162,28 +160,4 @@ fn kernel(config: &RunConfig, ram: RamSplit) -> Result<Option<(linux::Linux, ima
     let kernel = linux::Linux::new(&kernel, initrd.as_deref(), &wanted.append, ram)
         .with_context(|| format!("--kernel {}", wanted.kernel.display()))?;
     Ok(Some((kernel, image::linuxboot()?)))
-}
-
-/// A key press as the keyboard knows it.
-fn key(press: Press) -> keyboard::Key {
-    let code = match press.key {
-        Key::Char(character) => KeyCode::Char(character),
-        Key::Enter => KeyCode::Enter,
-        Key::Esc => KeyCode::Escape,
-        Key::Backspace => KeyCode::Backspace,
-        Key::Tab => KeyCode::Tab,
-        Key::Up => KeyCode::Up,
-        Key::Down => KeyCode::Down,
-        Key::Left => KeyCode::Left,
-        Key::Right => KeyCode::Right,
-        Key::Home => KeyCode::Home,
-        Key::End => KeyCode::End,
-        Key::PageUp => KeyCode::PageUp,
-        Key::PageDown => KeyCode::PageDown,
-        Key::Insert => KeyCode::Insert,
-        Key::Delete => KeyCode::Delete,
-        Key::F(number) => KeyCode::Function(number),
-    };
-    let held = press.modifiers;
-    keyboard::Key { code, shift: held.shift, ctrl: held.ctrl, alt: held.alt }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use trapline_devices::host::{self, Gsis, IrqLine};
 use trapline_devices::pci::Devfn;
 use trapline_devices::platform::debug_console::DebugConsole;
-use trapline_devices::platform::fw_cfg::{FileError, FwCfg, Items};
+use trapline_devices::platform::fw_cfg::{FwCfg, Items};
 use trapline_devices::platform::keyboard::{KeyboardController, Keys};
 use trapline_devices::platform::output::Output;
 use trapline_devices::platform::rtc::{Cmos, Rtc};
@@ -20,7 +20,6 @@ use vm_memory::{MmapRegion, VolatileMemory};
 
 use crate::events::Events;
 use crate::firmware::acpi::Windows;
-use crate::firmware::boot::{Content, Item, Name};
 use crate::parts::Parts;
 
 /// ISA interrupts of the platform's devices.
@@ -39,9 +38,6 @@ pub enum Error {
     /// No memory for the firmware.
     #[error("no memory for the firmware image: {0}")]
     Memory(#[from] vm_memory::mmap::MmapRegionError),
-    /// A file can not be offered to the firmware.
-    #[error(transparent)]
-    File(#[from] FileError),
     /// The kernel refuses a descriptor.
     #[error("a device can not be made: {0}; check the limit on open files")]
     Descriptor(#[from] io::Error),
@@ -79,7 +75,7 @@ pub struct Wishes {
     /// The firmware image.
     pub firmware: Vec<u8>,
     /// What the firmware reads.
-    pub items: Vec<Item>,
+    pub items: Items,
     /// Processors.
     pub cpus: u8,
     /// Where the serial line's output goes; `None` for no line.
@@ -110,8 +106,8 @@ pub fn build(wishes: Wishes) -> Result<Platform, Error> {
     let events: Arc<dyn host::Events> = Arc::new(events);
     let memory = Arc::clone(ram.guest_memory());
     let cmos = Cmos {
-        low_memory: ram.low_bytes(),
-        high_memory: ram.high_bytes(),
+        low_memory: ram.split().low,
+        high_memory: ram.split().high,
         cpus: cpus.into(),
         ..Cmos::default()
     };
@@ -123,7 +119,7 @@ pub fn build(wishes: Wishes) -> Result<Platform, Error> {
     let mut parts = vec![
         Parts::function("host bridge", host_bridge, None, devfn(0, 0), HostBridge::TOPOLOGY),
         Parts::function("LPC bridge", lpc, None, devfn(31, 0), Lpc::TOPOLOGY),
-        Parts::platform("fw_cfg", FwCfg::new(offered(items)?, memory)),
+        Parts::platform("fw_cfg", FwCfg::new(items, memory)),
         Parts::platform("clock", rtc).attention(rtc_fd),
         Parts::platform("keyboard", keyboard).attention(keyboard_fd),
     ];
@@ -152,22 +148,6 @@ fn flash(image: &[u8]) -> Result<Arc<MmapRegion>, Error> {
     let region = MmapRegion::new(image.len())?;
     region.as_volatile_slice().copy_from(image);
     Ok(Arc::new(region))
-}
-
-/// The firmware's items, as the device wants them.
-fn offered(items: Vec<Item>) -> Result<Items, FileError> {
-    let mut offered = Items::new();
-    for Item { name, content } in items {
-        match (name, content) {
-            (Name::Key(key), Content::Bytes(bytes)) => offered.set(key, bytes),
-            (Name::Key(key), Content::OnSelect { build, .. }) => offered.set(key, build()),
-            (Name::File(name), Content::Bytes(bytes)) => drop(offered.add_file(&name, bytes)?),
-            (Name::File(name), Content::OnSelect { len, build }) => {
-                offered.add_made(&[(&name, len)], Box::new(move || vec![build()]))?;
-            }
-        }
-    }
-    Ok(offered)
 }
 
 /// Where BARs lie now, as ACPI is to tell it: the 64-bit window reaches from the lowest to the

@@ -3,7 +3,7 @@
 //! What is on the screen comes from a [`Source`]: in text modes as characters ([`TextScreen`]), in all modes as pixels
 //! ([`Frame`]). It goes to a terminal while the machine runs ([`live`]), and at its end to a PNG file ([`png`]) or a
 //! text file ([`text`]). Keys go the other way: from the terminal ([`chord`]) or from a script ([`typist`]), as
-//! [`Press`]es. Nothing here knows what an adapter is.
+//! [`Key`](trapline_devices::platform::keyboard::Key)s of the guest's keyboard. Nothing here knows what an adapter is.
 
 pub mod chord;
 pub mod file;
@@ -13,6 +13,8 @@ pub mod png;
 pub mod terminal;
 pub mod text;
 pub mod typist;
+
+pub use trapline_devices::vga::scanout::Frame;
 
 /// Gives the present picture of one adapter.
 pub trait Source: Send {
@@ -74,90 +76,5 @@ impl TextScreen {
     #[must_use]
     pub fn shows(&self, wanted: &str) -> bool {
         (0..self.rows).any(|row| self.line(row).contains(wanted))
-    }
-}
-
-/// The pixels on a screen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// Pixels in a row.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-    /// Row by row from the top, 3 bytes a pixel: red, green, blue.
-    pub rgb: Vec<u8>,
-}
-
-impl Frame {
-    /// The bytes of the pixels `from` to `to` (not included) of row `y`; those that are not there are left out.
-    #[must_use]
-    pub fn run(&self, from: usize, to: usize, y: usize) -> &[u8] {
-        let at = |x: usize| y.checked_mul(self.width)?.checked_add(x.min(self.width))?.checked_mul(3);
-        let run = at(from).zip(at(to)).filter(|_| y < self.height);
-        let clipped = run.and_then(|(from, to)| self.rgb.get(from..to.min(self.rgb.len())));
-        clipped.unwrap_or_default()
-    }
-}
-
-/// A key of the guest's keyboard (US layout).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key {
-    /// The key that types this character, with Shift where the layout needs it.
-    Char(char),
-    /// Enter.
-    Enter,
-    /// Escape.
-    Esc,
-    /// Backspace.
-    Backspace,
-    /// Tab.
-    Tab,
-    /// Cursor up.
-    Up,
-    /// Cursor down.
-    Down,
-    /// Cursor left.
-    Left,
-    /// Cursor right.
-    Right,
-    /// Home.
-    Home,
-    /// End.
-    End,
-    /// Page up.
-    PageUp,
-    /// Page down.
-    PageDown,
-    /// Insert.
-    Insert,
-    /// Delete.
-    Delete,
-    /// F1 to F12, by number.
-    F(u8),
-}
-
-/// What is held while a key is pressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Modifiers {
-    /// Control.
-    pub ctrl: bool,
-    /// Alt.
-    pub alt: bool,
-    /// Shift, beyond what the character of a [`Key::Char`] already needs.
-    pub shift: bool,
-}
-
-/// One key, pressed and released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Press {
-    /// The key.
-    pub key: Key,
-    /// What is held meanwhile.
-    pub modifiers: Modifiers,
-}
-
-impl From<Key> for Press {
-    fn from(key: Key) -> Self {
-        Self { key, modifiers: Modifiers::default() }
     }
 }

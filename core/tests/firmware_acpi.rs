@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use trapline::firmware::acpi::{self, Platform, Windows};
-use trapline::firmware::e820::RamSplit;
+use trapline_devices::q35::RamSplit;
 use trapline_io::{Gpa, Span};
 
 /// Cuts the tables out of the blob: the FACS first, then tables at multiples of 8, then zeros.

@@ -1,6 +1,6 @@
 //! The Q35 chipset: host bridge, LPC bridge, root ports, interrupt routing.
 //!
-//! * [`Ram`]: the guest's memory, below and above the 32-bit hole.
+//! * [`Ram`]: the guest's memory, below and above the 32-bit hole; [`RamSplit`]: how much lies where.
 //! * [`HostBridge`]: the MCH. What the guest sees of RAM and firmware, and the ways to configuration
 //!   space, are its claims.
 //! * [`Lpc`]: the ICH9's LPC bridge with power management, reset control and chipset registers.
@@ -19,5 +19,5 @@ mod root_port;
 pub use host_bridge::{FirmwareError, HostBridge};
 pub use lpc::Lpc;
 pub use pirq::Pirqs;
-pub use ram::{Ram, RamError};
+pub use ram::{HIGH_RAM, LOW_RAM_LIMIT, Ram, RamError, RamSplit};
 pub use root_port::RootPort;

@@ -16,9 +16,6 @@ const TSS_ADDRESS: usize = 0xfeff_d000;
 /// Where KVM may keep the page table of the same purpose.
 const IDENTITY_MAP_ADDRESS: u64 = 0xfeff_c000;
 
-/// What [`Vm::reserved`] gives: the pages KVM uses at the two addresses above.
-const RESERVED: (u64, u64) = (IDENTITY_MAP_ADDRESS, 0x4000);
-
 /// The only version of the interface there ever was.
 const API_VERSION: i32 = 12;
 
@@ -79,6 +76,10 @@ pub struct Vm {
 }
 
 impl Vm {
+    /// Guest physical memory that KVM keeps to itself, as first address and length in bytes: to be
+    /// kept free of slots and to be reported to the guest as reserved.
+    pub const RESERVED: (u64, u64) = (IDENTITY_MAP_ADDRESS, 0x4000);
+
     /// Opens `/dev/kvm` and makes a machine with the 8259 pair, the I/O APIC, local APICs and the
     /// 8254 in the kernel (port 0x61 included, without sound).
     ///
@@ -104,12 +105,6 @@ impl Vm {
         fd.create_pit2(pit).map_err(make("the interval timer"))?;
         let chips = Chips::read(&fd).map_err(make("a copy of the controllers' state"))?;
         Ok(Vm { kvm, fd, chips })
-    }
-
-    /// Guest physical memory that KVM keeps to itself, as first address and length in bytes: to be
-    /// kept free of slots and to be reported to the guest as reserved.
-    pub fn reserved(&self) -> (u64, u64) {
-        RESERVED
     }
 
     /// Sets the level of one interrupt input: 0 to 15 reach the 8259 pair and the I/O APIC, 16 to 23

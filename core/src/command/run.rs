@@ -7,13 +7,11 @@
 //! 5. `--screenshot` and `--screen-text` are written, once, as the screen was in 4: after a power-off, a time-out, a signal,
 //!    a failure and when the user left alike.
 
-pub mod files;
 mod outputs;
 #[cfg(test)]
 mod tests;
 mod watch;
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -24,59 +22,8 @@ use super::log::Log;
 use super::signals::EndingSignals;
 use super::{Status, one_line, say};
 use crate::config::{Options, RunConfig};
+use crate::guest::{End, Ends, Guest};
 use crate::screen::text::Snapshot;
-use crate::screen::{Press, Source};
-
-/// A machine that runs. Dropping it stops it too.
-pub trait Guest {
-    /// Presses and releases a key on the guest's keyboard. Does not block; a full keyboard loses the key.
-    fn press(&mut self, press: Press);
-
-    /// The screen of the guest's VGA adapter. It stays there when the guest has ended, until [`Guest::stop`].
-    fn screen(&mut self) -> &mut dyn Source;
-
-    /// Stops all vCPUs and workers, finishes what the guest wrote to its disks, and ends what was started for the
-    /// machine. Blocks until nothing of it is left.
-    ///
-    /// # Errors
-    ///
-    /// What could not be finished, for a person.
-    fn stop(self: Box<Self>) -> anyhow::Result<()>;
-}
-
-/// Why a run is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The guest switched itself off.
-    PowerOff,
-    /// The machine can not go on; the text is one line for a person and names what failed.
-    Failed(String),
-    /// The time was over.
-    Timeout,
-    /// The user left the live view.
-    Left,
-    /// This signal arrived.
-    Signal(u8),
-}
-
-/// Takes the news that the run is over. The first counts; clones share it.
-#[derive(Clone, Debug)]
-pub struct Ends(SyncSender<End>);
-
-impl Ends {
-    /// Where news come in, and where they come out.
-    #[must_use]
-    pub fn channel() -> (Self, Receiver<End>) {
-        let (sender, receiver) = sync_channel(1);
-        (Self(sender), receiver)
-    }
-
-    /// The run is over. Never blocks; any thread.
-    pub fn report(&self, end: End) {
-        // Full: an earlier end counts. Closed: the run is over already.
-        let _ = self.0.try_send(end);
-    }
-}
 
 /// Carries out `trapline run`.
 pub(super) fn run(options: Options, file: Option<&str>) -> anyhow::Result<Status> {

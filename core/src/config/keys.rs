@@ -3,8 +3,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use trapline_devices::platform::keyboard::{Key, KeyCode};
+
 use super::error::Shown;
-use crate::screen::{Key, Modifiers, Press};
 
 /// The longest single wait, in seconds.
 const WAIT_LONGEST: f64 = 1e6;
@@ -30,7 +31,7 @@ pub struct Script {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A key is pressed and released.
-    Press(Press),
+    Press(Key),
     /// Nothing happens for so long.
     Wait(Duration),
     /// Nothing happens until the screen shows this.
@@ -51,7 +52,7 @@ impl FromStr for Script {
                 steps.push(step(&name)?);
                 rest = after;
             } else {
-                steps.push(Step::Press(character(c)?.into()));
+                steps.push(Step::Press(Key::new(character(c)?)));
                 rest = after;
             }
         }
@@ -93,65 +94,62 @@ fn step(tag: &str) -> Result<Step, String> {
         };
     }
     let unknown = || format!("<{}> is no key", Shown(tag));
-    let mut modifiers = Modifiers::default();
-    let mut name = tag;
+    let (mut held, mut name) = (Key::new(KeyCode::Char('\0')), tag);
     loop {
-        let (held, rest) = if let Some(rest) = name.strip_prefix("ctrl-") {
-            (&mut modifiers.ctrl, rest)
+        (held, name) = if let Some(rest) = name.strip_prefix("ctrl-") {
+            (held.with_ctrl(), rest)
         } else if let Some(rest) = name.strip_prefix("alt-") {
-            (&mut modifiers.alt, rest)
+            (held.with_alt(), rest)
         } else if let Some(rest) = name.strip_prefix("shift-") {
-            (&mut modifiers.shift, rest)
+            (held.with_shift(), rest)
         } else {
             break;
         };
-        *held = true;
-        name = rest;
     }
-    let key = match named(name) {
-        Some(key) => key,
-        None if modifiers != Modifiers::default() => {
+    let code = match named(name) {
+        Some(code) => code,
+        None if name != tag => {
             let mut chars = name.chars();
             let c = chars.next().filter(|_| chars.next().is_none()).ok_or_else(unknown)?;
             character(c)?
         }
         None => return Err(unknown()),
     };
-    Ok(Step::Press(Press { key, modifiers }))
+    Ok(Step::Press(Key { code, ..held }))
 }
 
-fn named(name: &str) -> Option<Key> {
+fn named(name: &str) -> Option<KeyCode> {
     Some(match name {
-        "enter" => Key::Enter,
-        "esc" => Key::Esc,
-        "tab" => Key::Tab,
-        "backspace" => Key::Backspace,
-        "space" => Key::Char(' '),
-        "lt" => Key::Char('<'),
-        "gt" => Key::Char('>'),
-        "up" => Key::Up,
-        "down" => Key::Down,
-        "left" => Key::Left,
-        "right" => Key::Right,
-        "home" => Key::Home,
-        "end" => Key::End,
-        "pageup" => Key::PageUp,
-        "pagedown" => Key::PageDown,
-        "insert" => Key::Insert,
-        "delete" => Key::Delete,
+        "enter" => KeyCode::Enter,
+        "esc" => KeyCode::Escape,
+        "tab" => KeyCode::Tab,
+        "backspace" => KeyCode::Backspace,
+        "space" => KeyCode::Char(' '),
+        "lt" => KeyCode::Char('<'),
+        "gt" => KeyCode::Char('>'),
+        "up" => KeyCode::Up,
+        "down" => KeyCode::Down,
+        "left" => KeyCode::Left,
+        "right" => KeyCode::Right,
+        "home" => KeyCode::Home,
+        "end" => KeyCode::End,
+        "pageup" => KeyCode::PageUp,
+        "pagedown" => KeyCode::PageDown,
+        "insert" => KeyCode::Insert,
+        "delete" => KeyCode::Delete,
         _ => {
             let number = name.strip_prefix('f')?;
             let plain = !number.starts_with(['0', '+']);
-            Key::F(number.parse().ok().filter(|number| plain && (1..=12).contains(number))?)
+            KeyCode::Function(number.parse().ok().filter(|number| plain && (1..=12).contains(number))?)
         }
     })
 }
 
-fn character(c: char) -> Result<Key, String> {
+fn character(c: char) -> Result<KeyCode, String> {
     match c {
-        '\n' => Ok(Key::Enter),
-        '\t' => Ok(Key::Tab),
-        ' '..='~' => Ok(Key::Char(c)),
+        '\n' => Ok(KeyCode::Enter),
+        '\t' => Ok(KeyCode::Tab),
+        ' '..='~' => Ok(KeyCode::Char(c)),
         _ => Err(format!("{c:?} is not on the guest's keyboard")),
     }
 }
@@ -160,27 +158,38 @@ fn character(c: char) -> Result<Key, String> {
 mod tests {
     use super::*;
 
-    fn press(key: Key) -> Step {
-        Step::Press(key.into())
+    fn press(code: KeyCode) -> Step {
+        Step::Press(Key::new(code))
     }
 
-    fn held(key: Key, ctrl: bool, alt: bool, shift: bool) -> Step {
-        Step::Press(Press { key, modifiers: Modifiers { ctrl, alt, shift } })
+    fn held(code: KeyCode, ctrl: bool, alt: bool, shift: bool) -> Step {
+        Step::Press(Key { code, shift, ctrl, alt })
     }
 
     #[test]
     fn each_form_is_read() {
         let cases: &[(&str, &[Step])] = &[
             ("", &[]),
-            ("a>\n\t", &[press(Key::Char('a')), press(Key::Char('>')), press(Key::Enter), press(Key::Tab)]),
-            ("<lt><gt><space>", &[press(Key::Char('<')), press(Key::Char('>')), press(Key::Char(' '))]),
-            ("<f1><f12>", &[press(Key::F(1)), press(Key::F(12))]),
-            ("<ctrl-c>", &[held(Key::Char('c'), true, false, false)]),
-            ("<ctrl-->", &[held(Key::Char('-'), true, false, false)]),
-            ("<ctrl-alt-delete>", &[held(Key::Delete, true, true, false)]),
-            ("<shift-alt-f4>", &[held(Key::F(4), false, true, true)]),
-            ("<wait:0.5>x", &[Step::Wait(Duration::from_millis(500)), press(Key::Char('x'))]),
-            (r"<wait-text:a \> b\\>y", &[Step::WaitText(r"a > b\".into()), press(Key::Char('y'))]),
+            (
+                "a>\n\t",
+                &[
+                    press(KeyCode::Char('a')),
+                    press(KeyCode::Char('>')),
+                    press(KeyCode::Enter),
+                    press(KeyCode::Tab),
+                ],
+            ),
+            (
+                "<lt><gt><space>",
+                &[press(KeyCode::Char('<')), press(KeyCode::Char('>')), press(KeyCode::Char(' '))],
+            ),
+            ("<f1><f12>", &[press(KeyCode::Function(1)), press(KeyCode::Function(12))]),
+            ("<ctrl-c>", &[held(KeyCode::Char('c'), true, false, false)]),
+            ("<ctrl-->", &[held(KeyCode::Char('-'), true, false, false)]),
+            ("<ctrl-alt-delete>", &[held(KeyCode::Delete, true, true, false)]),
+            ("<shift-alt-f4>", &[held(KeyCode::Function(4), false, true, true)]),
+            ("<wait:0.5>x", &[Step::Wait(Duration::from_millis(500)), press(KeyCode::Char('x'))]),
+            (r"<wait-text:a \> b\\>y", &[Step::WaitText(r"a > b\".into()), press(KeyCode::Char('y'))]),
         ];
         for (text, steps) in cases {
             assert_eq!(text.parse::<Script>().map(|script| script.steps).as_deref(), Ok(*steps), "{text}");

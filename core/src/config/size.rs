@@ -1,7 +1,7 @@
 //! Sizes of memory as a person writes them.
 
-/// Guest memory comes in pages of this many bytes.
-pub const PAGE: u64 = 4096;
+use trapline_devices::q35::Ram;
+
 /// The least guest memory: below this the firmware has no room for itself and its tables.
 pub const MEMORY_LEAST: u64 = 16 << 20;
 /// The most guest memory. A guard against a slip of the keyboard, not a limit of the machine.
@@ -43,8 +43,8 @@ pub(super) fn memory(text: &str) -> Result<u64, String> {
     if bytes > MEMORY_LARGEST {
         return Err(format!("more than the largest guest memory, {}", shown(MEMORY_LARGEST)));
     }
-    if !bytes.is_multiple_of(PAGE) {
-        return Err(format!("not a multiple of the page size, {PAGE} bytes"));
+    if !bytes.is_multiple_of(Ram::GRAIN) {
+        return Err(format!("not a multiple of {}", shown(Ram::GRAIN)));
     }
     Ok(bytes)
 }

@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use trapline_devices::platform::keyboard::{Key, KeyCode};
+
 use super::*;
-use crate::screen::Key;
 
 fn cli(set: impl FnOnce(&mut Options)) -> Result<RunConfig, String> {
     let mut options = Options::default();
@@ -60,7 +61,7 @@ fn sizes_of_memory_are_read() {
         ("2G", 2 << 30),
         ("2gib", 2 << 30),
         ("4T", 4 << 40),
-        ("20000K", 20000 << 10),
+        ("20480K", 20480 << 10),
     ];
     for (text, bytes) in cases {
         assert_eq!(with("memory", text).map(|config| config.memory), Ok(bytes), "{text}");
@@ -113,7 +114,7 @@ fn the_other_values_are_read() {
         timeout: Some(Duration::from_millis(250)),
         io: Io::Uring,
         window: Window::Strict,
-        keys: Some(Script { steps: vec![Step::Press(Key::Char('a').into())] }),
+        keys: Some(Script { steps: vec![Step::Press(Key::new(KeyCode::Char('a')))] }),
     };
     assert_eq!(config, expected);
     assert_eq!(with("timeout", "5").unwrap().timeout, Some(Duration::from_secs(5)));
@@ -141,7 +142,7 @@ fn values_that_can_not_be_used_say_why() {
         ("memory", "5T", "more than the largest guest memory, 4 TiB"),
         ("memory", "99999999999999999999", "more than the largest guest memory, 4 TiB"),
         ("memory", "18446744073709551615T", "more than the largest guest memory, 4 TiB"),
-        ("memory", "16777217", "not a multiple of the page size, 4096 bytes"),
+        ("memory", "16781312", "not a multiple of 1 MiB"),
         ("memory", "1Q", "'q' is no unit of memory; use K, M, G or T, as in 512M"),
         ("memory", "1.5G", "not a size; give a whole number and a unit, as in 512M"),
         ("memory", "-1G", "not a size; give a whole number and a unit, as in 512M"),

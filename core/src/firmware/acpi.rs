@@ -18,9 +18,9 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
+use trapline_devices::q35::RamSplit;
 use trapline_io::{Gpa, Span};
 
-use super::e820::RamSplit;
 use super::loader::{Script, Zone};
 
 /// File name of the blob with all tables.

@@ -1,92 +1,13 @@
-//! All that the firmware reads, as a list of fw_cfg items.
-//!
-//! The fw_cfg device itself adds the signature, the interface version and the file directory.
+//! All that the firmware reads, as the items of the fw_cfg device.
 
-use std::fmt;
+use trapline_devices::platform::fw_cfg::{FileError, Items, key};
+use trapline_devices::q35::RamSplit;
 
 use super::acpi::{self, Platform, Windows};
-use super::e820::{self, RamSplit};
+use super::e820;
 use super::image::Image;
 use super::linux::Linux;
 use super::smbios;
-
-/// The numbered items of fw_cfg that are filled in here.
-pub struct Key;
-
-#[expect(missing_docs, reason = "the names are those of the fw_cfg specification")]
-impl Key {
-    pub const UUID: u16 = 0x02;
-    pub const RAM_SIZE: u16 = 0x03;
-    pub const NO_GRAPHIC: u16 = 0x04;
-    pub const NB_CPUS: u16 = 0x05;
-    pub const KERNEL_ADDR: u16 = 0x07;
-    pub const KERNEL_SIZE: u16 = 0x08;
-    pub const INITRD_ADDR: u16 = 0x0a;
-    pub const INITRD_SIZE: u16 = 0x0b;
-    pub const BOOT_MENU: u16 = 0x0e;
-    pub const MAX_CPUS: u16 = 0x0f;
-    pub const KERNEL_DATA: u16 = 0x11;
-    pub const INITRD_DATA: u16 = 0x12;
-    pub const CMDLINE_ADDR: u16 = 0x13;
-    pub const CMDLINE_SIZE: u16 = 0x14;
-    pub const CMDLINE_DATA: u16 = 0x15;
-    pub const SETUP_ADDR: u16 = 0x16;
-    pub const SETUP_SIZE: u16 = 0x17;
-    pub const SETUP_DATA: u16 = 0x18;
-    pub const IRQ0_OVERRIDE: u16 = 0x8002;
-}
-
-/// How the guest asks for an item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Name {
-    /// By its number.
-    Key(u16),
-    /// By the number that the file directory gives for this name, at most 55 bytes.
-    File(String),
-}
-
-/// The bytes of an item.
-pub enum Content {
-    /// Known now.
-    Bytes(Vec<u8>),
-    /// Built whenever the guest selects the item.
-    OnSelect {
-        /// The length of what `build` returns, which the file directory tells beforehand.
-        len: usize,
-        /// Returns `len` bytes; called on a vCPU thread.
-        build: Box<dyn Fn() -> Vec<u8> + Send>,
-    },
-}
-
-impl fmt::Debug for Content {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Content::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
-            Content::OnSelect { len, .. } => write!(f, "{len} bytes, built on select"),
-        }
-    }
-}
-
-/// One item.
-#[derive(Debug)]
-pub struct Item {
-    /// How the guest asks for it.
-    pub name: Name,
-    /// What it gets.
-    pub content: Content,
-}
-
-impl Item {
-    /// A numbered item.
-    pub fn key(key: u16, bytes: impl Into<Vec<u8>>) -> Self {
-        Item { name: Name::Key(key), content: Content::Bytes(bytes.into()) }
-    }
-
-    /// A file.
-    pub fn file(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
-        Item { name: Name::File(name.into()), content: Content::Bytes(bytes.into()) }
-    }
-}
 
 /// Something that the firmware can start from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,13 +91,17 @@ pub struct Boot {
 
 impl Boot {
     /// All items for fw_cfg.
-    pub fn into_items(self) -> Vec<Item> {
-        let mut items = self.numbers();
-        items.push(Item::file("etc/e820", e820::table(self.ram)));
+    ///
+    /// # Errors
+    /// A file of more than 4 GiB.
+    pub fn into_items(self) -> Result<Items, FileError> {
+        let mut items = Items::new();
+        self.add_numbers(&mut items);
+        items.add_file("etc/e820", e820::table(self.ram))?;
         let smbios = smbios::build(self.ram, self.cpus, self.uuid);
-        items.push(Item::file(smbios::ANCHOR, smbios.anchor));
-        items.push(Item::file(smbios::TABLES, smbios.tables));
-        items.extend(self.wishes());
+        items.add_file(smbios::ANCHOR, smbios.anchor)?;
+        items.add_file(smbios::TABLES, smbios.tables)?;
+        self.add_wishes(&mut items)?;
         let platform = Platform {
             cpus: self.cpus,
             ram: self.ram,
@@ -184,61 +109,57 @@ impl Boot {
             keyboard: self.keyboard,
             serial: self.serial,
         };
-        items.extend(tables(platform, self.windows));
+        add_tables(platform, self.windows, &mut items)?;
         if let Some((linux, rom)) = self.linux {
-            items.push(Item::file(LINUXBOOT, rom.bytes));
-            items.extend(linux.into_items());
+            items.add_file(LINUXBOOT, rom.bytes)?;
+            linux.add_items(&mut items);
         }
-        items
+        Ok(items)
     }
 
-    fn numbers(&self) -> Vec<Item> {
-        let cpus = u16::from(self.cpus);
-        vec![
-            Item::key(Key::UUID, self.uuid),
-            Item::key(Key::RAM_SIZE, self.ram.total().to_le_bytes()),
-            Item::key(Key::NO_GRAPHIC, 0u16.to_le_bytes()),
-            Item::key(Key::NB_CPUS, cpus.to_le_bytes()),
-            Item::key(Key::MAX_CPUS, cpus.to_le_bytes()),
-            // The timer's interrupt reaches the I/O APIC at pin 2, as the MADT says.
-            Item::key(Key::IRQ0_OVERRIDE, 1u32.to_le_bytes()),
-            Item::key(Key::BOOT_MENU, u16::from(self.choices.menu.is_some()).to_le_bytes()),
-        ]
+    fn add_numbers(&self, items: &mut Items) {
+        let cpus = u16::from(self.cpus).to_le_bytes();
+        items.set(key::UUID, self.uuid);
+        items.set(key::RAM_SIZE, self.ram.total().to_le_bytes());
+        items.set(key::NO_GRAPHICS, 0u16.to_le_bytes());
+        items.set(key::CPUS, cpus);
+        items.set(key::MAX_CPUS, cpus);
+        // As the MADT says.
+        items.set(key::IRQ0_OVERRIDE, 1u32.to_le_bytes());
+        items.set(key::BOOT_MENU, u16::from(self.choices.menu.is_some()).to_le_bytes());
     }
 
-    fn wishes(&self) -> Vec<Item> {
+    fn add_wishes(&self, items: &mut Items) -> Result<(), FileError> {
         let choices = &self.choices;
-        let mut items = vec![
-            Item::file("etc/boot-fail-wait", choices.retry.unwrap_or(u32::MAX).to_le_bytes()),
-            Item::file("etc/optionroms-checksum", u64::from(choices.rom_checksums).to_le_bytes()),
-        ];
+        items.add_file("etc/boot-fail-wait", choices.retry.unwrap_or(u32::MAX).to_le_bytes())?;
+        items.add_file("etc/optionroms-checksum", u64::from(choices.rom_checksums).to_le_bytes())?;
         if let Some(wait) = choices.menu {
-            items.push(Item::file("etc/boot-menu-wait", wait.to_le_bytes()));
+            items.add_file("etc/boot-menu-wait", wait.to_le_bytes())?;
         }
         if !self.order.is_empty() {
             let lines: Vec<String> = self.order.iter().map(Target::path).collect();
-            items.push(Item::file("bootorder", format!("{}\0", lines.join("\n"))));
+            items.add_file("bootorder", format!("{}\0", lines.join("\n")))?;
         }
-        items
+        Ok(())
     }
 }
 
 /// The ACPI files; only the tables depend on the windows, and their length does not.
-fn tables(platform: Platform, windows: Box<dyn Fn() -> Windows + Send>) -> [Item; 3] {
+fn add_tables(
+    platform: Platform,
+    windows: Box<dyn Fn() -> Windows + Send>,
+    items: &mut Items,
+) -> Result<(), FileError> {
     let first = acpi::build(&platform);
     let build = move || acpi::build(&Platform { windows: windows(), ..platform }).tables;
-    let content = Content::OnSelect { len: first.tables.len(), build: Box::new(build) };
-    [
-        Item::file(acpi::LOADER, first.loader),
-        Item::file(acpi::RSDP, first.rsdp),
-        Item { name: Name::File(acpi::TABLES.into()), content },
-    ]
+    items.add_file(acpi::LOADER, first.loader)?;
+    items.add_file(acpi::RSDP, first.rsdp)?;
+    items.add_made_file(acpi::TABLES, first.tables.len(), build)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
     use trapline_io::{Gpa, Span};
 
     fn boot() -> Boot {
@@ -255,20 +176,9 @@ mod tests {
         }
     }
 
-    fn bytes(items: &[Item], name: &Name) -> Vec<u8> {
-        let item = items.iter().find(|item| item.name == *name).expect("the item is there");
-        match &item.content {
-            Content::Bytes(bytes) => bytes.clone(),
-            Content::OnSelect { len, build } => {
-                let bytes = build();
-                assert_eq!(bytes.len(), *len, "the directory tells the length beforehand");
-                bytes
-            }
-        }
-    }
-
-    fn file(items: &[Item], name: &str) -> Vec<u8> {
-        bytes(items, &Name::File(name.into()))
+    fn file(items: &mut Items, name: &str) -> Vec<u8> {
+        let key = items.key_of(name).expect("the file is there");
+        items.contents(key).to_vec()
     }
 
     #[test]
@@ -281,29 +191,38 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_there_once_and_fits_the_directory() {
-        let items = boot().into_items();
-        let mut seen = HashSet::new();
-        for item in &items {
-            assert!(seen.insert(format!("{:?}", item.name)), "{:?} twice", item.name);
-            if let Name::File(name) = &item.name {
-                assert!(name.len() < 56);
-            }
-        }
-        assert_eq!(bytes(&items, &Name::Key(Key::NB_CPUS)), [2, 0]);
-        assert_eq!(bytes(&items, &Name::Key(Key::BOOT_MENU)), [1, 0]);
-        assert_eq!(file(&items, "etc/boot-menu-wait"), [100, 0]);
-        assert_eq!(file(&items, "etc/boot-fail-wait"), [0xff; 4]);
+    fn the_firmware_is_told_what_the_machine_is() {
+        let mut items = boot().into_items().unwrap();
+        assert_eq!(items.contents(key::CPUS), [2, 0]);
+        assert_eq!(items.contents(key::BOOT_MENU), [1, 0]);
+        assert_eq!(items.contents(key::RAM_SIZE), (1u64 << 30).to_le_bytes());
+        assert_eq!(file(&mut items, "etc/boot-menu-wait"), [100, 0]);
+        assert_eq!(file(&mut items, "etc/boot-fail-wait"), [0xff; 4]);
         let order = b"/rom@genroms/linuxboot_dma.bin\n/pci@i0cf8/scsi@3/disk@0,0\0";
-        assert_eq!(file(&items, "bootorder"), order);
+        assert_eq!(file(&mut items, "bootorder"), order);
     }
 
     #[test]
     fn the_tables_are_built_with_the_windows_of_the_moment() {
-        let items = boot().into_items();
-        let tables = file(&items, acpi::TABLES);
+        let mut items = boot().into_items().unwrap();
+        let tables = file(&mut items, acpi::TABLES);
         let window = (1u64 << 40).to_le_bytes();
         assert!(tables.windows(8).any(|bytes| bytes == window));
-        assert!(!file(&items, acpi::LOADER).is_empty());
+        assert!(!file(&mut items, acpi::LOADER).is_empty());
+    }
+
+    #[test]
+    fn the_tables_length_does_not_depend_on_the_windows() {
+        let platform = |windows| Platform {
+            cpus: 2,
+            ram: RamSplit::of(1 << 30),
+            windows,
+            keyboard: true,
+            serial: false,
+        };
+        let later = Windows { high: Span::of_len(Gpa(1 << 40), 1 << 30), ..Windows::default() };
+        let [first, later] =
+            [Windows::default(), later].map(|windows| acpi::build(&platform(windows)).tables);
+        assert_eq!(first.len(), later.len(), "the directory tells the length beforehand");
     }
 }

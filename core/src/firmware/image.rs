@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// The largest firmware image: what fits between 0xff000000 and 4 GiB.
-pub const MAX_FIRMWARE: u64 = 16 << 20;
+const MAX_FIRMWARE: u64 = 16 << 20;
 /// A firmware image is a multiple of this.
-pub const FIRMWARE_UNIT: u64 = 64 << 10;
+const FIRMWARE_UNIT: u64 = 64 << 10;
 /// The largest option ROM: its size byte counts 512 bytes.
-pub const MAX_OPTION_ROM: u64 = 255 * 512;
+const MAX_OPTION_ROM: u64 = 255 * 512;
 
 /// Where distributions put SeaBIOS: Debian, Ubuntu and Fedora; Arch and openSUSE; a QEMU built by hand.
 const SEABIOS: [&str; 4] = [
@@ -127,7 +127,7 @@ pub fn linuxboot() -> Result<Image, ImageError> {
 }
 
 /// Reads an option ROM and checks its signature and its size byte; the checksum is the firmware's matter.
-pub fn option_rom(path: impl Into<PathBuf>) -> Result<Image, ImageError> {
+fn option_rom(path: impl Into<PathBuf>) -> Result<Image, ImageError> {
     let image = read(path.into(), MAX_OPTION_ROM, "an option ROM has at most 127.5 KiB (130560 bytes)")?;
     let [0x55, 0xaa, blocks, ..] = image.bytes[..] else {
         return Err(not_a_rom(image, "it does not start with 55 aa"));
@@ -153,7 +153,7 @@ fn find(
 }
 
 /// Reads a regular file of at most `limit` bytes.
-pub(crate) fn read(path: PathBuf, limit: u64, rule: &'static str) -> Result<Image, ImageError> {
+fn read(path: PathBuf, limit: u64, rule: &'static str) -> Result<Image, ImageError> {
     let unreadable = |source| ImageError::Unreadable { path: path.clone(), source };
     // Looked at before it is opened: to open a FIFO would wait for its writer.
     let metadata = std::fs::metadata(&path).map_err(unreadable)?;

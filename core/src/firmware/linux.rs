@@ -7,9 +7,8 @@
 //! allows.
 
 use thiserror::Error;
-
-use super::boot::{Item, Key};
-use super::e820::RamSplit;
+use trapline_devices::platform::fw_cfg::{Items, key};
+use trapline_devices::q35::RamSplit;
 
 /// Where the real mode part goes.
 const SETUP: u32 = 0x1_0000;
@@ -125,23 +124,21 @@ impl Linux {
         Ok(Linux { setup, kernel: kernel.to_vec(), initrd: initrd.to_vec(), initrd_address, command_line })
     }
 
-    /// The fw_cfg items that the option ROM reads: address, size and bytes of each part.
-    pub fn into_items(self) -> Vec<Item> {
+    /// Adds the items that the option ROM reads: address, size and bytes of each part.
+    pub fn add_items(self, items: &mut Items) {
         let parts = [
-            ([Key::SETUP_ADDR, Key::SETUP_SIZE, Key::SETUP_DATA], SETUP, self.setup),
-            ([Key::KERNEL_ADDR, Key::KERNEL_SIZE, Key::KERNEL_DATA], KERNEL, self.kernel),
-            ([Key::INITRD_ADDR, Key::INITRD_SIZE, Key::INITRD_DATA], self.initrd_address, self.initrd),
-            ([Key::CMDLINE_ADDR, Key::CMDLINE_SIZE, Key::CMDLINE_DATA], COMMAND_LINE, self.command_line),
+            ([key::SETUP_ADDRESS, key::SETUP_SIZE, key::SETUP_DATA], SETUP, self.setup),
+            ([key::KERNEL_ADDRESS, key::KERNEL_SIZE, key::KERNEL_DATA], KERNEL, self.kernel),
+            ([key::INITRD_ADDRESS, key::INITRD_SIZE, key::INITRD_DATA], self.initrd_address, self.initrd),
+            ([key::CMDLINE_ADDRESS, key::CMDLINE_SIZE, key::CMDLINE_DATA], COMMAND_LINE, self.command_line),
         ];
-        let mut items = Vec::new();
         for ([address_key, size_key, data_key], address, bytes) in parts {
             // Every part was placed below 4 GiB, so that its size fits.
             let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-            items.push(Item::key(address_key, address.to_le_bytes()));
-            items.push(Item::key(size_key, size.to_le_bytes()));
-            items.push(Item::key(data_key, bytes));
+            items.set(address_key, address.to_le_bytes());
+            items.set(size_key, size.to_le_bytes());
+            items.set(data_key, bytes);
         }
-        items
     }
 }
 

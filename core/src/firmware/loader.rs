@@ -4,7 +4,7 @@
 //! file, copies the file there, adds addresses to the pointers inside, and mends checksums.
 
 /// Length of a record in bytes.
-pub const RECORD: usize = 128;
+pub(super) const RECORD: usize = 128;
 /// Room for a file name, its closing NUL included.
 pub const NAME: usize = 56;
 

@@ -3,7 +3,7 @@
 //! The anchor is that of version 2.1 with table address and checksums left at zero: SeaBIOS fills
 //! them in, and adds structure 0, which tells the firmware's own name.
 
-use super::e820::{HIGH_RAM, RamSplit};
+use trapline_devices::q35::{HIGH_RAM, RamSplit};
 
 /// File name of the anchor.
 pub const ANCHOR: &str = "etc/smbios/smbios-anchor";

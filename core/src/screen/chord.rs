@@ -9,9 +9,8 @@
 //! | Ctrl-A, then d | Ctrl-Alt-Delete for the guest |
 //! | Ctrl-A, then any other key | nothing; the help line is shown again |
 
-use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-
-use super::{Key, Modifiers, Press};
+use crossterm::event::{self, KeyEvent, KeyEventKind, KeyModifiers};
+use trapline_devices::platform::keyboard::{Key, KeyCode};
 
 /// The help line.
 pub const HELP: &str = " trapline   Ctrl-A x: leave   Ctrl-A Ctrl-A: Ctrl-A   Ctrl-A d: Ctrl-Alt-Del ";
@@ -20,7 +19,7 @@ pub const HELP: &str = " trapline   Ctrl-A x: leave   Ctrl-A Ctrl-A: Ctrl-A   Ct
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The guest gets this key.
-    Send(Press),
+    Send(Key),
     /// The user wants to leave.
     Leave,
     /// The prefix was pressed, or something after it that means nothing: the help line is due.
@@ -36,112 +35,109 @@ pub struct Chord {
     pending: bool,
 }
 
-const CTRL_A: Press =
-    Press { key: Key::Char('a'), modifiers: Modifiers { ctrl: true, alt: false, shift: false } };
-const CTRL_ALT_DELETE: Press =
-    Press { key: Key::Delete, modifiers: Modifiers { ctrl: true, alt: true, shift: false } };
+const CTRL_A: Key = Key::new(KeyCode::Char('a')).with_ctrl();
+const CTRL_ALT_DELETE: Key = Key::new(KeyCode::Delete).with_ctrl().with_alt();
 
 impl Chord {
     /// Takes one event.
     pub fn feed(&mut self, event: &KeyEvent) -> Action {
-        let Some(press) = decode(event) else { return Action::Ignore };
+        let Some(key) = decode(event) else { return Action::Ignore };
         if std::mem::take(&mut self.pending) {
-            return match press {
-                CTRL_A => Action::Send(CTRL_A),
-                Press { key: Key::Char('a' | 'A'), .. } => Action::Send(CTRL_A),
-                Press { key: Key::Char('x' | 'X'), .. } => Action::Leave,
-                Press { key: Key::Char('d' | 'D'), .. } => Action::Send(CTRL_ALT_DELETE),
+            return match key.code {
+                KeyCode::Char('a' | 'A') => Action::Send(CTRL_A),
+                KeyCode::Char('x' | 'X') => Action::Leave,
+                KeyCode::Char('d' | 'D') => Action::Send(CTRL_ALT_DELETE),
                 _ => Action::Help,
             };
         }
-        if press == CTRL_A {
+        if key == CTRL_A {
             self.pending = true;
             return Action::Help;
         }
-        Action::Send(press)
+        Action::Send(key)
     }
 }
 
 /// The guest's key for an event of the terminal; `None` for a release and for what a PC keyboard does not have.
 #[must_use]
-pub fn decode(event: &KeyEvent) -> Option<Press> {
+pub fn decode(event: &KeyEvent) -> Option<Key> {
     if event.kind == KeyEventKind::Release {
         return None;
     }
-    let key = match event.code {
+    let code = match event.code {
         // A terminal gives the character as typed: Shift is in it already.
-        KeyCode::Char(c @ ' '..='~') => Key::Char(c),
-        KeyCode::Enter => Key::Enter,
-        KeyCode::Esc => Key::Esc,
-        KeyCode::Backspace => Key::Backspace,
-        KeyCode::Tab | KeyCode::BackTab => Key::Tab,
-        KeyCode::Up => Key::Up,
-        KeyCode::Down => Key::Down,
-        KeyCode::Left => Key::Left,
-        KeyCode::Right => Key::Right,
-        KeyCode::Home => Key::Home,
-        KeyCode::End => Key::End,
-        KeyCode::PageUp => Key::PageUp,
-        KeyCode::PageDown => Key::PageDown,
-        KeyCode::Insert => Key::Insert,
-        KeyCode::Delete => Key::Delete,
-        KeyCode::F(number @ 1..=12) => Key::F(number),
+        event::KeyCode::Char(c @ ' '..='~') => KeyCode::Char(c),
+        event::KeyCode::Enter => KeyCode::Enter,
+        event::KeyCode::Esc => KeyCode::Escape,
+        event::KeyCode::Backspace => KeyCode::Backspace,
+        event::KeyCode::Tab | event::KeyCode::BackTab => KeyCode::Tab,
+        event::KeyCode::Up => KeyCode::Up,
+        event::KeyCode::Down => KeyCode::Down,
+        event::KeyCode::Left => KeyCode::Left,
+        event::KeyCode::Right => KeyCode::Right,
+        event::KeyCode::Home => KeyCode::Home,
+        event::KeyCode::End => KeyCode::End,
+        event::KeyCode::PageUp => KeyCode::PageUp,
+        event::KeyCode::PageDown => KeyCode::PageDown,
+        event::KeyCode::Insert => KeyCode::Insert,
+        event::KeyCode::Delete => KeyCode::Delete,
+        event::KeyCode::F(number @ 1..=12) => KeyCode::Function(number),
         _ => return None,
     };
     let held = |modifier| event.modifiers.contains(modifier);
-    let typed = matches!(key, Key::Char(_));
-    let modifiers = Modifiers {
+    let typed = matches!(code, KeyCode::Char(_));
+    Some(Key {
+        code,
         ctrl: held(KeyModifiers::CONTROL),
         alt: held(KeyModifiers::ALT),
-        shift: !typed && (held(KeyModifiers::SHIFT) || event.code == KeyCode::BackTab),
-    };
-    Some(Press { key, modifiers })
+        shift: !typed && (held(KeyModifiers::SHIFT) || event.code == event::KeyCode::BackTab),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn event(code: KeyCode, modifiers: KeyModifiers) -> KeyEvent {
+    fn event(code: event::KeyCode, modifiers: KeyModifiers) -> KeyEvent {
         KeyEvent::new(code, modifiers)
     }
 
-    fn press(key: Key, ctrl: bool, alt: bool, shift: bool) -> Press {
-        Press { key, modifiers: Modifiers { ctrl, alt, shift } }
+    fn press(code: KeyCode, ctrl: bool, alt: bool, shift: bool) -> Key {
+        Key { code, shift, ctrl, alt }
     }
 
     #[test]
     fn keys_are_decoded() {
         use KeyModifiers as M;
         let cases = [
-            (KeyCode::Char('a'), M::NONE, Some(press(Key::Char('a'), false, false, false))),
-            (KeyCode::Char('A'), M::SHIFT, Some(press(Key::Char('A'), false, false, false))),
-            (KeyCode::Char('c'), M::CONTROL, Some(press(Key::Char('c'), true, false, false))),
-            (KeyCode::Char('x'), M::ALT, Some(press(Key::Char('x'), false, true, false))),
-            (KeyCode::Char(' '), M::NONE, Some(press(Key::Char(' '), false, false, false))),
-            (KeyCode::Char('é'), M::NONE, None),
-            (KeyCode::Char('\u{7f}'), M::NONE, None),
-            (KeyCode::Enter, M::NONE, Some(Key::Enter.into())),
-            (KeyCode::Esc, M::NONE, Some(Key::Esc.into())),
-            (KeyCode::Backspace, M::NONE, Some(Key::Backspace.into())),
-            (KeyCode::Tab, M::NONE, Some(Key::Tab.into())),
-            (KeyCode::BackTab, M::NONE, Some(press(Key::Tab, false, false, true))),
-            (KeyCode::BackTab, M::SHIFT, Some(press(Key::Tab, false, false, true))),
-            (KeyCode::Up, M::NONE, Some(Key::Up.into())),
-            (KeyCode::Down, M::SHIFT, Some(press(Key::Down, false, false, true))),
-            (KeyCode::Left, M::CONTROL, Some(press(Key::Left, true, false, false))),
-            (KeyCode::Right, M::NONE, Some(Key::Right.into())),
-            (KeyCode::Home, M::NONE, Some(Key::Home.into())),
-            (KeyCode::End, M::NONE, Some(Key::End.into())),
-            (KeyCode::PageUp, M::NONE, Some(Key::PageUp.into())),
-            (KeyCode::PageDown, M::NONE, Some(Key::PageDown.into())),
-            (KeyCode::Insert, M::NONE, Some(Key::Insert.into())),
-            (KeyCode::Delete, M::CONTROL | M::ALT, Some(CTRL_ALT_DELETE)),
-            (KeyCode::F(1), M::NONE, Some(Key::F(1).into())),
-            (KeyCode::F(12), M::ALT, Some(press(Key::F(12), false, true, false))),
-            (KeyCode::F(13), M::NONE, None),
-            (KeyCode::CapsLock, M::NONE, None),
-            (KeyCode::Null, M::NONE, None),
+            (event::KeyCode::Char('a'), M::NONE, Some(press(KeyCode::Char('a'), false, false, false))),
+            (event::KeyCode::Char('A'), M::SHIFT, Some(press(KeyCode::Char('A'), false, false, false))),
+            (event::KeyCode::Char('c'), M::CONTROL, Some(press(KeyCode::Char('c'), true, false, false))),
+            (event::KeyCode::Char('x'), M::ALT, Some(press(KeyCode::Char('x'), false, true, false))),
+            (event::KeyCode::Char(' '), M::NONE, Some(press(KeyCode::Char(' '), false, false, false))),
+            (event::KeyCode::Char('é'), M::NONE, None),
+            (event::KeyCode::Char('\u{7f}'), M::NONE, None),
+            (event::KeyCode::Enter, M::NONE, Some(Key::new(KeyCode::Enter))),
+            (event::KeyCode::Esc, M::NONE, Some(Key::new(KeyCode::Escape))),
+            (event::KeyCode::Backspace, M::NONE, Some(Key::new(KeyCode::Backspace))),
+            (event::KeyCode::Tab, M::NONE, Some(Key::new(KeyCode::Tab))),
+            (event::KeyCode::BackTab, M::NONE, Some(press(KeyCode::Tab, false, false, true))),
+            (event::KeyCode::BackTab, M::SHIFT, Some(press(KeyCode::Tab, false, false, true))),
+            (event::KeyCode::Up, M::NONE, Some(Key::new(KeyCode::Up))),
+            (event::KeyCode::Down, M::SHIFT, Some(press(KeyCode::Down, false, false, true))),
+            (event::KeyCode::Left, M::CONTROL, Some(press(KeyCode::Left, true, false, false))),
+            (event::KeyCode::Right, M::NONE, Some(Key::new(KeyCode::Right))),
+            (event::KeyCode::Home, M::NONE, Some(Key::new(KeyCode::Home))),
+            (event::KeyCode::End, M::NONE, Some(Key::new(KeyCode::End))),
+            (event::KeyCode::PageUp, M::NONE, Some(Key::new(KeyCode::PageUp))),
+            (event::KeyCode::PageDown, M::NONE, Some(Key::new(KeyCode::PageDown))),
+            (event::KeyCode::Insert, M::NONE, Some(Key::new(KeyCode::Insert))),
+            (event::KeyCode::Delete, M::CONTROL | M::ALT, Some(CTRL_ALT_DELETE)),
+            (event::KeyCode::F(1), M::NONE, Some(Key::new(KeyCode::Function(1)))),
+            (event::KeyCode::F(12), M::ALT, Some(press(KeyCode::Function(12), false, true, false))),
+            (event::KeyCode::F(13), M::NONE, None),
+            (event::KeyCode::CapsLock, M::NONE, None),
+            (event::KeyCode::Null, M::NONE, None),
         ];
         for (code, modifiers, expected) in cases {
             assert_eq!(decode(&event(code, modifiers)), expected, "{code:?} {modifiers:?}");
@@ -150,35 +146,38 @@ mod tests {
 
     #[test]
     fn a_release_is_no_press() {
-        let mut released = event(KeyCode::Enter, KeyModifiers::NONE);
+        let mut released = event(event::KeyCode::Enter, KeyModifiers::NONE);
         released.kind = KeyEventKind::Release;
         assert_eq!(decode(&released), None);
         released.kind = KeyEventKind::Repeat;
-        assert_eq!(decode(&released), Some(Key::Enter.into()));
+        assert_eq!(decode(&released), Some(Key::new(KeyCode::Enter)));
     }
 
     #[test]
     fn the_prefix_takes_one_key() {
-        let prefix = event(KeyCode::Char('a'), KeyModifiers::CONTROL);
-        let plain = |c| event(KeyCode::Char(c), KeyModifiers::NONE);
+        let prefix = event(event::KeyCode::Char('a'), KeyModifiers::CONTROL);
+        let plain = |c| event(event::KeyCode::Char(c), KeyModifiers::NONE);
         let mut chord = Chord::default();
         let mut feed = |events: &[KeyEvent]| events.iter().map(|event| chord.feed(event)).collect::<Vec<_>>();
         assert_eq!(feed(&[prefix, plain('x')]), [Action::Help, Action::Leave]);
         assert_eq!(
             feed(&[prefix, prefix, plain('x')]),
-            [Action::Help, Action::Send(CTRL_A), Action::Send(Key::Char('x').into())]
+            [Action::Help, Action::Send(CTRL_A), Action::Send(Key::new(KeyCode::Char('x')))]
         );
         assert_eq!(feed(&[prefix, plain('a')]), [Action::Help, Action::Send(CTRL_A)]);
         assert_eq!(feed(&[prefix, plain('d')]), [Action::Help, Action::Send(CTRL_ALT_DELETE)]);
         assert_eq!(
             feed(&[prefix, plain('q'), plain('x')]),
-            [Action::Help, Action::Help, Action::Send(Key::Char('x').into())]
+            [Action::Help, Action::Help, Action::Send(Key::new(KeyCode::Char('x')))]
         );
     }
 
     #[test]
     fn ctrl_c_is_the_guests() {
-        let ctrl_c = event(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        assert_eq!(Chord::default().feed(&ctrl_c), Action::Send(press(Key::Char('c'), true, false, false)));
+        let ctrl_c = event(event::KeyCode::Char('c'), KeyModifiers::CONTROL);
+        assert_eq!(
+            Chord::default().feed(&ctrl_c),
+            Action::Send(press(KeyCode::Char('c'), true, false, false))
+        );
     }
 }

@@ -125,7 +125,7 @@ impl Scale {
         let mut sum = [0u64; 3];
         let mut count = 0u64;
         for y in top..bottom {
-            for pixel in frame.run(left, right, y).as_chunks::<3>().0 {
+            for pixel in run(frame, left, right, y).as_chunks::<3>().0 {
                 for (sum, value) in sum.iter_mut().zip(pixel) {
                     *sum += u64::from(*value);
                 }
@@ -135,6 +135,14 @@ impl Scale {
         let [r, g, b] = sum.map(|sum| u8::try_from(sum / count.max(1)).unwrap_or(u8::MAX));
         Some(Color::Rgb { r, g, b })
     }
+}
+
+/// The bytes of the pixels `from` to `to` (not included) of row `y`; those that are not there are left out.
+fn run(frame: &Frame, from: usize, to: usize, y: usize) -> &[u8] {
+    let at = |x: usize| y.checked_mul(frame.width)?.checked_add(x.min(frame.width))?.checked_mul(3);
+    let run = at(from).zip(at(to)).filter(|_| y < frame.height);
+    let clipped = run.and_then(|(from, to)| frame.rgb.get(from..to.min(frame.rgb.len())));
+    clipped.unwrap_or_default()
 }
 
 /// The most pixels of a frame, in one direction, that count for one of the terminal. Keeps the cost of a frame of any

@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Press, Source};
+use trapline_devices::platform::keyboard::Key;
+
+use super::Source;
 use crate::config::{Script, Step};
 
 /// The least time between two keys: a BIOS keeps 15 of them and drops the rest, and a boot loader reads them at its
 /// leisure.
-pub const KEY_INTERVAL: Duration = Duration::from_millis(40);
+const KEY_INTERVAL: Duration = Duration::from_millis(40);
 /// How often the screen is looked at while a text is waited for.
-pub const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Carries out a [`Script`], one step at a time. It does not sleep: the owner calls [`Typist::step`] when it is time.
 #[derive(Debug)]
@@ -28,12 +30,12 @@ impl Typist {
     }
 
     /// Takes the next step if it is time for it, and returns the key to press, if any. `now` never goes back.
-    pub fn step(&mut self, now: Instant, screen: &mut dyn Source) -> Option<Press> {
+    pub fn step(&mut self, now: Instant, screen: &mut dyn Source) -> Option<Key> {
         if self.due.is_some_and(|due| now < due) {
             return None;
         }
-        let (press, pause) = match self.steps.front()? {
-            Step::Press(press) => (Some(*press), KEY_INTERVAL),
+        let (key, pause) = match self.steps.front()? {
+            Step::Press(key) => (Some(*key), KEY_INTERVAL),
             Step::Wait(pause) => (None, *pause),
             Step::WaitText(wanted) => {
                 if !screen.text().is_some_and(|text| text.shows(wanted)) {
@@ -45,7 +47,7 @@ impl Typist {
         };
         self.steps.pop_front();
         self.due = now.checked_add(pause);
-        press
+        key
     }
 
     /// When the next step is due, or `None` when all is typed.
@@ -67,7 +69,8 @@ impl Typist {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::screen::{Cell, Frame, Key, TextScreen};
+    use crate::screen::{Cell, Frame, TextScreen};
+    use trapline_devices::platform::keyboard::KeyCode;
 
     struct Line(&'static str);
 
@@ -87,18 +90,18 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut typist = Typist::new("a<wait:1>b<wait-text:GRUB>c".parse().unwrap());
         let mut screen = Line("SeaBIOS");
-        assert_eq!(typist.step(at(0), &mut screen), Some(Key::Char('a').into()));
+        assert_eq!(typist.step(at(0), &mut screen), Some(Key::new(KeyCode::Char('a'))));
         assert_eq!(typist.step(at(39), &mut screen), None);
         assert_eq!(typist.due(at(39)), Some(at(40)));
         assert_eq!(typist.step(at(40), &mut screen), None, "the wait begins");
         assert_eq!(typist.step(at(1039), &mut screen), None);
-        assert_eq!(typist.step(at(1040), &mut screen), Some(Key::Char('b').into()));
+        assert_eq!(typist.step(at(1040), &mut screen), Some(Key::new(KeyCode::Char('b'))));
         assert_eq!(typist.awaited(), Some("GRUB"));
         assert_eq!(typist.step(at(1080), &mut screen), None);
         assert_eq!(typist.due(at(1080)), Some(at(1130)));
         screen = Line("GNU GRUB 2");
         assert_eq!(typist.step(at(1130), &mut screen), None);
-        assert_eq!(typist.step(at(1130), &mut screen), Some(Key::Char('c').into()));
+        assert_eq!(typist.step(at(1130), &mut screen), Some(Key::new(KeyCode::Char('c'))));
         assert_eq!(typist.due(at(1130)), None);
         assert_eq!(typist.step(at(9999), &mut screen), None);
     }

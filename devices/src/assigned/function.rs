@@ -9,21 +9,18 @@ use std::sync::Arc;
 
 use trapline_io::device::{Claim, Claims, Direct, DirectKind, Range};
 use trapline_io::space::DwordSet;
-use trapline_io::{Device, Fault, Gpa, Port, Region, Span, Width};
+use trapline_io::{Device, Fault, Gpa, Region, Span, Width};
 use vm_memory::MmapRegion;
 
 use super::backend::Backend;
 use super::config::{self, Config};
 use super::quirks::{DISPI, Dispi, Reached};
 use super::rom::Rom;
+use crate::legacy;
 use crate::pci::spec::{self, Command};
 
 pub use super::rom::Source as RomSource;
 
-/// Legacy VGA memory.
-const VGA_WINDOW: (u64, u64) = (0xa_0000, 0xb_ffff);
-/// Legacy VGA ports. 0x3bc to 0x3bf between them are a parallel port's.
-const VGA_PORTS: [(u16, u16); 2] = [(0x3b0, 0x3bb), (0x3c0, 0x3df)];
 /// Base class and subclass of a VGA compatible controller.
 const CLASS_VGA: u32 = 0x0300;
 /// Memory slots have whole pages.
@@ -238,16 +235,8 @@ impl<B: Backend> Function<B> {
         if command.io() && self.dispi.is_some() {
             ranges.extend(Dispi::claim());
         }
-        if self.vga && command.memory() {
-            let (first, last) = VGA_WINDOW;
-            let window = Span::new(Gpa(first), Gpa(last)).map(Range::Memory);
-            ranges.extend(window.map(|range| Claim::region(range, Region::VGA, first)));
-        }
-        if self.vga && command.io() {
-            for (first, last) in VGA_PORTS {
-                let ports = Span::new(Port(first), Port(last)).map(Range::Ports);
-                ranges.extend(ports.map(|range| Claim::region(range, Region::VGA, first.into())));
-            }
+        if self.vga {
+            ranges.extend(legacy::claims(command));
         }
     }
 }
@@ -325,7 +314,7 @@ impl<B: Backend> Device for Function<B> {
 
 fn wants_vga<B: Backend>(backend: &B, config: &Config, wish: Vga) -> Result<bool, Error> {
     let region = backend.region(Region::VGA);
-    let forwarded = region.readable && region.writable && region.size > VGA_WINDOW.1;
+    let forwarded = region.readable && region.writable && region.size > legacy::WINDOW.1;
     let class = config.space().read(spec::REVISION_ID, Width::B4) >> 16;
     match wish {
         Vga::Off => Ok(false),

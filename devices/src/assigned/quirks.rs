@@ -3,17 +3,15 @@
 use trapline_io::device::{Claim, Range};
 use trapline_io::{Fault, Port, Region, Span, Width};
 
+use crate::vga::spec;
+
 /// The DISPI index and data ports of the Bochs adapter as a region of the function.
 pub(super) const DISPI: Region = Region(0xf0);
 
-/// Vendor and device of the Bochs-VBE adapter.
-const BOCHS: (u16, u16) = (0x1234, 0x1111);
-const INDEX_PORT: u16 = 0x1ce;
-/// The data register stands at an odd port and is 16 bits wide, so it reaches to 0x1d0.
-const LAST_PORT: u16 = 0x1d0;
-/// Where BAR 2 has the same registers, two bytes each, and where they end.
-const WINDOW: u64 = 0x500;
-const WINDOW_END: u64 = 0x516;
+/// The data register stands at an odd port and is 16 bits wide, so it reaches one port further.
+const LAST_PORT: u16 = spec::DISPI_DATA + 1;
+/// Where the registers in BAR 2 end, two bytes each.
+const WINDOW_END: u64 = spec::MMIO_DISPI + 0x16;
 
 /// The DISPI ports 0x1ce and 0x1cf of the Bochs adapter: an index latch, and the register that it
 /// selects. They lie outside of what VFIO forwards, but the same registers stand in BAR 2.
@@ -33,12 +31,12 @@ pub(super) enum Reached {
 impl Dispi {
     /// The quirk, if the device needs it and has a BAR 2 that holds the registers.
     pub fn of(vendor: u16, device: u16, bar2: u64) -> Option<Dispi> {
-        ((vendor, device) == BOCHS && bar2 >= WINDOW_END).then(Dispi::default)
+        ((vendor, device) == spec::IDENTITY && bar2 >= WINDOW_END).then(Dispi::default)
     }
 
     /// The ports, while the function decodes I/O.
     pub fn claim() -> Option<Claim> {
-        let ports = Span::new(Port(INDEX_PORT), Port(LAST_PORT))?;
+        let ports = Span::new(Port(spec::DISPI_INDEX), Port(LAST_PORT))?;
         Some(Claim::region(Range::Ports(ports), DISPI, 0))
     }
 
@@ -51,7 +49,7 @@ impl Dispi {
                 Ok(Reached::Latch(0))
             }
             (1, Width::B2, _) => {
-                let at = WINDOW + 2 * u64::from(self.index);
+                let at = spec::MMIO_DISPI + 2 * u64::from(self.index);
                 if at < WINDOW_END { Ok(Reached::Bar2(at)) } else { Err(Fault::NoRegister) }
             }
             _ => Err(Fault::BadWidth),

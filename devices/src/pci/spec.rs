@@ -41,16 +41,12 @@ pub const INTERRUPT_PIN: u16 = 0x3d;
 pub const PRIMARY_BUS: u16 = 0x18;
 /// Type 1 header: I/O base and limit, 8 bits each.
 pub const IO_BASE: u16 = 0x1c;
-/// Type 1 header: secondary status.
-pub const SECONDARY_STATUS: u16 = 0x1e;
 /// Type 1 header: memory base and limit, 16 bits each.
 pub const MEMORY_BASE: u16 = 0x20;
 /// Type 1 header: prefetchable memory base and limit, 16 bits each.
 pub const PREFETCHABLE_BASE: u16 = 0x24;
 /// Type 1 header: upper half of the prefetchable base, then of the limit.
 pub const PREFETCHABLE_BASE_UPPER: u16 = 0x28;
-/// Type 1 header: upper 16 bits of I/O base and limit.
-pub const IO_BASE_UPPER: u16 = 0x30;
 /// Type 1 header: expansion ROM.
 pub const BRIDGE_ROM_BAR: u16 = 0x38;
 /// Type 1 header: bridge control, 16 bits: [`BridgeControl`].

@@ -47,8 +47,6 @@ pub mod key {
     pub const INITRD_ADDRESS: u16 = 0x0a;
     /// See [`INITRD_ADDRESS`].
     pub const INITRD_SIZE: u16 = 0x0b;
-    /// NUMA nodes, 64 bits first the count.
-    pub const NUMA: u16 = 0x0d;
     /// 16 bits: 1 has the firmware offer a boot menu.
     pub const BOOT_MENU: u16 = 0x0e;
     /// CPUs that can ever be, 16 bits.
@@ -73,6 +71,8 @@ pub mod key {
     pub const DIRECTORY: u16 = 0x19;
     /// The first file.
     pub const FIRST_FILE: u16 = 0x20;
+    /// 32 bits; other than zero: the timer's interrupt reaches the I/O APIC at pin 2.
+    pub const IRQ0_OVERRIDE: u16 = 0x8002;
 }
 
 const SELECTOR: u64 = 0;

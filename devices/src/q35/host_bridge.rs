@@ -17,7 +17,7 @@ use vm_memory::mmap::MmapRegionError;
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
 use super::pam::{self, Shadow};
-use super::ram::{HIGH_BASE, Ram};
+use super::ram::{HIGH_RAM, Ram};
 use crate::pci::{ConfigSpace, Identity, spec};
 
 /// Extended TSEG size, 16 bits: a register without effect, so that a query reads back what it wrote.
@@ -146,10 +146,10 @@ impl HostBridge {
             }
         }
         let rest = |first: u64, end: u64, region, offset| Run::new(first, end, region, offset);
-        runs.extend(rest(MIB, self.ram.low_bytes(), region::RAM, MIB));
-        let flash = HIGH_BASE - self.firmware.size() as u64;
-        runs.extend(rest(flash, HIGH_BASE, region::FLASH, 0));
-        runs.extend(rest(HIGH_BASE, HIGH_BASE + self.ram.high_bytes(), region::HIGH_RAM, 0));
+        runs.extend(rest(MIB, self.ram.split().low, region::RAM, MIB));
+        let flash = HIGH_RAM - self.firmware.size() as u64;
+        runs.extend(rest(flash, HIGH_RAM, region::FLASH, 0));
+        runs.extend(rest(HIGH_RAM, HIGH_RAM + self.ram.split().high, region::HIGH_RAM, 0));
         runs
     }
 

@@ -87,21 +87,15 @@ impl Pirqs {
         Box::new(Line { pirqs: self.clone(), at, level: AtomicBool::new(false) })
     }
 
-    /// The I/O APIC input that `pin` of device `slot` of the root bus reaches after reset: what
-    /// firmware tables may tell an operating system that does not touch the chipset's routing.
-    pub fn default_gsi(slot: u8, pin: Pin) -> u32 {
-        FIRST_GSI + u32::from(power_on_slots()[usize::from(slot) % SLOTS][usize::from(pin.index())])
+    /// The PIRQ, 0 for A to 7 for H, that `pin` of device `slot` of the root bus pulls after reset:
+    /// what firmware tables tell an operating system, which does not touch the chipset's routing.
+    pub fn at_power_on(slot: u8, pin: Pin) -> u8 {
+        power_on_slots()[usize::from(slot) % SLOTS][usize::from(pin.index())]
     }
 
-    /// Tells the host every level once more: after the interrupt controllers were put back to their
-    /// reset state, which knows of no line being high.
-    pub fn resend(&self) {
-        let mut wires = self.0.lock();
-        let high = std::mem::take(&mut wires.levels);
-        for gsi in (0..32).filter(|gsi| high >> gsi & 1 == 1) {
-            wires.gsis.set(gsi, false);
-        }
-        wires.settle();
+    /// The I/O APIC input that a PIRQ, 0 for A to 7 for H, always reaches.
+    pub fn gsi(pirq: u8) -> u32 {
+        FIRST_GSI + u32::from(pirq & 7)
     }
 
     /// Takes the eight routing registers, PIRQA first.

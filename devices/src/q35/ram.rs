@@ -15,14 +15,12 @@ use rustix::mm::{Advice, madvise};
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
-/// RAM of this size and more is split. SeaBIOS and OVMF put the configuration window here.
-const LOW_LIMIT: u64 = 0xb000_0000;
+/// RAM of this size and more is split: SeaBIOS and OVMF put the configuration window here.
+pub const LOW_RAM_LIMIT: u64 = 0xb000_0000;
 /// How much of split RAM lies low.
 const LOW_PART: u64 = 0x8000_0000;
-/// Where the rest of split RAM begins.
-pub(super) const HIGH_BASE: u64 = 1 << 32;
-/// The smallest RAM, and its granularity, in bytes.
-const GRAIN: u64 = 1 << 20;
+/// Where the rest of split RAM begins: 4 GiB.
+pub const HIGH_RAM: u64 = 1 << 32;
 
 /// Why there is no guest RAM.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +38,38 @@ pub enum RamError {
     },
 }
 
+/// How RAM lies around the 32-bit hole, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RamSplit {
+    /// From address 0 on, less than [`LOW_RAM_LIMIT`].
+    pub low: u64,
+    /// From [`HIGH_RAM`] on, 0 for a small machine.
+    pub high: u64,
+}
+
+impl RamSplit {
+    /// Places `total` bytes: all of them low if they end below [`LOW_RAM_LIMIT`], else 2 GiB low and
+    /// the rest from 4 GiB on.
+    ///
+    /// ```
+    /// use trapline_devices::q35::RamSplit;
+    /// assert_eq!(RamSplit::of(1 << 30), RamSplit { low: 1 << 30, high: 0 });
+    /// assert_eq!(RamSplit::of(3 << 30), RamSplit { low: 2 << 30, high: 1 << 30 });
+    /// ```
+    pub const fn of(total: u64) -> RamSplit {
+        if total < LOW_RAM_LIMIT {
+            RamSplit { low: total, high: 0 }
+        } else {
+            RamSplit { low: LOW_PART, high: total - LOW_PART }
+        }
+    }
+
+    /// All bytes of RAM.
+    pub const fn total(self) -> u64 {
+        self.low.saturating_add(self.high)
+    }
+}
+
 /// The guest's RAM. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Ram {
@@ -49,40 +79,39 @@ pub struct Ram {
 }
 
 impl Ram {
+    /// The smallest RAM, and its granularity, in bytes.
+    pub const GRAIN: u64 = 1 << 20;
+
     /// Reserves `bytes` of RAM, zero-filled; pages are only taken as they are touched.
     ///
-    /// All of it lies below 4 GiB if it is less than 2.75 GiB; else 2 GiB lie low and the rest from
-    /// 4 GiB on. Huge pages are asked for; a kernel without them gives small ones.
+    /// It lies as [`RamSplit::of`] places it. Huge pages are asked for; a kernel without them gives
+    /// small ones.
     ///
     /// # Errors
     /// [`RamError`] if the size is no multiple of 1 MiB or there is no address space for it.
     pub fn new(bytes: u64) -> Result<Ram, RamError> {
-        if bytes == 0 || !bytes.is_multiple_of(GRAIN) || bytes >= 1 << 52 {
+        if bytes == 0 || !bytes.is_multiple_of(Ram::GRAIN) || bytes >= 1 << 52 {
             return Err(RamError::Size(bytes));
         }
-        let low_bytes = if bytes < LOW_LIMIT { bytes } else { LOW_PART };
-        let low = reserve(low_bytes)?;
-        let high = match bytes - low_bytes {
+        let split = RamSplit::of(bytes);
+        let low = reserve(split.low)?;
+        let high = match split.high {
             0 => None,
-            rest => Some(reserve(rest)?),
+            high => Some(reserve(high)?),
         };
         let mut regions = Vec::new();
         regions.extend(GuestRegionMmap::with_arc(Arc::clone(&low), GuestAddress(0)));
         if let Some(high) = &high {
-            regions.extend(GuestRegionMmap::with_arc(Arc::clone(high), GuestAddress(HIGH_BASE)));
+            regions.extend(GuestRegionMmap::with_arc(Arc::clone(high), GuestAddress(HIGH_RAM)));
         }
         let memory = GuestMemoryMmap::from_regions(regions).map_err(|_| RamError::Size(bytes))?;
         Ok(Ram { low, high, memory: Arc::new(memory) })
     }
 
-    /// Bytes of RAM from address 0 on.
-    pub fn low_bytes(&self) -> u64 {
-        self.low.size() as u64
-    }
-
-    /// Bytes of RAM from 4 GiB on; often none.
-    pub fn high_bytes(&self) -> u64 {
-        self.high.as_ref().map_or(0, |high| high.size() as u64)
+    /// How it lies.
+    pub fn split(&self) -> RamSplit {
+        let size = |piece: &Arc<MmapRegion>| piece.size() as u64;
+        RamSplit { low: size(&self.low), high: self.high.as_ref().map_or(0, size) }
     }
 
     /// The RAM as devices see it for DMA: all of it, whatever PAM and SMRAM show to the processors.
@@ -115,28 +144,39 @@ fn reserve(bytes: u64) -> Result<Arc<MmapRegion>, RamError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
     use vm_memory::{Bytes, GuestMemoryBackend, VolatileMemory};
+
+    use super::*;
 
     #[test]
     fn ram_is_split_around_the_hole() {
         for (bytes, low, high) in [
             (1 << 20, 1 << 20, 0),
             (1 << 30, 1 << 30, 0),
-            (LOW_LIMIT - GRAIN, LOW_LIMIT - GRAIN, 0),
-            (LOW_LIMIT, LOW_PART, LOW_LIMIT - LOW_PART),
+            (LOW_RAM_LIMIT - Ram::GRAIN, LOW_RAM_LIMIT - Ram::GRAIN, 0),
+            (LOW_RAM_LIMIT, LOW_PART, LOW_RAM_LIMIT - LOW_PART),
             (4 << 30, LOW_PART, 2 << 30),
         ] {
             let ram = Ram::new(bytes).unwrap();
-            assert_eq!((ram.low_bytes(), ram.high_bytes()), (low, high), "{bytes:#x}");
-            let last = if high == 0 { low } else { HIGH_BASE + high } - 1;
+            assert_eq!(ram.split(), RamSplit { low, high }, "{bytes:#x}");
+            let last = if high == 0 { low } else { HIGH_RAM + high } - 1;
             assert_eq!(ram.guest_memory().last_addr(), GuestAddress(last));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_ram_is_lost_or_lies_in_the_hole(total in 1u64..1 << 46) {
+            let split = RamSplit::of(total);
+            prop_assert_eq!(split.total(), total);
+            prop_assert!(split.low < LOW_RAM_LIMIT);
         }
     }
 
     #[test]
     fn odd_sizes_are_refused() {
-        for bytes in [0, 3, GRAIN - 1, GRAIN + 4096, 1 << 52, u64::MAX] {
+        for bytes in [0, 3, Ram::GRAIN - 1, Ram::GRAIN + 4096, 1 << 52, u64::MAX] {
             assert!(matches!(Ram::new(bytes), Err(RamError::Size(_))), "{bytes:#x}");
         }
     }
@@ -144,7 +184,7 @@ mod tests {
     #[test]
     fn dma_and_slots_share_the_memory() {
         let ram = Ram::new(4 << 30).unwrap();
-        ram.guest_memory().write_obj(0x1122_3344_u32, GuestAddress(HIGH_BASE + 0x1000)).unwrap();
+        ram.guest_memory().write_obj(0x1122_3344_u32, GuestAddress(HIGH_RAM + 0x1000)).unwrap();
         let high = ram.high().unwrap().as_volatile_slice();
         assert_eq!(high.read_obj::<u32>(0x1000).unwrap(), 0x1122_3344);
         assert_eq!(ram.low().as_volatile_slice().read_obj::<u32>(0x1000).unwrap(), 0);

@@ -3,13 +3,14 @@
 use std::io;
 
 use trapline_io::device::{Claim, Claims, Device, Direct, DirectKind, Fault, Range};
-use trapline_io::{Gpa, Port, Region, Span, Width};
+use trapline_io::{Port, Region, Span, Width};
 
 use super::dispi::Effect;
 use super::memory::{self, Window};
 use super::snapshot::Publisher;
 use super::spec::{self, MMIO_SIZE, ROM_SIZE, VRAM_SIZE};
 use super::{Registers, Shared, edid};
+use crate::legacy::{self, PORTS, WINDOW};
 use crate::pci::{Bar, BarKind, ConfigSpace, Identity};
 
 /// A [`Snapshot`](super::Snapshot) that is always up to date, read-only, [`SCREEN_SIZE`] bytes. A
@@ -26,10 +27,6 @@ pub const DISPI: Region = Region(10);
 const FRAMEBUFFER: Region = Region::bar(0);
 /// The register BAR.
 const MMIO: Region = Region::bar(2);
-/// Ports 0x3b0-0x3bb and 0x3c0-0x3df: 0x3bc-0x3bf are not VGA.
-const PORTS: [(u16, u16); 2] = [(0x3b0, 0x3bb), (0x3c0, 0x3df)];
-/// The window.
-const WINDOW: (u64, u64) = (0xa_0000, 0xb_ffff);
 /// Bytes of BAR 2 that repeat the ports from 0x3c0 on.
 const MMIO_PORTS_SIZE: u64 = 0x20;
 /// Bytes of BAR 2 that hold the Bochs registers.
@@ -233,8 +230,8 @@ impl Adapter {
         Ok(())
     }
 
-    /// The claims of what lies in memory.
-    fn claim_memory(&self, ranges: &mut Vec<Claim>) {
+    /// The claims of the BARs.
+    fn claim_bars(&self, ranges: &mut Vec<Claim>) {
         if let Some(range) = self.config.decoded(0) {
             let memory = std::sync::Arc::clone(self.framebuffer.memory());
             let direct = Direct { memory, offset: 0, kind: DirectKind::Bar };
@@ -242,10 +239,6 @@ impl Adapter {
         }
         for (index, region) in [(2, MMIO), (6, Region::ROM)] {
             ranges.extend(self.config.decoded(index).map(|range| Claim::region(range, region, 0)));
-        }
-        if self.config.command().memory() {
-            let window = Span::new(Gpa(WINDOW.0), Gpa(WINDOW.1)).map(Range::Memory);
-            ranges.extend(window.map(|range| Claim::region(range, Region::VGA, WINDOW.0)));
         }
     }
 }
@@ -260,10 +253,7 @@ impl Device for Adapter {
                 Some(rom) => Ok(lanes(offset, width, |at| rom.get(at).copied().unwrap_or(0xff))),
                 None => Err(Fault::NoRegister),
             },
-            Region::CONFIG => {
-                let register = u16::try_from(offset).map_err(|_| Fault::NoRegister)?;
-                Ok(self.config.read(register, width).into())
-            }
+            Region::CONFIG => self.config.read_region(offset, width),
             Region::VGA => match window_offset(offset) {
                 Some(inside) => {
                     Ok(self.window.read(&self.registers, self.framebuffer.bytes(), inside, width))
@@ -285,11 +275,7 @@ impl Device for Adapter {
                 memory::store(self.framebuffer.bytes(), at, width, value);
             }
             MMIO => return self.write_mmio(offset, width, value),
-            Region::CONFIG => {
-                let register = u16::try_from(offset).map_err(|_| Fault::NoRegister)?;
-                let value = u32::try_from(value).map_err(|_| Fault::BadWidth)?;
-                self.config.write(register, width, value);
-            }
+            Region::CONFIG => return self.config.write_region(offset, width, value).map(drop),
             Region::VGA => match window_offset(offset) {
                 Some(inside) => {
                     self.window.write(&self.registers, self.framebuffer.bytes(), inside, width, value);
@@ -315,12 +301,9 @@ impl Device for Adapter {
 
     fn claims(&self) -> Claims {
         let mut ranges = Vec::new();
-        self.claim_memory(&mut ranges);
+        self.claim_bars(&mut ranges);
+        ranges.extend(legacy::claims(self.config.command()));
         if self.config.command().io() {
-            for (first, last) in PORTS {
-                let ports = Span::new(Port(first), Port(last)).map(Range::Ports);
-                ranges.extend(ports.map(|range| Claim::region(range, Region::VGA, first.into())));
-            }
             // One more byte than the two ports have, for the 16-bit access to the second.
             let last = Port(spec::DISPI_DATA + 1);
             let ports = Span::new(Port(spec::DISPI_INDEX), last).map(Range::Ports);
@@ -332,8 +315,8 @@ impl Device for Adapter {
 
 fn config_space(rom: bool) -> ConfigSpace {
     let mut config = ConfigSpace::new(Identity {
-        vendor: 0x1234,
-        device: 0x1111,
+        vendor: spec::IDENTITY.0,
+        device: spec::IDENTITY.1,
         revision: 2,
         class: 0x03_0000,
         subsystem: (0x1af4, 0x1100),

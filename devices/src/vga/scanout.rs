@@ -41,7 +41,7 @@ pub enum Mode {
     Linear,
 }
 
-/// A picture.
+/// A picture: the pixels on a screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Pixels of a line.

@@ -60,7 +60,7 @@ impl Snapshot {
     }
 
     /// A snapshot of these registers.
-    pub fn from_registers(registers: Registers) -> Snapshot {
+    fn from_registers(registers: Registers) -> Snapshot {
         let (magic, version) = (U32::new(MAGIC), U32::new(VERSION));
         Snapshot { magic, version, sequence: U32::ZERO, zero: U32::ZERO, registers }
     }

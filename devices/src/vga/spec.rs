@@ -1,5 +1,7 @@
 //! Ports, indexes and bits of a VGA (IBM Video Subsystem, 1992) and of the Bochs VBE interface.
 
+/// Vendor and device ID.
+pub const IDENTITY: (u16, u16) = (0x1234, 0x1111);
 /// Bytes of video memory: BAR 0.
 pub const VRAM_SIZE: usize = 16 << 20;
 /// Bytes that the four planes share at the start of video memory.

@@ -13,13 +13,15 @@ use parking_lot::Mutex;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
+use trapline_devices::platform::keyboard::{Key, KeyCode};
+
 use super::*;
-use crate::screen::{Cell, Frame, TextScreen};
+use crate::screen::{Cell, Frame, Source, TextScreen};
 
 /// What a machine that is none does.
 type Script = fn(Ends, &Typed);
 /// The keys it was given.
-type Typed = Arc<Mutex<Vec<Press>>>;
+type Typed = Arc<Mutex<Vec<Key>>>;
 
 /// A guest with one line on its screen: what was typed.
 struct Fake {
@@ -35,8 +37,8 @@ struct Line(Typed);
 impl Source for Line {
     fn text(&mut self) -> Option<TextScreen> {
         let typed = self.0.lock();
-        let line = "READY ".chars().chain(typed.iter().map(|press| match press.key {
-            crate::screen::Key::Char(c) => c,
+        let line = "READY ".chars().chain(typed.iter().map(|key| match key.code {
+            KeyCode::Char(c) => c,
             _ => '.',
         }));
         let cells: Vec<Cell> = line.map(|ch| Cell { ch, attribute: 7 }).collect();
@@ -49,8 +51,8 @@ impl Source for Line {
 }
 
 impl Guest for Fake {
-    fn press(&mut self, press: Press) {
-        self.typed.lock().push(press);
+    fn press(&mut self, key: Key) {
+        self.typed.lock().push(key);
     }
     fn screen(&mut self) -> &mut dyn Source {
         &mut self.screen
@@ -67,7 +69,7 @@ impl Guest for Fake {
 }
 
 /// Runs a machine that does what `script` says in a thread of its own.
-fn run_fake(config: &RunConfig, script: Script) -> (anyhow::Result<Status>, Vec<Press>) {
+fn run_fake(config: &RunConfig, script: Script) -> (anyhow::Result<Status>, Vec<Key>) {
     let (typed, stopped) = (Typed::default(), Arc::default());
     let fake = Fake {
         typed: typed.clone(),
@@ -105,8 +107,8 @@ fn a_script_is_typed_and_the_screen_kept() {
     config.screen_text = Some(crate::config::TextOutput::File(path("a.txt")));
     let (status, typed) = run_fake(&config, |ends, typed| power_off_after(4, &ends, typed));
     assert_eq!(status.unwrap(), Status::Success);
-    use crate::screen::Key::{Char, Enter};
-    assert_eq!(typed, [Char('a'), Char('b'), Enter, Char('c')].map(Press::from));
+    use KeyCode::{Char, Enter};
+    assert_eq!(typed, [Char('a'), Char('b'), Enter, Char('c')].map(Key::new));
     assert_eq!(std::fs::read_to_string(path("a.txt")).unwrap(), "READY ab.c\n");
     assert!(std::fs::read(path("a.png")).unwrap().starts_with(b"\x89PNG"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use crossterm::event::{self, Event};
 
-use super::{End, Guest};
 use crate::command::log::Log;
 use crate::config::{RunConfig, Screen, Serial};
+use crate::guest::{End, Guest};
 use crate::screen::chord::{Action, Chord};
 use crate::screen::live::{self, View};
 use crate::screen::terminal::{self, Output, Terminal};
@@ -101,7 +101,7 @@ impl Watch {
                 sleep = Duration::ZERO;
                 match event::read()? {
                     Event::Key(key) => match chord.feed(&key) {
-                        Action::Send(press) => guest.press(press),
+                        Action::Send(key) => guest.press(key),
                         Action::Leave => return Ok(End::Left),
                         Action::Help => view.help(now),
                         Action::Ignore => {}
@@ -117,8 +117,8 @@ impl Watch {
     }
 
     fn type_keys(&mut self, guest: &mut dyn Guest, now: Instant) {
-        if let Some(press) = self.typist.step(now, guest.screen()) {
-            guest.press(press);
+        if let Some(key) = self.typist.step(now, guest.screen()) {
+            guest.press(key);
         }
     }
 

@@ -8,9 +8,10 @@ use acpi_tables::aml::{
     Package, PackageBuilder, Path, ResourceTemplate, Return, Scope, Store, Uuid, ZERO,
 };
 use acpi_tables::{AmlSink, sdt::Sdt};
+use trapline_devices::pci::Pin;
+use trapline_devices::q35::{LOW_RAM_LIMIT, Pirqs};
 use trapline_io::{Gpa, Span};
 
-use super::super::e820::LOW_RAM_LIMIT;
 use super::{ECAM, ECAM_LEN, MAX_CPUS, Platform, Windows, table as new_table};
 
 /// The DSDT of `platform`.
@@ -106,7 +107,7 @@ fn root_bridge(sink: &mut dyn AmlSink, platform: &Platform) {
             &uid(0),
             &root_resources(platform),
             &operating_system_control(),
-            &routing("PRTA", |pirq| Box::new(16 + pirq), true),
+            &routing("PRTA", |pirq| Box::new(Pirqs::gsi(pirq)), true),
             &routing("PRTP", |pirq| Box::new(Path::new(link_name(pirq))), false),
             &routing_by_mode(),
             &isa_bridge(platform),
@@ -181,16 +182,6 @@ fn operating_system_control() -> Raw {
     ))
 }
 
-/// Which of PIRQA (0) to PIRQH (7) interrupt `pin` (0 is INTA#) of a device of bus 0 pulls, by the
-/// reset values of the ICH9 route registers.
-fn pirq(slot: u8, pin: u8) -> u8 {
-    match slot {
-        25..=29 | 31 => pin & 3,
-        30 => 4 + (pin & 3),
-        _ => 4 + ((slot + pin) & 3),
-    }
-}
-
 fn link_name(pirq: u8) -> &'static str {
     ["LNKA", "LNKB", "LNKC", "LNKD", "LNKE", "LNKF", "LNKG", "LNKH"][usize::from(pirq & 7)]
 }
@@ -201,7 +192,7 @@ fn routing(name: &'static str, target: impl Fn(u8) -> Box<dyn Aml>, global: bool
     for slot in 0..32u8 {
         for pin in 0..4u8 {
             let address = u32::from(slot) << 16 | 0xffff;
-            let target = target(pirq(slot, pin));
+            let target = target(Pirqs::at_power_on(slot, Pin::of(pin)));
             let (source, index): (&dyn Aml, &dyn Aml) =
                 if global { (&ZERO, &*target) } else { (&*target, &ZERO) };
             table.add_element(&Package::new(vec![&address, &pin, source, index]));
@@ -327,18 +318,5 @@ fn processors(sink: &mut dyn AmlSink, cpus: u8) {
         let name = format!("C{cpu:03X}");
         Device::new(name.as_str().into(), vec![&Name::new("_HID".into(), &"ACPI0007"), &uid(cpu)])
             .to_aml_bytes(sink);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pirqs_follow_the_route_registers_of_ich9() {
-        // Slot 0 INTA# is PIRQE (GSI 20), slot 1 INTA# PIRQF, slot 3 INTB# wraps to PIRQE.
-        assert_eq!([pirq(0, 0), pirq(1, 0), pirq(3, 1), pirq(24, 0)], [4, 5, 4, 4]);
-        assert_eq!([pirq(31, 0), pirq(31, 3), pirq(25, 1), pirq(29, 0)], [0, 3, 1, 0]);
-        assert_eq!([pirq(30, 0), pirq(30, 3)], [4, 7]);
     }
 }

@@ -173,6 +173,19 @@ impl Items {
         Ok(key)
     }
 
+    /// The number of a file.
+    pub fn key_of(&self, file: &str) -> Option<u16> {
+        let index = self.names.iter().position(|name| name == file)?;
+        u16::try_from(index).ok()?.checked_add(key::FIRST_FILE)
+    }
+
+    /// What the guest reads behind a number now; nothing for one that is unknown. Makes what is made
+    /// late, as the guest's selecting it would.
+    pub fn contents(&mut self, key: u16) -> &[u8] {
+        self.prepare(key);
+        self.bytes(key)
+    }
+
     /// Called when the item is selected: makes its group, unless that was done since the last reset.
     pub(super) fn prepare(&mut self, key: u16) {
         let Some(&Content::Made { group, .. }) = self.items.get(&key) else { return };

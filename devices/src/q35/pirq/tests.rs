@@ -39,7 +39,7 @@ fn every_slot_and_pin_reaches_its_input() {
             let bit = 1 << (16 + expected_pirq(slot, pin.index()));
             line.set(true);
             assert_eq!(*inputs.0.lock(), bit, "{slot} {pin:?}");
-            assert_eq!(1 << Pirqs::default_gsi(slot, pin), bit);
+            assert_eq!(1 << Pirqs::gsi(Pirqs::at_power_on(slot, pin)), bit);
             line.set(false);
             assert_eq!(*inputs.0.lock(), 0);
         }
@@ -147,21 +147,27 @@ fn the_sci_shares_its_input() {
 }
 
 #[test]
-fn levels_can_be_told_again() {
-    #[derive(Default)]
-    struct Log(Mutex<Vec<(u32, bool)>>);
-    impl Gsis for Log {
-        fn set(&self, gsi: u32, level: bool) {
-            self.0.lock().push((gsi, level));
-        }
-    }
-    let log = Arc::new(Log::default());
-    let pirqs = Pirqs::new(Arc::clone(&log) as Arc<dyn Gsis>);
-    let line = pirqs.line(31, Pin::C);
-    line.set(true);
-    log.0.lock().clear();
-    pirqs.resend();
-    assert_eq!(*log.0.lock(), [(18, false), (18, true)]);
+fn pirqs_follow_the_route_registers_of_ich9() {
+    // Slot 0 INTA# is PIRQE (GSI 20), slot 1 INTA# PIRQF, slot 3 INTB# wraps to PIRQE.
+    assert_eq!(
+        [
+            Pirqs::at_power_on(0, Pin::A),
+            Pirqs::at_power_on(1, Pin::A),
+            Pirqs::at_power_on(3, Pin::B),
+            Pirqs::at_power_on(24, Pin::A)
+        ],
+        [4, 5, 4, 4]
+    );
+    assert_eq!(
+        [
+            Pirqs::at_power_on(31, Pin::A),
+            Pirqs::at_power_on(31, Pin::D),
+            Pirqs::at_power_on(25, Pin::B),
+            Pirqs::at_power_on(29, Pin::A)
+        ],
+        [0, 3, 1, 0]
+    );
+    assert_eq!([Pirqs::at_power_on(30, Pin::A), Pirqs::at_power_on(30, Pin::D)], [4, 7]);
 }
 
 #[derive(Clone, Debug)]

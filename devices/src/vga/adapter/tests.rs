@@ -1,6 +1,7 @@
 //! The regions of the adapter, and what it claims.
 
 use super::*;
+use trapline_io::Gpa;
 use trapline_io::device::Target;
 
 const EDID_HEADER: u64 = 0x00ff_ffff_ffff_ff00;

@@ -34,22 +34,12 @@ pub struct Text {
     pub cells: Vec<Cell>,
     /// Column and row of the cursor, where it is on and on the screen.
     pub cursor: Option<(usize, usize)>,
-    /// Bit 7 of an attribute blinks, and is no part of the background.
-    pub blink: bool,
-    /// Red, green and blue of the 16 colours.
-    pub colors: [[u8; 3]; 16],
 }
 
 impl Text {
     /// The rows from the top.
     pub fn rows(&self) -> impl Iterator<Item = &[Cell]> {
         self.cells.chunks_exact(self.columns.max(1))
-    }
-
-    /// Red, green and blue of a cell's foreground and background.
-    pub fn colors_of(&self, cell: Cell) -> [[u8; 3]; 2] {
-        let background = cell.attribute >> 4 & if self.blink { 7 } else { 15 };
-        [self.colors[usize::from(cell.attribute & 15)], self.colors[usize::from(background)]]
     }
 }
 
@@ -79,8 +69,7 @@ pub(super) fn read(registers: &Registers, planes: &Planes) -> Text {
         }
         rows += 1;
     }
-    let (columns, blink) = (raster.columns, registers.attribute.blink());
-    Text { columns, rows, cells, cursor, blink, colors: sixteen_colors(registers) }
+    Text { columns: raster.columns, rows, cells, cursor }
 }
 
 /// The picture; what blinks is shown.
