@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use trapline_devices::host;
-use trapline_io::access::{Access, Region, Width};
+use trapline_io::access::Access;
 use trapline_io::completion::Caller;
 use trapline_io::device::{Claims, DirectKind};
 use trapline_io::endpoint::Endpoint;
@@ -231,9 +231,4 @@ impl trapline_io::path::Topology for Topology {
             self.events.push(Event::Guest(host::Event::Failed(text)));
         }
     }
-}
-
-/// Reads a register of a function's configuration space from the host's side.
-pub fn read_config(endpoint: &Endpoint, offset: u64, width: Width) -> u64 {
-    endpoint.with_device(|device| device.read(Region::CONFIG, offset, width)).unwrap_or(width.all_ones())
 }

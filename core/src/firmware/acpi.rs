@@ -29,8 +29,6 @@ pub const TABLES: &str = "etc/acpi/tables";
 pub const RSDP: &str = "etc/acpi/rsdp";
 /// File name of the linker script.
 pub const LOADER: &str = "etc/table-loader";
-/// Most processors that tables with 8-bit APIC identifiers can name.
-pub const MAX_CPUS: u8 = 254;
 
 /// Configuration space of all 256 buses, where SeaBIOS puts it.
 pub(crate) const ECAM: u32 = 0xb000_0000;
@@ -65,7 +63,7 @@ impl Default for Windows {
 /// What the tables must know of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Platform {
-    /// Processors, with APIC identifiers from 0 on; more than [`MAX_CPUS`] are not listed.
+    /// Processors, with APIC identifiers from 0 on: 255, the last number, would be the broadcast.
     pub cpus: u8,
     /// Where RAM lies.
     pub ram: RamSplit,
@@ -123,7 +121,7 @@ pub fn build(platform: &Platform) -> Tables {
     Tables { rsdp, tables: blob.bytes, loader: script.into_bytes() }
 }
 
-/// Offsets in the blob fit 32 bits: the tables of 254 processors are below 64 KiB.
+/// Offsets in the blob fit 32 bits: the tables of 255 processors are below 64 KiB.
 fn narrow(offset: usize) -> u32 {
     u32::try_from(offset).expect("the tables are far below 4 GiB")
 }
@@ -215,7 +213,7 @@ fn madt(platform: &Platform) -> Sdt {
     madt.append_slice(&LOCAL_APIC.to_le_bytes());
     // PCAT_COMPAT: there are two 8259 as well.
     madt.append_slice(&1u32.to_le_bytes());
-    for cpu in 0..platform.cpus.min(MAX_CPUS) {
+    for cpu in 0..platform.cpus {
         madt.append_slice(&[0, 8, cpu, cpu, 1, 0, 0, 0]);
     }
     let mut io_apic = vec![1, 12, 0, 0];

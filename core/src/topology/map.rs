@@ -3,6 +3,7 @@
 //! Pure: values in, a table out. Functions come in the order of their precedence (the host bridge,
 //! which claims RAM, first); a function behind bridges gets what all of them let through.
 
+use trapline_devices::legacy;
 use trapline_io::addr::Position;
 use trapline_io::device::{Claim, Claims, Forwards, Range};
 use trapline_io::space::{AddressSpace, ConfigAddress, DwordSet, EndpointId, SpaceBuilder};
@@ -137,13 +138,14 @@ impl Ancestors {
 /// DISPI ports 0x1ce and 0x1cf of Bochs-compatible adapters, which belong with them here: a real
 /// bridge would not pass them, but then a guest could not use the adapter's VBE behind one.
 fn is_vga_ports(span: Span<Port>) -> bool {
-    (Port(0x3b0) <= span.first() && span.last() <= Port(0x3df))
-        || (Port(0x1ce) <= span.first() && span.last() <= Port(0x1d0))
+    let within = |(first, last): (u16, u16)| Port(first) <= span.first() && span.last() <= Port(last);
+    legacy::PORTS.into_iter().any(within) || within((0x1ce, 0x1d0))
 }
 
 /// The legacy VGA window.
 fn is_vga_window(span: Span<Gpa>) -> bool {
-    Gpa(0xa_0000) <= span.first() && span.last() <= Gpa(0xb_ffff)
+    let (first, last) = legacy::WINDOW;
+    Gpa(first) <= span.first() && span.last() <= Gpa(last)
 }
 
 #[cfg(test)]

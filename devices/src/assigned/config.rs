@@ -54,8 +54,9 @@ impl Config {
             subsystem: (word(device, spec::SUBSYSTEM_VENDOR_ID), word(device, spec::SUBSYSTEM_ID)),
         });
         space.preset(spec::STATUS, Width::B2, u32::from(word(device, spec::STATUS)) & STATUS_FIXED);
-        // Interrupt pin, minimum grant, maximum latency.
-        for offset in spec::INTERRUPT_PIN..FIRST {
+        // Minimum grant, maximum latency. The interrupt pin shows none: the device's interrupts do not
+        // reach the guest yet.
+        for offset in spec::INTERRUPT_PIN + 1..FIRST {
             space.preset(offset, Width::B1, byte(device, offset).into());
         }
         add_bars(&mut space, device, bars)?;
@@ -285,7 +286,7 @@ mod tests {
         let mut config = config();
         assert_eq!(emulated(&config, 0, Width::B4), 0x1111_1234);
         assert_eq!(emulated(&config, 8, Width::B4), 0x0300_0002);
-        assert_eq!(emulated(&config, 0x3d, Width::B1), 1);
+        assert_eq!(emulated(&config, 0x3d, Width::B1), 0);
         for offset in [0x10, 0x14, 0x18, 0x1c, 0x20, 0x30] {
             assert!(!config.write(offset, Width::B4, 0xffff_ffff));
         }

@@ -12,7 +12,7 @@ use trapline_devices::pci::Pin;
 use trapline_devices::q35::{LOW_RAM_LIMIT, Pirqs};
 use trapline_io::{Gpa, Span};
 
-use super::{ECAM, ECAM_LEN, MAX_CPUS, Platform, Windows, table as new_table};
+use super::{ECAM, ECAM_LEN, Platform, Windows, table as new_table};
 
 /// The DSDT of `platform`.
 pub(super) fn table(platform: &Platform) -> Sdt {
@@ -314,7 +314,7 @@ fn motherboard(sink: &mut dyn AmlSink) {
 }
 
 fn processors(sink: &mut dyn AmlSink, cpus: u8) {
-    for cpu in 0..cpus.min(MAX_CPUS) {
+    for cpu in 0..cpus {
         let name = format!("C{cpu:03X}");
         Device::new(name.as_str().into(), vec![&Name::new("_HID".into(), &"ACPI0007"), &uid(cpu)])
             .to_aml_bytes(sink);
