@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use trapline_devices::vfio_user::server::{Description, Memory, RegionDescription, Server, Stop};
+use trapline_devices::vfio_user::server::{Description, IrqType, Memory, RegionDescription, Server, Stop};
 use trapline_devices::vga::{self, Adapter};
 use trapline_io::Region;
-use vm_memory::MmapRegion;
 
 use crate::screen::{Cell, Frame, Source, TextScreen};
 
@@ -104,7 +103,8 @@ fn describe(adapter: &Adapter) -> Result<Description> {
         };
         regions.push(description);
     }
-    Ok(Description { regions, resettable: true, ..Description::default() })
+    // VFIO's five types, all empty: the adapter interrupts nobody.
+    Ok(Description { regions, irqs: vec![IrqType::default(); 5], resettable: true })
 }
 
 /// The adapter's process. It ends by itself when its connection is closed, so also when this process
@@ -148,25 +148,13 @@ impl Drop for Process {
     }
 }
 
-/// The screen of a software adapter: the memory that it and the guest draw into, and its registers.
+/// The screen of a software adapter, in the terms of [`crate::screen`].
 #[derive(Debug)]
-pub struct Display {
-    /// The page that the adapter keeps up to date.
-    pub registers: Arc<MmapRegion>,
-    /// BAR 0.
-    pub framebuffer: Arc<MmapRegion>,
-}
-
-impl Display {
-    fn snapshot(&self) -> Option<vga::Snapshot> {
-        vga::Snapshot::from_page(vm_memory::VolatileMemory::as_volatile_slice(&*self.registers)).ok()
-    }
-}
+pub struct Display(pub vga::View);
 
 impl Source for Display {
     fn text(&mut self) -> Option<TextScreen> {
-        let vram = vm_memory::VolatileMemory::as_volatile_slice(&*self.framebuffer);
-        let text = vga::scanout::text(&self.snapshot()?, vram)?;
+        let text = self.0.text().ok()??;
         let cell = |cell: &vga::scanout::Cell| Cell { ch: cell.character(), attribute: cell.attribute };
         Some(TextScreen {
             columns: text.columns,
@@ -177,12 +165,8 @@ impl Source for Display {
     }
 
     fn frame(&mut self) -> Option<Frame> {
-        let vram = vm_memory::VolatileMemory::as_volatile_slice(&*self.framebuffer);
-        let snapshot = self.snapshot()?;
-        if vga::scanout::mode(&snapshot) == vga::scanout::Mode::Off {
-            return None;
-        }
-        let frame = vga::scanout::frame(&snapshot, vram);
+        let on = vga::scanout::mode(&self.0.snapshot().ok()?) != vga::scanout::Mode::Off;
+        let frame = self.0.frame().ok().filter(|_| on)?;
         Some(Frame { width: frame.width, height: frame.height, rgb: frame.rgb })
     }
 }

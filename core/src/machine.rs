@@ -60,12 +60,15 @@ pub enum Error {
     Failed(String),
 }
 
+/// All endpoints of a machine; the place in the list is the id.
+type Endpoints = Arc<[Arc<Endpoint>]>;
+
 /// A machine, its vCPUs not yet running.
 pub struct Machine {
     world: Arc<World>,
     vcpus: Vcpus,
     topology: Arc<Topology>,
-    endpoints: Arc<[Arc<Endpoint>]>,
+    endpoints: Endpoints,
     latch: Arc<ConfigLatch>,
     workers: Vec<Worker>,
     events: Events,
@@ -191,7 +194,7 @@ fn serve(
     parts: Vec<Parts>,
     completions: &Completions,
     service: Service,
-) -> Result<(Arc<[Arc<Endpoint>]>, Vec<Worker>), Error> {
+) -> Result<(Endpoints, Vec<Worker>), Error> {
     let thread = |name: &str| {
         let thread = name.to_owned();
         move |source| Error::Thread { thread, source }

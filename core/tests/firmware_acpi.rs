@@ -57,8 +57,8 @@ fn iasl_reads_every_table_and_compiles_the_dsdt_again() {
         let bad = text.contains("Incorrect checksum") || text.contains("invalid checksum");
         assert!(!bad || ["FACP", "RSDT", "XSDT"].contains(&name.as_str()), "{name}: {text}");
     }
-    let text = iasl(folder.path(), &["-vs", "-ve", "DSDT.dsl"]).expect("it ran just before");
-    assert!(text.contains("0 Errors") || !text.contains("Error"), "{text}");
+    let text = iasl(folder.path(), &["DSDT.dsl"]).expect("it ran just before");
+    assert!(text.contains(" 0 Errors,"), "{text}");
     let source = std::fs::read_to_string(folder.path().join("DSDT.dsl")).unwrap();
     for wanted in ["_OSC", "LNKH", "QWordMemory", "PNP0303", "PNP0501", "QEMU0002", "C003"] {
         assert!(source.contains(wanted), "the DSDT has no {wanted}:\n{source}");

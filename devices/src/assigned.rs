@@ -2,14 +2,12 @@
 //!
 //! * [`backend`]: what any way of reaching such a function offers.
 //! * [`function`]: the function as the guest sees it.
-//! * [`screen`]: how the host looks at what an adapter shows.
 
 pub mod backend;
 mod config;
 pub mod function;
 mod quirks;
 mod rom;
-pub mod screen;
 
 pub use backend::Backend;
 pub use function::{Error, Function, Options, RomSource, Vga};

@@ -20,4 +20,4 @@ pub use host_bridge::{FirmwareError, HostBridge};
 pub use lpc::Lpc;
 pub use pirq::Pirqs;
 pub use ram::{Ram, RamError};
-pub use root_port::{RootPort, SecondaryReset};
+pub use root_port::RootPort;

@@ -19,11 +19,10 @@ use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
 use trapline_io::space::{ConfigAddress, ConfigLatch, EndpointId, SpaceBuilder};
 use trapline_io::{Access, Address, Device, Fault, Gpa, Op, Port, Region, Span, Trap, Width};
-use vm_memory::{Bytes, VolatileMemory};
 
 #[path = "vfio_user_toy/device.rs"]
 mod toy;
-use toy::{Reports, Served, Toy, blob, description, memfd, rom, sealed};
+use toy::{Reports, Served, Toy, description, memfd, rom, sealed};
 
 fn open(served: &Served, options: Options) -> Function<Client> {
     Function::open(Client::connect(&served.path, Settings::default()).unwrap(), options).unwrap()
@@ -264,32 +263,16 @@ fn a_guest_reaches_the_device_through_the_access_path() {
 }
 
 #[test]
-fn the_host_sees_the_screen() {
-    let served = Served::new();
-    let function = open(&served, Options::default());
-    let screen = function.screen().unwrap();
-    assert!(screen.files().unwrap().is_none());
-    let frame_buffer = function.mapping(Region::bar(0)).unwrap();
-    let (_path, endpoint) = guest(function);
-    assert_eq!(screen.capture(&endpoint), Some(blob()));
-    frame_buffer.get_slice(0, 4).unwrap().write_obj(0xa5a5u16, 0).unwrap();
-    let seen = screen.frame_buffer().unwrap().get_slice(0, 4).unwrap().read_obj::<u16>(0);
-    assert_eq!(seen.unwrap(), 0xa5a5);
-}
-
-#[test]
-fn a_screen_that_is_published_is_mapped_read_only() {
+fn a_region_of_its_own_is_mapped_read_only() {
     let mut described = description(sealed());
     let page = memfd(4096, SealFlags::SHRINK | SealFlags::FUTURE_WRITE);
     let description = Memory { file: Arc::new(page), offset: 0, areas: None };
     described.regions[9] =
         RegionDescription { size: 4096, readable: true, writable: false, memory: Some(description) };
     let served = Served::with(described);
-    let screen = open(&served, Options::default()).screen().unwrap();
-    assert_eq!(screen.description().unwrap().size(), 4096);
-    let (page, frame_buffer) = screen.files().unwrap().unwrap();
-    assert_eq!(page.metadata().unwrap().len(), 4096);
-    assert_eq!(frame_buffer.metadata().unwrap().len(), toy::FRAME_BUFFER);
+    let function = open(&served, Options::default());
+    assert_eq!(function.mapping(Region(9)).unwrap().size(), 4096);
+    assert_eq!(function.mapping(Region::bar(0)).unwrap().size() as u64, toy::FRAME_BUFFER);
 }
 
 #[test]
@@ -310,7 +293,6 @@ fn a_device_that_dies_reads_all_ones_within_a_second() {
     let settings = Settings { events: Some(reports.clone()), ..Settings::default() };
     let client = Client::connect(&served.path, settings).unwrap();
     let function = Function::open(client, Options::default()).unwrap();
-    let screen = function.screen().unwrap();
     let (mut path, endpoint) = guest(function);
     assert_eq!(path.carry_out(gpa(0xe100_0000, Width::B4, Op::Read)), 0);
     served.end();
@@ -318,7 +300,6 @@ fn a_device_that_dies_reads_all_ones_within_a_second() {
     assert_eq!(path.carry_out(gpa(0xe100_0000, Width::B4, Op::Read)), 0xffff_ffff);
     assert_eq!(path.carry_out(port(0x3cc, Width::B1, Op::Read)), 0xff);
     assert_eq!(endpoint.with_device(|device| device.read(Region::CONFIG, 0, Width::B4)), Err(Fault::Failed));
-    assert_eq!(screen.capture(&endpoint), None);
     endpoint.with_device(|device| device.reset());
     assert!(start.elapsed() < Duration::from_secs(1));
     assert_eq!(reports.failures().len(), 1);

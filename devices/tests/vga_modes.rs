@@ -6,7 +6,7 @@ mod card;
 
 use card::{Card, MODE_3, MODE_12, MODE_13, shade};
 use trapline_devices::vga::scanout::{self, Mode};
-use trapline_devices::vga::{Snapshot, View};
+use trapline_devices::vga::{self, Snapshot, View, spec};
 use trapline_io::{Device, Region, Width};
 
 /// A font in which the bits of a line can be told from code and line.
@@ -242,15 +242,20 @@ fn a_screen_that_is_off_is_black() {
 }
 
 #[test]
-fn the_screen_is_seen_through_its_descriptors() {
+fn the_screen_is_seen_through_its_memories() {
     let card = text_card();
-    let file = |shared: &trapline_devices::vga::Shared| shared.file().try_clone().unwrap();
-    let view = View::open(file(card.0.screen()), file(card.0.framebuffer())).unwrap();
+    let mapped = |shared: &trapline_devices::vga::Shared, size| {
+        let file = shared.file().try_clone().unwrap();
+        trapline_devices::vga::Shared::open(file, size).unwrap().memory().clone()
+    };
+    let (screen, vram) =
+        (mapped(card.0.screen(), vga::SCREEN_SIZE), mapped(card.0.framebuffer(), spec::VRAM_SIZE));
+    let view = View::new(screen.clone(), vram.clone()).unwrap();
     assert_eq!(view.frame(), Ok(card.frame()));
     assert_eq!(view.text(), Ok(card.text()));
     let bytes = Snapshot::of(&card.0).to_bytes().to_vec();
     assert_eq!(Snapshot::from_bytes(&bytes), Ok(Snapshot::of(&card.0)));
-    assert!(View::open(file(card.0.framebuffer()), file(card.0.screen())).is_err());
+    assert!(View::new(vram, screen).is_none());
 }
 
 /// Sets a mode of the Bochs interface, as SeaVGABIOS does.

@@ -51,9 +51,6 @@ pub enum Way {
     Write,
 }
 
-/// How often the probe must see a request done within the call; a fast pool might be lucky once.
-const PROBES: u32 = 8;
-
 /// Sets `O_NONBLOCK` on the file and finds out how the kernel writes to it.
 ///
 /// The flag belongs to the open file: every duplicate of the descriptor gets it. VFIO's reads and
@@ -75,31 +72,42 @@ pub fn probe(fd: impl AsFd) -> io::Result<Carriage> {
 /// How the kernel carries out transfers to or from this file, its flags being as they are.
 ///
 /// Nothing is transferred: a request for no bytes takes the same decision in the kernel and never
-/// reaches the driver.
+/// reaches the driver. What tells the two apart is the pool itself: it belongs to the thread that
+/// submits, and its first worker, a thread of this process called `iou-wrk-` and the submitter's
+/// number, is there as soon as a request was handed to it. Looking whether the answer is there at once
+/// would not do: on a busy machine the pool may well be done first.
 ///
 /// # Errors
-/// There is no ring to be had.
+/// There is no ring to be had, or no thread to submit from.
 pub fn carriage(fd: impl AsFd, way: Way) -> io::Result<Carriage> {
     let file = types::Fd(fd.as_fd().as_raw_fd());
+    std::thread::scope(|scope| {
+        let submitter = std::thread::Builder::new().name("ring-probe".into());
+        let found = submitter.spawn_scoped(scope, || carriage_from_this_thread(file, way))?;
+        found.join().unwrap_or_else(|_| Err(io::Error::other("the probe panicked")))
+    })
+}
+
+/// See [`carriage`]; the thread must never have used a ring before.
+fn carriage_from_this_thread(file: types::Fd, way: Way) -> io::Result<Carriage> {
     let request = match way {
         Way::Read => opcode::Read::new(file, std::ptr::null_mut(), 0).offset(0).build(),
         Way::Write => opcode::Write::new(file, std::ptr::null(), 0).offset(0).build(),
     };
     let mut ring = IoUring::new(2)?;
-    for _ in 0..PROBES {
-        // SAFETY: the entry names no memory (its length is zero), and `fd` is borrowed until this
-        // function returns; the wait below leaves nothing in flight.
-        unsafe { ring.submission().push(&request) }.map_err(io::Error::other)?;
-        ring.submit()?;
-        let done = ring.completion().next();
-        if done.is_none() {
-            ring.submit_and_wait(1)?;
-        }
-        if done.is_none_or(|entry| entry.result() != 0) {
-            return Ok(Carriage::Punted);
-        }
-    }
-    Ok(Carriage::Inline)
+    // SAFETY: the entry names no memory (its length is zero), and the caller borrows the descriptor
+    // until this thread has ended; the wait below leaves nothing in flight.
+    unsafe { ring.submission().push(&request) }.map_err(io::Error::other)?;
+    ring.submit_and_wait(1)?;
+    let done = ring.completion().next().is_some_and(|entry| entry.result() == 0);
+    let pool = format!("iou-wrk-{}", rustix::thread::gettid().as_raw_nonzero());
+    let pooled = std::fs::read_dir("/proc/self/task").map_or(true, |tasks| {
+        tasks.flatten().any(|task| {
+            let name = std::fs::read_to_string(task.path().join("comm"));
+            name.is_ok_and(|name| name.trim_end() == pool)
+        })
+    });
+    Ok(if done && !pooled { Carriage::Inline } else { Carriage::Punted })
 }
 
 /// Which events a poll saw.

@@ -28,6 +28,16 @@ pub(crate) enum Exit<'a> {
     Failed(String),
 }
 
+impl Exit<'_> {
+    /// Whether the guest waits for an access to be carried out.
+    pub(crate) fn is_access(&self) -> bool {
+        matches!(
+            self,
+            Exit::PortIn { .. } | Exit::PortOut { .. } | Exit::MemoryRead { .. } | Exit::MemoryWrite { .. }
+        )
+    }
+}
+
 /// Runs the guest until it needs something.
 #[inline]
 pub(crate) fn enter(vcpu: &mut VcpuFd) -> Exit<'_> {

@@ -122,9 +122,11 @@ impl Thread {
     #[inline]
     fn step(&mut self) -> Result<(), Trouble> {
         let Thread { vcpu, path, .. } = self;
-        // Where stages are measured: `resume` of the last access is here, `exit` of the next one right
-        // behind this line.
+        path.caller.resume();
         let exit = run::enter(vcpu.fd_mut());
+        if exit.is_access() {
+            path.caller.exit();
+        }
         match exit {
             Exit::PortIn { port, size, data } => {
                 exit::port_in(port, size, data, |trap| path.carry_out(trap));

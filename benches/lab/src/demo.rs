@@ -14,7 +14,7 @@ use crate::{grub, steps};
 
 const NEEDED: [packages::Package; 3] = [packages::SEABIOS, packages::GRUB_MODULES, packages::GRUB_TOOLS];
 /// How long the boot loader has to draw its menu, from the mark that it sends just before.
-const DRAWING: Duration = Duration::from_secs(3);
+const DRAWING: Duration = Duration::from_secs(5);
 
 /// Options of `cargo demo`.
 #[derive(clap::Args)]

@@ -42,7 +42,7 @@ pub enum ImageError {
         advice: &'static str,
     },
     /// The file cannot be opened or read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Unreadable {
         /// Which file.
         path: PathBuf,

@@ -105,11 +105,11 @@ fn part(function: Function<Client>, index: usize, parent: Option<PartId>, devfn:
 impl Given {
     /// Takes the screen of `function` if it owns legacy VGA and tells what it shows.
     fn show(&mut self, function: &Function<Client>) {
-        if function.has_vga()
-            && let (Some(framebuffer), Some(registers)) =
-                (function.mapping(Region::bar(0)), function.mapping(vga::SCREEN))
-        {
-            self.display = Box::new(Display { registers, framebuffer });
+        let memories = || function.mapping(vga::SCREEN).zip(function.mapping(Region::bar(0)));
+        let view =
+            memories().filter(|_| function.has_vga()).and_then(|(screen, bar)| vga::View::new(screen, bar));
+        if let Some(view) = view {
+            self.display = Box::new(Display(view));
         }
     }
 }

@@ -16,7 +16,6 @@ use super::backend::Backend;
 use super::config::{self, Config};
 use super::quirks::{DISPI, Dispi, Reached};
 use super::rom::Rom;
-use super::screen::{self, CAPTURE, SCREEN, Screen};
 use crate::pci::spec::{self, Command};
 
 pub use super::rom::Source as RomSource;
@@ -120,7 +119,6 @@ pub struct Function<B> {
     dispi: Option<Dispi>,
     /// Whether the device reaches guest memory, so that it may master the bus.
     dma: bool,
-    captured: screen::Shared,
 }
 
 impl<B: Backend> Function<B> {
@@ -146,7 +144,7 @@ impl<B: Backend> Function<B> {
             config::word(&header, spec::DEVICE_ID),
             backend.region(Region::bar(2)).size,
         );
-        Ok(Function { backend, config, rom, vga, dispi, dma: false, captured: screen::Shared::default() })
+        Ok(Function { backend, config, rom, vga, dispi, dma: false })
     }
 
     /// The dwords of configuration space whose writes change the map.
@@ -164,21 +162,12 @@ impl<B: Backend> Function<B> {
         &self.backend
     }
 
-    /// The mapping that covers a whole region, if there is one.
+    /// The mapping that covers a whole region, if there is one: so the host sees a frame buffer, or
+    /// what a device shows in a region of its own.
     pub fn mapping(&self, region: Region) -> Option<Arc<MmapRegion>> {
         let region = self.backend.region(region);
         let first = region.mappings.first().filter(|mapping| mapping.offset == 0)?;
         (first.memory.size() as u64 >= region.size).then(|| Arc::clone(&first.memory))
-    }
-
-    /// A handle for whoever wants to see the screen, if the device describes it.
-    pub fn screen(&self) -> Option<Screen> {
-        let region = self.backend.region(SCREEN);
-        (region.size > 0 && region.readable).then(|| Screen {
-            captured: Arc::clone(&self.captured),
-            description: self.mapping(SCREEN),
-            frame_buffer: self.mapping(Region::bar(0)),
-        })
     }
 
     /// A descriptor that becomes readable when [`Device::attend`] is to be called.
@@ -218,19 +207,6 @@ impl<B: Backend> Function<B> {
         }
         let command = spec::COMMAND..spec::COMMAND + 2;
         if command.contains(&at) { self.forward_command() } else { Ok(()) }
-    }
-
-    /// Copies a region of the device for the host.
-    fn capture(&mut self, region: u64) -> Result<(), Fault> {
-        let region = u8::try_from(region).map(Region).map_err(|_| Fault::NoRegister)?;
-        let info = self.backend.region(region);
-        if region < SCREEN || !info.readable {
-            return Err(Fault::NoRegister);
-        }
-        let mut bytes = vec![0; screen::length(info.size)];
-        self.backend.read_bytes(region, 0, &mut bytes)?;
-        *self.captured.lock() = Some(bytes);
-        Ok(())
     }
 
     fn claim_bar(&self, index: u8, ranges: &mut Vec<Claim>) {
@@ -309,7 +285,6 @@ impl<B: Backend> Device for Function<B> {
                     Reached::Bar2(at) => self.backend.write(Region::bar(2), at, width, value),
                 }
             }
-            CAPTURE => self.capture(value),
             Region::ROM => Err(Fault::NoRegister),
             _ if self.backend.region(region).holds(offset, width) => {
                 self.backend.write(region, offset, width, value)

@@ -7,9 +7,6 @@
 //! Some bits are kept without effect, as the map cannot express them: Bus Master Enable of the port for
 //! the DMA of what lies behind it, ISA Enable, and Link Disable beyond the link's status.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
-
 use trapline_io::device::{Claims, Forwards};
 use trapline_io::space::DwordSet;
 use trapline_io::{Device, Fault, Gpa, Port, Region, Span, Width};
@@ -28,19 +25,6 @@ pub struct RootPort {
     config: ConfigSpace,
     power: Option<Power>,
     express: Option<u16>,
-    secondary_reset: SecondaryReset,
-}
-
-/// Tells that the guest reset the bus behind a port.
-#[derive(Clone, Debug, Default)]
-pub struct SecondaryReset(Arc<AtomicBool>);
-
-impl SecondaryReset {
-    /// Whether the guest set Secondary Bus Reset since this was last asked: then every function
-    /// behind the port is to be reset.
-    pub fn take(&self) -> bool {
-        self.0.swap(false, AcqRel)
-    }
 }
 
 impl RootPort {
@@ -60,13 +44,7 @@ impl RootPort {
         let power = Power::add_to(&mut config);
         let express = Express { port: PortType::RootPort, link }.add_to(&mut config);
         config.set_pin(Pin::A);
-        RootPort { config, power, express, secondary_reset: SecondaryReset::default() }
-    }
-
-    /// A handle to learn of resets of the bus behind the port, for whoever carries out topology
-    /// changes.
-    pub fn secondary_reset(&self) -> SecondaryReset {
-        self.secondary_reset.clone()
+        RootPort { config, power, express }
     }
 
     fn bridge_control(&self) -> BridgeControl {
@@ -78,13 +56,10 @@ impl RootPort {
     }
 
     fn write_config(&mut self, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
-        let (power, reset) = (self.power_state(), self.bridge_control().reset());
+        let power = self.power_state();
         self.config.write_region(offset, width, value)?;
         if let Some(capability) = self.power {
             capability.settle(&mut self.config, power);
-        }
-        if self.bridge_control().reset() && !reset {
-            self.secondary_reset.0.store(true, Release);
         }
         self.settle_link();
         Ok(())
@@ -155,7 +130,6 @@ impl Device for RootPort {
 
     fn reset(&mut self) {
         self.config.reset();
-        self.secondary_reset.take();
     }
 
     fn claims(&self) -> Claims {

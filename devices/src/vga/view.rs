@@ -1,34 +1,33 @@
 //! The screen of an adapter, in this process or another.
 
-use std::fs::File;
-use std::io;
+use std::sync::Arc;
+
+use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::scanout::{self, Frame, Text};
 use super::snapshot::{Malformed, Snapshot};
 use super::spec::VRAM_SIZE;
-use super::{Adapter, Shared, adapter};
+use super::{Adapter, SCREEN_SIZE};
 
-/// The two memory files of an adapter, mapped: looking at the screen costs the adapter nothing.
+/// The two memories of an adapter: looking at the screen costs the adapter nothing.
 #[derive(Clone, Debug)]
 pub struct View {
-    screen: Shared,
-    framebuffer: Shared,
+    screen: Arc<MmapRegion>,
+    framebuffer: Arc<MmapRegion>,
 }
 
 impl View {
     /// The screen of an adapter in this process.
     pub fn of(adapter: &Adapter) -> View {
-        View { screen: adapter.screen().clone(), framebuffer: adapter.framebuffer().clone() }
+        let memory = |shared: &super::Shared| Arc::clone(shared.memory());
+        View { screen: memory(adapter.screen()), framebuffer: memory(adapter.framebuffer()) }
     }
 
-    /// The screen of an adapter in another process, by the descriptors of its region
-    /// [`SCREEN`](super::SCREEN) and its BAR 0.
-    ///
-    /// # Errors
-    /// The files are not what an adapter offers, or cannot be mapped.
-    pub fn open(screen: File, framebuffer: File) -> io::Result<View> {
-        let screen = Shared::open(screen, adapter::SCREEN_SIZE)?;
-        Ok(View { screen, framebuffer: Shared::open(framebuffer, VRAM_SIZE)? })
+    /// The screen of an adapter in another process, by its region [`SCREEN`](super::SCREEN) and its
+    /// BAR 0, as they are mapped here. `None` if the sizes are not those of an adapter.
+    pub fn new(screen: Arc<MmapRegion>, framebuffer: Arc<MmapRegion>) -> Option<View> {
+        (screen.size() == SCREEN_SIZE && framebuffer.size() == VRAM_SIZE)
+            .then_some(View { screen, framebuffer })
     }
 
     /// The registers now.
@@ -36,7 +35,7 @@ impl View {
     /// # Errors
     /// The other process did not leave a valid snapshot there.
     pub fn snapshot(&self) -> Result<Snapshot, Malformed> {
-        Snapshot::from_page(self.screen.bytes())
+        Snapshot::from_page(self.screen.as_volatile_slice())
     }
 
     /// The characters on the screen; `None` in graphics modes and while it is off.
@@ -44,7 +43,7 @@ impl View {
     /// # Errors
     /// The other process did not leave a valid snapshot there.
     pub fn text(&self) -> Result<Option<Text>, Malformed> {
-        Ok(scanout::text(&self.snapshot()?, self.framebuffer.bytes()))
+        Ok(scanout::text(&self.snapshot()?, self.vram()))
     }
 
     /// The picture on the screen.
@@ -52,6 +51,10 @@ impl View {
     /// # Errors
     /// The other process did not leave a valid snapshot there.
     pub fn frame(&self) -> Result<Frame, Malformed> {
-        Ok(scanout::frame(&self.snapshot()?, self.framebuffer.bytes()))
+        Ok(scanout::frame(&self.snapshot()?, self.vram()))
+    }
+
+    fn vram(&self) -> VolatileSlice<'_> {
+        self.framebuffer.as_volatile_slice()
     }
 }

@@ -31,7 +31,7 @@ fn banner(bench: &Bench) -> Result<()> {
 }
 
 fn timeout(bench: &Bench) -> Result<()> {
-    let ended = bench.machine(&["--timeout", "1.5"])?.wait()?;
+    let ended = bench.unseen(&["--timeout", "1.5"])?.wait()?;
     ended.expect(124)?;
     ensure!(ended.time.as_secs_f64() < 10.0, "it took {:.1} s", ended.time.as_secs_f64());
     Ok(())

@@ -32,7 +32,7 @@ fn menus(bench: &Bench) -> usize {
 /// Waits for the menu and as long again as typing needs, then ends the run.
 fn look(bench: &Bench, mut machine: Machine, more: Duration) -> Result<String> {
     machine.until("menu", || menus(bench) > 0)?;
-    std::thread::sleep(Duration::from_secs(4) + more);
+    std::thread::sleep(Duration::from_secs(6) + more);
     machine.terminate()?;
     machine.wait()?;
     Ok(bench.screen())

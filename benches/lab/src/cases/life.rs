@@ -16,11 +16,9 @@ pub const CASES: &[Case] = &[
         kvm: true,
         run: adapter,
     },
-    Case { name: "life: 50 runs leave no process and no file", seconds: 240, kvm: true, run: cycles },
+    Case { name: "life: the monitor's own memory stays small", seconds: 60, kvm: true, run: memory },
+    Case { name: "life: many runs leave no process and no file", seconds: 240, kvm: true, run: cycles },
 ];
-
-/// How often a machine is started and stopped.
-const CYCLES: usize = 50;
 
 fn adapter(bench: &Bench) -> Result<()> {
     let log = bench.file("debug.log");
@@ -54,20 +52,55 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 fn cycles(bench: &Bench) -> Result<()> {
-    for cycle in 0..CYCLES {
-        let ended = bench.machine(&["--timeout", "0.3"])?.wait()?;
+    let shared = entries(Path::new("/dev/shm"));
+    for cycle in 0..bench.cycles() {
+        let ended = bench.unseen(&["--timeout", "0.3"])?.wait()?;
         ended.expect(124).with_context(|| format!("run {cycle}"))?;
     }
     let processes = processes_of(bench.trapline());
     ensure!(processes.is_empty(), "processes are left: {processes:?}");
-    let mut files: Vec<String> = std::fs::read_dir(bench.file("tmp"))
-        .context("no temporary folder")?
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    files.sort();
+    let files = entries(&bench.file("tmp"));
     ensure!(files.is_empty(), "files are left: {files:?}");
+    let kept: Vec<_> =
+        entries(Path::new("/dev/shm")).into_iter().filter(|name| !shared.contains(name)).collect();
+    ensure!(kept.is_empty(), "shared memory is left: {kept:?}");
     Ok(())
+}
+
+/// The names in a folder.
+fn entries(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// The most that the monitor may have in memory besides the guest's RAM, in KiB.
+const OWN_MEMORY: u64 = 12 << 10;
+
+fn memory(bench: &Bench) -> Result<()> {
+    let log = bench.file("debug.log");
+    let mut machine = bench.unseen(&["--debugcon", "debug.log"])?;
+    machine.until("boot attempt", || text(&log).contains("No bootable device"))?;
+    let own = own_memory(&text(Path::new(&format!("/proc/{}/smaps", machine.pid()))));
+    ensure!(own > 0, "its memory map cannot be read");
+    ensure!(own < OWN_MEMORY, "it has {own} KiB in memory, and less than {OWN_MEMORY} are wanted");
+    Ok(())
+}
+
+/// KiB in memory of all mappings but the guest's RAM, which is the only one of 128 MiB and more.
+fn own_memory(smaps: &str) -> u64 {
+    let number = |line: &str, name: &str| -> Option<u64> {
+        line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    let mut size = 0;
+    let mut sum = 0;
+    for line in smaps.lines() {
+        if let Some(found) = number(line, "Size:") {
+            size = found;
+        } else if let Some(found) = number(line, "Rss:").filter(|_| size < 128 << 10) {
+            sum += found;
+        }
+    }
+    sum
 }
 
 /// All processes that run this program, whoever started them.
@@ -78,4 +111,17 @@ fn processes_of(program: &Path) -> Vec<u32> {
         .filter(|entry| std::fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == program))
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_small_mappings_are_the_monitors_own() {
+        let smaps = "55-56 r-xp 0 00:00 0 /bin/x\nSize:   1024 kB\nRss:     100 kB\nPss: 7 kB\n\
+                     7f-80 rw-p 0 00:00 0\nSize: 262144 kB\nRss:   9000 kB\n\
+                     80-81 rw-p 0 00:00 0\nSize: 8 kB\nRss: 8 kB\n";
+        assert_eq!(own_memory(smaps), 108);
+    }
 }

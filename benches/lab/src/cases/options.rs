@@ -1,14 +1,20 @@
 //! What a user can get wrong: one clear line each, and the right exit status.
 
-use anyhow::{Context, Result, ensure};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-use super::{Bench, Case};
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Bench, Case, Skipped};
 
 pub const CASES: &[Case] = &[
     Case { name: "options: a bad option is one clear line", seconds: 60, kvm: false, run: bad_options },
     Case { name: "options: a bad disk is one clear line", seconds: 60, kvm: false, run: bad_disks },
     Case { name: "options: bad firmware is one clear line", seconds: 60, kvm: false, run: bad_firmware },
     Case { name: "options: a bad kernel is one clear line", seconds: 60, kvm: false, run: bad_kernel },
+    Case { name: "options: no way to KVM is one clear line", seconds: 60, kvm: true, run: no_kvm },
     Case { name: "options: help names the commands", seconds: 10, kvm: false, run: help },
     Case { name: "options: the program is small", seconds: 10, kvm: false, run: program_size },
 ];
@@ -66,6 +72,28 @@ fn bad_kernel(bench: &Bench) -> Result<()> {
     for name in ["missing.img", "text.img"] {
         one_line(bench, &["--kernel", name], &[1, USAGE], name)?;
     }
+    Ok(())
+}
+
+/// A user that may not open /dev/kvm.
+const NOBODY: u32 = 65534;
+
+fn no_kvm(bench: &Bench) -> Result<()> {
+    let mode = std::fs::metadata("/dev/kvm").context("no /dev/kvm")?.permissions().mode();
+    if !rustix::process::geteuid().is_root() || mode & 0o006 != 0 {
+        bail!(Skipped("only root can become a user that may not open /dev/kvm"));
+    }
+    // The program may lie where nobody may look.
+    let folder =
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().context("no folder")?;
+    let program = folder.path().join("trapline");
+    std::fs::copy(bench.trapline(), &program).context("cannot copy the program")?;
+    let mut command = Command::new(&program);
+    command.args(["run", "--screen", "none", "--timeout", "5"]).current_dir("/").uid(NOBODY).gid(NOBODY);
+    let ended = bench.ends(command)?;
+    let said = ended.errors.trim();
+    ended.expect(1)?;
+    ensure!(said.lines().count() == 1 && said.contains("/dev/kvm"), "it said: {said}");
     Ok(())
 }
 

@@ -103,7 +103,6 @@ fn root_bridge(sink: &mut dyn AmlSink, platform: &Platform) {
         vec![
             &hid("PNP0A08"),
             &Name::new("_CID".into(), &EISAName::new("PNP0A03")),
-            &Name::new("_ADR".into(), &ZERO),
             &uid(0),
             &root_resources(platform),
             &operating_system_control(),
