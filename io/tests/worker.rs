@@ -137,8 +137,8 @@ fn a_device_is_called_for_its_descriptor_and_once_more_at_its_end() {
     far.write_all(b"x").unwrap();
     until("the device read it after its access", || bytes.load(Ordering::Relaxed) == 51);
     reading.join().unwrap();
-    drop(far);
     let before = calls.load(Ordering::Relaxed);
+    drop(far);
     until("the device heard of the end", || calls.load(Ordering::Relaxed) > before);
     let after = calls.load(Ordering::Relaxed);
     std::thread::sleep(Duration::from_millis(50));
