@@ -9,14 +9,22 @@ use crate::grub::{ENTRIES, MARK};
 use crate::machine::Machine;
 
 pub const CASES: &[Case] = &[
-    Case { name: "grub: its menu is on the screen", seconds: 120, kvm: true, run: menu },
-    Case { name: "grub: keys move the selection", seconds: 120, kvm: true, run: keys },
-    Case { name: "grub: it turns the machine off", seconds: 120, kvm: true, run: power_off },
-    Case { name: "grub: four processors boot, reset and boot again", seconds: 240, kvm: true, run: reset },
+    Case { name: "grub: its menu is on the screen", seconds: 180, kvm: true, run: menu },
+    Case { name: "grub: keys move the selection", seconds: 180, kvm: true, run: keys },
+    Case { name: "grub: it turns the machine off", seconds: 180, kvm: true, run: power_off },
+    Case { name: "grub: four processors boot, reset and boot again", seconds: 300, kvm: true, run: reset },
 ];
 
-/// The keys that open the menu's last entry once it is drawn.
-const TURN_OFF: &str = "<wait-text:Turn the machine off><wait:1><down><down><down><enter>";
+/// Keys that go from the first entry of the menu down to the entry with this number and open it. Each
+/// key waits until the one before it has moved the selection, which GRUB marks with a star.
+fn choose(entry: usize) -> String {
+    let steps: Vec<String> = ENTRIES.iter().take(entry + 1).map(|name| selected(name)).collect();
+    steps.join("<down>") + "<enter>"
+}
+
+fn selected(entry: &str) -> String {
+    format!("<wait-text:*{entry}>")
+}
 
 fn start(bench: &Bench, arguments: &[&str]) -> Result<Machine> {
     let disk = bench.grub().to_string_lossy().into_owned();
@@ -29,17 +37,17 @@ fn menus(bench: &Bench) -> usize {
     serial.iter().filter(|byte| **byte == MARK).count()
 }
 
-/// Waits for the menu and as long again as typing needs, then ends the run.
-fn look(bench: &Bench, mut machine: Machine, more: Duration) -> Result<String> {
+/// Waits for the menu and as long again as drawing it may take, then ends the run.
+fn look(bench: &Bench, mut machine: Machine) -> Result<String> {
     machine.until("menu", || menus(bench) > 0)?;
-    std::thread::sleep(Duration::from_secs(6) + more);
+    std::thread::sleep(Duration::from_secs(8));
     machine.terminate()?;
     machine.wait()?;
     Ok(bench.screen())
 }
 
 fn menu(bench: &Bench) -> Result<()> {
-    let screen = look(bench, start(bench, &[])?, Duration::ZERO)?;
+    let screen = look(bench, start(bench, &[])?)?;
     ensure!(screen.contains("GNU GRUB"), "no headline");
     for entry in ENTRIES {
         ensure!(screen.contains(entry), "no entry \"{entry}\"");
@@ -49,19 +57,19 @@ fn menu(bench: &Bench) -> Result<()> {
 }
 
 fn keys(bench: &Bench) -> Result<()> {
-    let typed = format!("<wait-text:{}><wait:1><down><down><up>", ENTRIES[3]);
-    let screen = look(bench, start(bench, &["--keys", &typed])?, Duration::from_secs(4))?;
-    ensure!(screen.contains(&format!("*{}", ENTRIES[1])), "the second entry is not chosen");
-    Ok(())
+    // Down, down, up, and then to the end: each step is seen before the next.
+    let [hello, wait, restart, _] = ENTRIES.map(selected);
+    let typed = format!("{hello}<down>{wait}<down>{restart}<up>{wait}<up>{}", choose(3));
+    start(bench, &["--keys", &typed])?.wait()?.expect(0)
 }
 
 fn power_off(bench: &Bench) -> Result<()> {
-    start(bench, &["--keys", TURN_OFF])?.wait()?.expect(0)
+    start(bench, &["--keys", &choose(3)])?.wait()?.expect(0)
 }
 
 fn reset(bench: &Bench) -> Result<()> {
-    let restart = "<wait-text:Restart the machine><wait:1><down><down><enter><wait-text:SeaBIOS (version>";
-    start(bench, &["--cpus", "4", "--keys", &format!("{restart}{TURN_OFF}")])?.wait()?.expect(0)?;
+    let keys = format!("{}<wait-text:SeaBIOS (version>{}", choose(2), choose(3));
+    start(bench, &["--cpus", "4", "--keys", &keys])?.wait()?.expect(0)?;
     ensure!(menus(bench) == 2, "GRUB came to its menu {} times, not twice", menus(bench));
     Ok(())
 }
