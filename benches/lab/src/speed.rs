@@ -43,7 +43,7 @@ pub struct Options {
     /// Write the figures as JSON instead of text
     #[arg(long)]
     json: bool,
-    /// Another build of trapline, to be compared with this one
+    /// Another build of trapline, to be compared with this one (it must log its vCPU's start as this one does)
     #[arg(long, value_name = "PROGRAM")]
     against: Vec<PathBuf>,
 }
