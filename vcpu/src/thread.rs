@@ -71,9 +71,14 @@ impl Thread {
         // A vCPU that can not go on stays parked until it is reset.
         let mut held = false;
         let mut lost = LostMemory::default();
+        let mut entered = false;
         loop {
             if held || world.wants(self.index) {
                 match world.pause(self.index, held) {
+                    // For whoever measures how long a guest takes.
+                    Next::Run if !std::mem::replace(&mut entered, true) => {
+                        tracing::debug!(vcpu = self.index, "enters the guest");
+                    }
                     Next::Run => {}
                     Next::Stop => return,
                     Next::Reset => {

@@ -2,6 +2,7 @@
 //!
 //! * `cargo demo`: installs what is missing, builds, boots SeaBIOS and GRUB, shows the screen.
 //! * `cargo lab test`: builds and runs every test and closes with one line of counts.
+//! * `cargo lab speed`: boots firmware side by side with QEMU.
 //!
 //! | file | what |
 //! |---|---|
@@ -11,6 +12,7 @@
 //! | [`payload`] | small guest programs, and what they must show |
 //! | [`demo`] | the demonstration |
 //! | [`suite`], [`steps`], [`tally`] | the test run: its steps, how one is run, what is counted |
+//! | [`speed`] | firmware, side by side with QEMU |
 //! | [`machine`], [`cases`] | a running `trapline`, and the tests that need one |
 
 mod cases;
@@ -19,6 +21,7 @@ mod grub;
 mod machine;
 mod packages;
 mod payload;
+mod speed;
 mod steps;
 mod suite;
 mod tally;
@@ -44,6 +47,8 @@ enum Command {
     Demo(demo::Options),
     /// Build and run every test
     Test(suite::Options),
+    /// Boot firmware side by side with QEMU, and look at time, memory and size
+    Speed(speed::Options),
     /// Write a guest program to a file: a disk that paints (text, planes, chained, linear), or a kernel
     Payload {
         /// text, planes, chained, linear or kernel
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => suite::run(&options),
+        Command::Speed(options) => speed::run(&options),
         Command::Payload { name, file } => write_payload(&name, &file),
         Command::Grub { file } => grub::make(&file).map(|()| ExitCode::SUCCESS),
     };

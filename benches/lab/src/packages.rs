@@ -42,6 +42,10 @@ pub const LINUXBOOT: Package = Package {
 pub const ACPICA: Package =
     Package { name: "acpica-tools", files: &["/usr/bin/iasl"], why: "to check the ACPI tables" };
 
+/// The program that speed is compared with.
+pub const QEMU: Package =
+    Package { name: "qemu-system-x86", files: &["/usr/bin/qemu-system-x86_64"], why: "to be compared with" };
+
 /// Whether apt-get may be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consent {
@@ -88,7 +92,12 @@ pub fn ensure(needed: &[Package], consent: Consent) -> Result<()> {
 impl Package {
     /// Whether one of its files is there, whoever put it there.
     fn is_there(&self) -> bool {
-        self.files.iter().any(|file| Path::new(file).exists())
+        self.file().is_some()
+    }
+
+    /// The first of its files that is there.
+    pub fn file(&self) -> Option<&'static str> {
+        self.files.iter().copied().find(|file| Path::new(file).exists())
     }
 }
 

@@ -1,8 +1,10 @@
 //! Small guest programs, as bytes, and what they must show.
 //!
 //! * [`painter`]: a boot sector that sets a video mode, paints a pattern and turns the machine off.
+//! * [`mark`]: a boot sector that says on the serial line that it runs.
 //! * [`kernel`]: a bzImage whose setup code prints what it was given and turns the machine off.
 
 mod code;
 pub mod kernel;
+pub mod mark;
 pub mod painter;

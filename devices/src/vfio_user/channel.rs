@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
 };
 
 use super::wire::{HEADER, Header, MAX_FDS, Malformed};
@@ -47,14 +47,17 @@ impl From<Errno> for ChannelError {
 
 /// Bytes asked for at a time while the size of a message is not known.
 const CHUNK: usize = 4096;
+/// Messages up to this length are copied together and sent from one place: cheaper for the kernel, and
+/// all register accesses are.
+const SHORT: usize = 128;
 /// Descriptors kept for messages that are not complete.
 const MAX_PENDING_FDS: usize = 4 * MAX_FDS;
 
 /// How long to wait for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Until it is complete, or the patience of the channel is at its end.
-    Reply,
+    /// Until it is complete, or the patience of the channel, counted from here, is at its end.
+    Reply(Instant),
     /// For ever for its first byte, then as for a reply.
     Request,
     /// Not at all.
@@ -77,11 +80,20 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// A channel over a connected socket. Only a client limits the wait for a first byte.
-    pub fn new(socket: UnixStream, patience: Duration, wait: Wait) -> std::io::Result<Channel> {
+    /// The channel of a client: no wait is longer than `patience`.
+    pub fn client(socket: UnixStream, patience: Duration) -> std::io::Result<Channel> {
+        Channel::new(socket, patience, true)
+    }
+
+    /// The channel of a server, which waits for ever for the first byte of a request.
+    pub fn server(socket: UnixStream, patience: Duration) -> std::io::Result<Channel> {
+        Channel::new(socket, patience, false)
+    }
+
+    fn new(socket: UnixStream, patience: Duration, limited: bool) -> std::io::Result<Channel> {
         let patience = patience.max(Duration::from_millis(1));
         socket.set_write_timeout(Some(patience))?;
-        socket.set_read_timeout((wait == Wait::Reply).then_some(patience))?;
+        socket.set_read_timeout(limited.then_some(patience))?;
         Ok(Channel { socket, patience, buffer: vec![0; CHUNK], filled: 0, current: 0, fds: Vec::new() })
     }
 
@@ -92,6 +104,23 @@ impl Channel {
 
     /// Sends the bytes of `parts` as one message, the descriptors with its first byte.
     pub fn send(&self, parts: [&[u8]; 3], fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        let mut short = [0; SHORT];
+        match joined(parts, &mut short) {
+            Some(message) if fds.is_empty() => self.send_short(message),
+            _ => self.send_parts(parts, fds),
+        }
+    }
+
+    fn send_short(&self, message: &[u8]) -> Result<(), ChannelError> {
+        match send(&self.socket, message, SendFlags::NOSIGNAL) {
+            Ok(sent) if sent == message.len() => Ok(()),
+            Ok(sent) => self.send_parts([message.get(sent..).unwrap_or_default(), &[], &[]], &[]),
+            Err(Errno::INTR) => self.send_parts([message, &[], &[]], &[]),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn send_parts(&self, parts: [&[u8]; 3], fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let mut slices = parts.map(IoSlice::new);
         let mut left = &mut slices[..];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
@@ -123,23 +152,28 @@ impl Channel {
     /// [`Wait::Poll`].
     pub fn receive(&mut self, wait: Wait) -> Result<Option<Header>, ChannelError> {
         self.drop_current();
-        let mut start = Instant::now();
+        let mut start = match wait {
+            Wait::Reply(start) => Some(start),
+            Wait::Request | Wait::Poll => None,
+        };
         // The first wait is the one that counts for latency: one system call, no poll before it.
-        let mut first = wait != Wait::Poll && (wait == Wait::Reply || self.filled == 0);
+        let mut first = match wait {
+            Wait::Reply(_) => true,
+            Wait::Request => self.filled == 0,
+            Wait::Poll => false,
+        };
         loop {
             if let Some(header) = self.complete()? {
                 return Ok(Some(header));
             }
             let flags = if first { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
             match self.fill(flags) {
-                Ok(()) => {
-                    if first && wait == Wait::Request {
-                        start = Instant::now();
-                    }
-                    first = false;
-                }
+                Ok(()) => first = false,
                 Err(Errno::AGAIN) if wait == Wait::Poll => return Ok(None),
-                Err(Errno::AGAIN) if !first => self.wait_for_more(start)?,
+                Err(Errno::AGAIN) if !first => {
+                    // Of a request the first byte has just come: from here on it may take its time.
+                    self.wait_for_more(*start.get_or_insert_with(Instant::now))?;
+                }
                 // A signal: a server starts its wait again, a client goes on with what time is left.
                 Err(Errno::INTR) => first = first && wait == Wait::Request,
                 Err(Errno::PROTO) => return Err(Malformed::Descriptors.into()),
@@ -221,5 +255,52 @@ impl Channel {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+}
+
+/// All of `parts` in `space`, if they fit.
+fn joined<'s>(parts: [&[u8]; 3], space: &'s mut [u8; SHORT]) -> Option<&'s [u8]> {
+    let mut filled = 0;
+    for part in parts {
+        let end = filled + part.len();
+        space.get_mut(filled..end)?.copy_from_slice(part);
+        filled = end;
+    }
+    space.get(..filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfio_user::wire::{Command, Kind};
+
+    #[test]
+    fn messages_of_every_length_arrive_whole() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let patience = Duration::from_secs(5);
+        let mut from = Channel::client(ours, patience).unwrap();
+        let to = Channel::server(theirs, patience).unwrap();
+        let bytes: Vec<u8> = (0..=255).cycle().take(2 * SHORT).collect();
+        for payload in 0..bytes.len() {
+            let header = Header::new(7, Command::REGION_READ, Kind::Reply, payload);
+            // The fixed part of some of these fits where the data behind it does not.
+            let (fixed, data) = bytes[..payload].split_at(payload / 2);
+            to.send([&header.encode(), fixed, data], &[]).unwrap();
+            let received = from.receive(Wait::Reply(Instant::now())).unwrap();
+            assert_eq!((received, from.payload()), (Some(header), &bytes[..payload]));
+        }
+    }
+
+    #[test]
+    fn a_client_does_not_wait_for_ever_for_the_rest_of_a_reply() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut from = Channel::client(ours, Duration::from_millis(20)).unwrap();
+        let to = Channel::server(theirs, Duration::from_secs(5)).unwrap();
+        let header = Header::new(7, Command::REGION_READ, Kind::Reply, 8);
+        to.send([&header.encode(), &[1, 2, 3], &[]], &[]).unwrap();
+        let start = Instant::now();
+        let received = from.receive(Wait::Reply(start));
+        assert!(matches!(received, Err(ChannelError::Timeout)), "{received:?}");
+        assert!(start.elapsed() >= Duration::from_millis(20));
     }
 }

@@ -157,7 +157,7 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`].
     pub fn over(socket: UnixStream, settings: Settings) -> Result<Client, Error> {
-        let channel = Channel::new(socket, settings.deadline, Wait::Reply).map_err(Error::Setup)?;
+        let channel = Channel::client(socket, settings.deadline).map_err(Error::Setup)?;
         let watch = watch(&channel).map_err(|errno| Error::Setup(errno.into()))?;
         let mut client = Client {
             channel,
@@ -338,15 +338,14 @@ impl Client {
         let command = request.command();
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
+        let start = Instant::now();
         request.encode(|fixed, data| {
             let kind = Kind::Command { no_reply: false };
             let header = Header::new(id, command, kind, fixed.len() + data.len()).encode();
             self.channel.send([&header, fixed, data], fds)
         })?;
-        // Many small requests of the server may come first, but not for ever.
-        let start = Instant::now();
         loop {
-            let Some(header) = self.channel.receive(Wait::Reply)? else {
+            let Some(header) = self.channel.receive(Wait::Reply(start))? else {
                 return Err(ChannelError::Timeout);
             };
             match header.kind {
@@ -354,6 +353,7 @@ impl Client {
                 kind if header.id == id && header.command == command => return Ok(kind),
                 _ => return Err(Malformed::Unexpected(header.command).into()),
             }
+            // Many small requests of the server may come first, but not for ever.
             if start.elapsed() > self.settings.deadline {
                 return Err(ChannelError::Timeout);
             }

@@ -48,7 +48,7 @@ impl<'a> Session<'a> {
         device: &'a mut dyn Device,
     ) -> std::io::Result<Session<'a>> {
         Ok(Session {
-            channel: Channel::new(socket, PATIENCE, Wait::Request)?,
+            channel: Channel::server(socket, PATIENCE)?,
             description,
             interrupts,
             device,
