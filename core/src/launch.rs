@@ -11,7 +11,6 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow};
 use trapline_devices::pci::Pin;
 use trapline_devices::platform::keyboard::{self, KeyCode, Keys};
-use trapline_devices::platform::output::Output;
 use trapline_devices::q35::{Pirqs, Ram};
 use trapline_devices::virtio::block::{Block, Disk};
 use trapline_io::endpoint::Service;
@@ -19,7 +18,7 @@ use trapline_io::publish::Published;
 use trapline_vcpu::Vm;
 
 use crate::adapter::Process;
-use crate::command::run::{End, Ends, Guest, files};
+use crate::command::run::{End, Ends, Guest};
 use crate::config::{Io, RunConfig, Serial};
 use crate::events::{Event, Events};
 use crate::firmware::boot::{Boot, Choices, Target};
@@ -51,7 +50,8 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let (events, published) = (Events::default(), Published::default());
     let ram = Ram::new(config.memory)?;
     let pirqs = Pirqs::new(Arc::new(KvmGsis(Arc::clone(&vm))));
-    let debug_console = config.debugcon.as_deref().map(|path| files::create("debugcon", path)).transpose()?;
+    let debug_console =
+        config.debugcon.as_deref().map(|path| serial::to_file("debugcon", path)).transpose()?;
     let Platform { mut parts, keys, serial } = platform::build(Wishes {
         vm: Arc::clone(&vm),
         events: events.clone(),
@@ -60,7 +60,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         items: boot(config, &published)?.into_items(),
         cpus: config.cpus,
         serial: serial::output(&config.serial)?,
-        debug_console: debug_console.map(|file| Output::new(Box::new(file))),
+        debug_console,
         pirqs: pirqs.clone(),
     })?;
     add_disks(config, &ram, &pirqs, &mut parts)?;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,9 +19,15 @@ pub(super) fn output(serial: &Serial) -> Result<Option<Output>> {
             let stdout = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
             Some(Output::descriptor(stdout))
         }
-        Serial::File(path) => Some(Output::new(Box::new(files::create("serial", path)?))),
+        Serial::File(path) => Some(to_file("serial", path)?),
         Serial::None => None,
     })
+}
+
+/// The file that `option` names, for what a text device says. It may be a pipe or a terminal, which can
+/// stop taking: then the guest is held up for a moment only, and the run can end.
+pub(super) fn to_file(option: &str, path: &Path) -> Result<Output> {
+    Ok(Output::descriptor(files::create(option, path)?.into()))
 }
 
 /// Takes standard input to the line until it ends. The thread ends with the process: a read from a
@@ -47,5 +54,25 @@ fn send(input: &Input, mut bytes: &[u8]) {
         if taken == 0 {
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_does_not_hold_the_guest_up_for_ever() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", writer.as_raw_fd()).into();
+        let (told, tells) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut output = output(&Serial::File(path)).unwrap().unwrap();
+            [b'x'; 200_000].iter().for_each(|byte| output.push(*byte));
+            told.send(output.lost()).unwrap();
+        });
+        let lost = tells.recv_timeout(Duration::from_secs(10)).expect("the guest hangs");
+        assert!(lost > 0);
     }
 }
