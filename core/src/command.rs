@@ -108,16 +108,26 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// An error and its causes in one line, without the numbers of the host's errors.
+/// An error and its causes in one line, each said once, without the numbers of the host's errors.
 fn one_line(error: &anyhow::Error) -> String {
-    let causes: Vec<String> = error
-        .chain()
-        .map(|cause| match cause.downcast_ref::<std::io::Error>() {
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let said = cause.to_string();
+        let text = match cause.downcast_ref::<std::io::Error>() {
             Some(cause) => crate::config::host_error(cause),
-            None => cause.to_string(),
-        })
-        .collect();
+            None => said.clone(),
+        };
+        match causes.last_mut() {
+            // The error names its cause itself.
+            Some(last) if !said.is_empty() && last.contains(&said) => *last = last.replace(&said, &text),
+            _ => causes.push(text),
+        }
+    }
     let text = causes.join(": ");
+    // What comes behind the words of errors that are no `std::io::Error`, as KVM's.
+    let mut pieces = text.split(" (os error ");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    let text = pieces.fold(first, |text, piece| text + piece.split_once(')').map_or(piece, |(_, rest)| rest));
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -138,5 +148,16 @@ mod tests {
         let cause = std::io::Error::from_raw_os_error(5);
         let error = Err::<(), _>(cause).context("disk a.img").context("two\nlines").unwrap_err();
         assert_eq!(one_line(&error), "two lines: disk a.img: input/output error");
+    }
+
+    #[test]
+    fn a_cause_that_its_error_names_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("no thread: {0}; check the limits")]
+        struct NoThread(#[source] std::io::Error);
+        let error = NoThread(std::io::Error::from_raw_os_error(24));
+        assert_eq!(one_line(&error.into()), "no thread: too many open files; check the limits");
+        let error = anyhow::anyhow!("no vCPU: Bad address (os error 14), and no other");
+        assert_eq!(one_line(&error), "no vCPU: Bad address, and no other");
     }
 }

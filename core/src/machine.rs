@@ -86,7 +86,8 @@ struct Reports(Events);
 impl Exits for Reports {
     fn shutdown(&self, _vcpu: usize) {
         // A triple fault resets a PC: the SHUTDOWN cycle pulls the chipset's reset.
-        self.0.push(Event::Guest(host::Event::Reset));
+        // The other vCPUs are held, as by any reset: they could keep it waiting for as long as they like.
+        host::Events::report(&self.0, host::Event::Reset);
     }
 
     fn failed(&self, vcpu: usize, text: &str) {

@@ -6,8 +6,9 @@
 //! it claims now, publish that, add the slots. VFIO takes a BAR's mapping away when memory decode
 //! goes off, so removal comes before the device sees the write.
 //!
-//! RAM and ROM change differently: nobody may run while they do, so the other vCPUs are parked
-//! first and the map is exchanged in one step.
+//! The other vCPUs are parked while something is out of the map, so that none of their accesses is lost in
+//! a gap. RAM and ROM change differently: nobody may run while they do, and the map is exchanged in
+//! one step.
 
 pub mod map;
 
@@ -124,7 +125,9 @@ impl Topology {
         *claims = endpoint.with_device(|device| device.claims());
     }
 
-    /// Carries out a change by a function whose ranges are a device's: vCPUs go on running.
+    /// Carries out a change by a function whose ranges are a device's. While what it decodes is out of
+    /// the map nobody else runs: most such writes change nothing (bus mastering, a status bit), and
+    /// another vCPU's accesses to the function must not fall into a gap that no bus would have.
     fn change_ranges(
         &self,
         state: &mut State,
@@ -135,14 +138,19 @@ impl Topology {
         let behind = |id| map::is_behind(&self.nodes, id, root);
         let shown = (0..self.nodes.len()).any(|id| behind(id) && !state.claims[id].ranges.is_empty());
         if shown {
+            let _parked = guard.park()?;
             self.show(state, behind)?;
             self.drain(behind);
+            write();
+            self.follow_reset(state, root);
+            self.ask(state, root);
+            return Ok(self.show(state, |_| false)?);
         }
         write();
         self.follow_reset(state, root);
         let before = state.claims.get(root).cloned();
         self.ask(state, root);
-        if !shown && before.as_ref() == state.claims.get(root) {
+        if before.as_ref() == state.claims.get(root) {
             return Ok(());
         }
         let wanted = slots::wanted(&self.space(state, |_| false));

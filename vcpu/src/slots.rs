@@ -161,13 +161,15 @@ pub struct Slots {
     /// What is in each slot, by its number.
     in_use: Vec<Option<Slot>>,
     limit: usize,
+    /// That a device's memory has no slot was put into the log.
+    told: bool,
 }
 
 impl Slots {
     /// A machine without memory.
     pub fn new(vm: Arc<Vm>) -> Slots {
         let limit = vm.kvm().get_nr_memslots();
-        Slots { vm, in_use: Vec::new(), limit }
+        Slots { vm, in_use: Vec::new(), limit, told: false }
     }
 
     /// The slots there are.
@@ -197,12 +199,23 @@ impl Slots {
 
     /// Makes what is in `wanted` and not there yet: to be done after a device started decoding it.
     ///
+    /// A device's memory that the kernel refuses is left to trap: a guest may put a BAR where the
+    /// host's processor has no addresses. The first is told in the log.
+    ///
     /// # Errors
-    /// See [`SlotError`]; the slots made before stay.
+    /// See [`SlotError`], for RAM and ROM; the slots made before stay.
     pub fn add_missing(&mut self, wanted: &[Slot]) -> Result<(), SlotError> {
         for slot in wanted {
-            if !self.iter().any(|there| there == slot) {
-                self.add(slot)?;
+            if self.iter().any(|there| there == slot) {
+                continue;
+            }
+            match self.add(slot) {
+                Err(error) if slot.kind == DirectKind::Bar => {
+                    if !std::mem::replace(&mut self.told, true) {
+                        tracing::warn!(%error, "a device's memory is trapped, slow");
+                    }
+                }
+                done => done?,
             }
         }
         Ok(())

@@ -46,7 +46,8 @@ pub(super) fn add(wanted: &Adapters, events: &Events, parts: &mut Vec<Parts>) ->
             let mut owned = devices.iter().any(|device| device.vga == Vga::On);
             for (index, device) in devices.iter().enumerate() {
                 let name = device.socket.display().to_string();
-                let client = Client::connect(&device.socket, settings(name, events))?;
+                let given_as = format!("--device vfio-user:{name}");
+                let client = Client::connect(&device.socket, settings(name, events)).context(given_as)?;
                 let function = Function::open(client, options(device, owned))?;
                 owned |= function.has_vga();
                 given.show(&function);
@@ -62,7 +63,8 @@ pub(super) fn add(wanted: &Adapters, events: &Events, parts: &mut Vec<Parts>) ->
 }
 
 fn software(socket: UnixStream, events: &Events) -> Result<Function<Client>> {
-    let client = Client::over(socket, settings("the software adapter".into(), events))?;
+    let name = "the software adapter";
+    let client = Client::over(socket, settings(name.into(), events)).context(name)?;
     Ok(Function::open(client, assigned::Options::default())?)
 }
 

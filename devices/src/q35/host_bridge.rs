@@ -3,8 +3,8 @@
 //!
 //! Its claims are the guest's memory: RAM, the shadowed area below 1 MiB, the firmware's flash, and
 //! the ways to configuration space. Add it to the machine first, so that it wins where a BAR overlaps
-//! RAM. It never claims the legacy VGA window but while SMRAM is open: the window belongs to the
-//! adapter whether or not there is a system management mode.
+//! RAM or an interrupt controller. It never claims the legacy VGA window but while SMRAM is open: the
+//! window belongs to the adapter whether or not there is a system management mode.
 //!
 //! There is no system management mode here, so TSEG and the closed SMRAM hide nothing.
 
@@ -50,6 +50,8 @@ mod region {
     pub const FLASH: Region = Region(3);
     /// Zeros, by offset from 0xc0000.
     pub const BLANK: Region = Region(4);
+    /// Nothing: what the interrupt controllers in the host's kernel have not answered before.
+    pub const RESERVED: Region = Region(5);
 }
 
 /// Where the area that PAM rules begins.
@@ -62,6 +64,10 @@ const BLANK_SIZE: usize = 0x4_0000;
 const LOW_FIRMWARE: u64 = 0x2_0000;
 /// The largest firmware: it ends at 4 GiB and must stay clear of the interrupt controllers.
 const LARGEST_FIRMWARE: u64 = 16 << 20;
+/// What the interrupt controllers decode, first and last address, and what the host's kernel keeps for
+/// itself on some processors. The chipset sends none of it to a BAR.
+const RESERVED: [(u64, u64); 3] =
+    [(0xfec0_0000, 0xfec0_0fff), (0xfee0_0000, 0xfeef_ffff), (0xfeff_c000, 0xfeff_ffff)];
 /// Memory slots are made of pages.
 const PAGE: u64 = 4096;
 
@@ -300,7 +306,7 @@ impl Device for HostBridge {
         self.config.reset();
     }
 
-    /// The configuration windows, then memory in ascending order.
+    /// The configuration windows and the interrupt controllers', then memory in ascending order.
     fn claims(&self) -> Claims {
         // The latch is reached by a 32-bit access at its first byte alone; the bytes behind it are
         // other people's registers (0xcf9 is the LPC bridge's).
@@ -309,6 +315,8 @@ impl Device for HostBridge {
         let ecam =
             self.ecam().map(|span| Claim { range: Range::Memory(span), target: Target::Ecam, direct: None });
         let mut ranges: Vec<Claim> = [latch, data, ecam].into_iter().flatten().collect();
+        let reserved = RESERVED.iter().filter_map(|(first, last)| Span::new(Gpa(*first), Gpa(*last)));
+        ranges.extend(reserved.map(|span| Claim::region(Range::Memory(span), region::RESERVED, 0)));
         ranges.extend(self.runs().into_iter().filter_map(|run| self.claim(run)));
         Claims { ranges, bridge: None }
     }

@@ -155,3 +155,25 @@ fn what_is_refused_leaves_nothing_behind() {
     assert!(matches!(slots.add_missing(&[beyond]), Err(SlotError::Add { .. })));
     assert_eq!(slots.iter().cloned().collect::<Vec<_>>(), [first]);
 }
+
+#[test]
+fn a_bar_that_the_kernel_refuses_traps() {
+    let vm = match Vm::new() {
+        Ok(vm) => Arc::new(vm),
+        Err(OpenError::Missing | OpenError::Forbidden) => {
+            println!("not tested: no /dev/kvm");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let memory = memory(1);
+    let slot = |first, kind| slot(first, 0x1000, &memory, 0, kind);
+    // No processor has so many addresses.
+    let (nowhere, behind) = (1 << 60, 0x1000);
+    let mut slots = Slots::new(vm);
+    slots.add_missing(&[slot(nowhere, DirectKind::Bar), slot(behind, DirectKind::Bar)]).unwrap();
+    assert_eq!(slots.iter().map(|slot| slot.span.first()).collect::<Vec<_>>(), [Gpa(behind)]);
+    slots.remove_unwanted(&[]).unwrap();
+    let refused = slots.add_missing(&[slot(nowhere, DirectKind::Ram)]);
+    assert!(matches!(refused, Err(SlotError::Add { .. })), "{refused:?}");
+}

@@ -46,6 +46,8 @@ pub const RAM_REGION: Region = Region(5);
 
 /// A port that counts its reads: each gives the next number in every byte.
 pub const COUNTING: u16 = PORTS + 0x80;
+/// A port that takes 20 ms for a read.
+pub const SLOW: u16 = PORTS + 0x90;
 
 /// How long a guest may take to do what it should.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -104,6 +106,9 @@ impl Device for Toy {
         self.log.lock().unwrap().push(Access::read(region, offset, width));
         if region == WINDOW_REGION {
             drop(self.gate.lock().unwrap());
+        }
+        if (region, offset) == (PORT_REGION, u64::from(SLOW - PORTS)) {
+            std::thread::sleep(Duration::from_millis(20));
         }
         if (region, offset) == (PORT_REGION, u64::from(COUNTING - PORTS)) {
             self.counted += 1;

@@ -5,7 +5,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::code::Code;
-use super::machine::{Machine, PORTS, Parts, RAM, RAM_REGION, START, TOPOLOGY};
+use super::machine::{Machine, PORTS, Parts, RAM, RAM_REGION, SLOW, START, TOPOLOGY};
 
 const WIDE: u32 = 0x2000;
 const OTHERS: u32 = 0x8000;
@@ -244,4 +244,16 @@ fn no_kick_is_lost() {
     // A lost kick would take 5 s.
     assert!(slowest < Duration::from_secs(2), "a park took {slowest:?}");
     machine.stop();
+}
+
+#[test]
+fn a_long_string_to_a_slow_device_does_not_hold_up_the_end() {
+    let code = Code::real(START).tell(1).mov_di(0x7000).mov_cx(1000).mov_dx(SLOW);
+    let code = code.raw(&[0xf3, 0x6c]).rest(); // rep insb
+    let Some(machine) = Machine::started(1, vec![code]) else { return };
+    assert_eq!(machine.told(), 1);
+    std::thread::sleep(Duration::from_millis(50));
+    let begun = Instant::now();
+    machine.stop();
+    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
 }

@@ -1,0 +1,226 @@
+//! Changes of the map by a guest that does not behave, through the whole machine. Needs /dev/kvm.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use trapline::events::Events;
+use trapline::machine::{Ending, Error, Machine};
+use trapline::parts::Parts;
+use trapline_devices::host::{Event, Events as _};
+use trapline_devices::pci::{Bar, BarKind, ConfigSpace, Devfn, Identity};
+use trapline_devices::q35::{HostBridge, Ram};
+use trapline_io::device::{Claim, Claims, Direct, DirectKind, Range};
+use trapline_io::endpoint::Service;
+use trapline_io::publish::Published;
+use trapline_io::space::AddressSpace;
+use trapline_io::{Device, Fault, Gpa, Port, Region, Span, Width};
+use trapline_vcpu::Vm;
+use vm_memory::{Bytes, MmapRegion, VolatileMemory};
+
+const MIB: u64 = 1 << 20;
+
+/// Port 0x5004 counts what is written to it, 0x5005 powers off.
+struct Switch {
+    told: Arc<AtomicU64>,
+    events: Events,
+}
+
+impl Device for Switch {
+    fn read(&mut self, _: Region, _: u64, _: Width) -> Result<u64, Fault> {
+        Ok(self.told.load(SeqCst))
+    }
+
+    fn write(&mut self, _: Region, offset: u64, _: Width, _: u64) -> Result<(), Fault> {
+        match offset {
+            0 => drop(self.told.fetch_add(1, SeqCst)),
+            _ => self.events.report(Event::PowerOff),
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self) {}
+
+    fn claims(&self) -> Claims {
+        let ports = Range::Ports(Span::new(Port(0x5004), Port(0x5005)).unwrap());
+        Claims { ranges: vec![Claim::region(ports, Region(0), 0)], bridge: None }
+    }
+}
+
+/// A function with one BAR: registers, of which a write is counted, or memory.
+struct Card {
+    config: ConfigSpace,
+    memory: Option<Arc<MmapRegion>>,
+    writes: Arc<AtomicU64>,
+}
+
+impl Card {
+    fn new(bar: Bar, memory: Option<Arc<MmapRegion>>) -> Card {
+        let id = Identity { vendor: 0x1234, device: 1, revision: 0, class: 0x03_8000, subsystem: (0, 0) };
+        let mut config = ConfigSpace::new(id);
+        config.add_bar(0, bar);
+        Card { config, memory, writes: Arc::default() }
+    }
+}
+
+impl Device for Card {
+    fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
+        if region == Region::CONFIG { self.config.read_region(offset, width) } else { Ok(0) }
+    }
+
+    fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
+        if region == Region::CONFIG {
+            return self.config.write_region(offset, width, value).map(drop);
+        }
+        self.writes.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.config.reset();
+    }
+
+    fn claims(&self) -> Claims {
+        let bar = self.config.decoded(0).map(|range| Claim::region(range, Region::bar(0), 0));
+        let bar = bar.map(|claim| match &self.memory {
+            Some(memory) => {
+                claim.direct(Direct { memory: Arc::clone(memory), offset: 0, kind: DirectKind::Bar })
+            }
+            None => claim,
+        });
+        Claims { ranges: bar.into_iter().collect(), bridge: None }
+    }
+}
+
+/// What a run of a machine with a card at 00:01.0 came to.
+struct Run {
+    ending: Result<Ending, Error>,
+    told: u64,
+    space: Arc<AddressSpace>,
+}
+
+/// Runs the code at f000:0000 for vCPU 0, and at f800:0000 for those that it starts.
+fn run(card: Card, cpus: u16, first: &[u8], others: &[u8]) -> Run {
+    let vm = Arc::new(Vm::new().expect("needs /dev/kvm"));
+    let image = MmapRegion::new(0x1_0000).unwrap();
+    let slice = image.as_volatile_slice();
+    slice.write_slice(first, 0).unwrap();
+    slice.write_slice(others, 0x8000).unwrap();
+    slice.write_slice(&[0xea, 0x00, 0x00, 0x00, 0xf0], 0xfff0).unwrap();
+    let (events, published, told) = (Events::default(), Published::default(), Arc::default());
+    let switch = Switch { told: Arc::clone(&told), events: events.clone() };
+    let bridge = HostBridge::new(Ram::new(MIB).unwrap(), Arc::new(image)).unwrap();
+    let function = |name: &str, card, at, topology| Parts::function(name, card, None, at, topology);
+    let parts = vec![
+        Parts::function("host bridge", bridge, None, Devfn::default(), HostBridge::TOPOLOGY),
+        Parts::platform("switch", switch),
+        function("card", card, Devfn::new(1, 0).unwrap(), ConfigSpace::TOPOLOGY),
+    ];
+    let mut machine = Machine::new(vm, cpus, Service::Adaptive, published.clone(), parts, events).unwrap();
+    let ending = machine.run(Instant::now().checked_add(Duration::from_secs(30)));
+    let space = published.current();
+    machine.stop();
+    Run { ending, told: told.load(SeqCst), space }
+}
+
+/// Writes a dword of the card's configuration space.
+fn configure(offset: u8, value: u32) -> Vec<u8> {
+    let mut code = vec![0x66, 0xb8]; // mov eax, ...
+    code.extend((0x8000_0800 | u32::from(offset)).to_le_bytes());
+    code.extend([0xba, 0xf8, 0x0c, 0x66, 0xef, 0x66, 0xb8]); // mov dx, 0xcf8; out dx, eax; mov eax, ...
+    code.extend(value.to_le_bytes());
+    code.extend([0xba, 0xfc, 0x0c, 0x66, 0xef]); // mov dx, 0xcfc; out dx, eax
+    code
+}
+
+const TELL_AND_SWITCH_OFF: [u8; 8] = [
+    0xba, 0x04, 0x50, // mov dx, 0x5004
+    0xee, // out dx, al
+    0x42, // inc dx
+    0xee, // out dx, al
+    0xf4, 0xf4,
+];
+
+fn memory_card(size: u64, kind: BarKind) -> Card {
+    let memory = MmapRegion::new(usize::try_from(size).unwrap()).unwrap();
+    Card::new(Bar { kind, size }, Some(Arc::new(memory)))
+}
+
+#[test]
+fn a_bar_where_no_memory_can_be_is_no_end() {
+    // Beyond any processor's physical addresses, and over what the kernel itself keeps.
+    for (low, high) in [(0, 0x0004_0000), (0xff00_0000, 0x000f_fffe), (0xfe00_0000, 0)] {
+        let code = [
+            configure(0x10, low),
+            configure(0x14, high),
+            configure(0x04, 2),
+            configure(0x04, 0),
+            configure(0x10, 0xe000_0000),
+            configure(0x14, 0),
+            configure(0x04, 2),
+            TELL_AND_SWITCH_OFF.to_vec(),
+        ];
+        let card = memory_card(16 * MIB, BarKind::Memory64 { prefetchable: true });
+        let run = run(card, 1, &code.concat(), &[]);
+        assert_eq!(run.ending.expect("the run goes on"), Ending::PowerOff, "{high:x} {low:x}");
+        assert_eq!(run.told, 1);
+        let mapped: Vec<_> = run.space.direct().map(|(span, _)| span.first()).collect();
+        assert!(mapped.contains(&Gpa(0xe000_0000)), "{mapped:?}");
+    }
+}
+
+#[test]
+fn no_bar_hides_the_interrupt_controllers() {
+    let code = [configure(0x10, 0xfe00_0000), configure(0x04, 2), TELL_AND_SWITCH_OFF.to_vec()];
+    let run = run(memory_card(16 * MIB, BarKind::Memory32 { prefetchable: false }), 1, &code.concat(), &[]);
+    assert_eq!(run.ending.expect("the run goes on"), Ending::PowerOff);
+    for address in [0xfec0_0000, 0xfee0_0000, 0xfee0_0fff] {
+        let mapped = run.space.direct().find(|(span, _)| span.contains(Gpa(address)));
+        assert!(mapped.is_none(), "{address:x}: {mapped:?}");
+    }
+}
+
+/// Starts all others, waits until the switch was told something, and meanwhile writes COMMAND with
+/// what is there already.
+fn command_again_and_again() -> Vec<u8> {
+    let mut code = [configure(0x10, 0xa_0000), configure(0x04, 2)].concat();
+    code.extend([
+        0x66, 0xb9, 0x1b, 0, 0, 0, // mov ecx, 0x1b: APIC base
+        0x0f, 0x32, // rdmsr
+        0x80, 0xcc, 0x0c, // or ah, 0x0c: x2APIC
+        0x0f, 0x30, // wrmsr
+        0x66, 0xb9, 0x30, 0x08, 0, 0, // mov ecx, 0x830: interrupt command
+        0x66, 0x31, 0xd2, // xor edx, edx
+        0x66, 0xb8, 0x00, 0x45, 0x0c, 0, // mov eax, 0xc4500: INIT to all others
+        0x0f, 0x30, // wrmsr
+        0x66, 0xb8, 0xf8, 0x46, 0x0c, 0, // mov eax, 0xc46f8: start at f8000
+        0x0f, 0x30, // wrmsr
+    ]);
+    let again = code.len();
+    code.extend(configure(0x04, 2));
+    code.extend([0xba, 0x04, 0x50, 0xec, 0x84, 0xc0]); // mov dx, 0x5004; in al, dx; test al, al
+    let back = i16::try_from(again).unwrap() - i16::try_from(code.len() + 4).unwrap();
+    code.extend([0x0f, 0x84]); // jz again
+    code.extend(back.to_le_bytes());
+    code.extend([0x42, 0xee, 0xf4, 0xf4]); // inc dx; out dx, al; hlt
+    code
+}
+
+const WRITES: u16 = 3000;
+
+#[test]
+fn another_vcpus_writes_are_not_lost_while_a_register_is_written() {
+    let mut writer = vec![0xb8, 0x00, 0xa0, 0x8e, 0xd8, 0xb9]; // mov ax, 0xa000; mov ds, ax; mov cx, ...
+    writer.extend(WRITES.to_le_bytes());
+    writer.extend([
+        0x89, 0x0e, 0x00, 0x00, // again: mov [0], cx
+        0xe2, 0xfa, // loop again
+        0xba, 0x04, 0x50, 0xee, // mov dx, 0x5004; out dx, al
+        0xf4, 0xf4,
+    ]);
+    let card = Card::new(Bar { kind: BarKind::Memory32 { prefetchable: false }, size: 4096 }, None);
+    let writes = Arc::clone(&card.writes);
+    let run = run(card, 2, &command_again_and_again(), &writer);
+    assert_eq!(run.ending.unwrap(), Ending::PowerOff);
+    assert_eq!(writes.load(SeqCst), u64::from(WRITES));
+}
