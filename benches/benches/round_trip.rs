@@ -56,7 +56,8 @@ impl Pair {
         let (ours, theirs) = UnixStream::pair().expect("a socket");
         let thread = std::thread::spawn(move || {
             let regions = vec![RegionDescription::registers(4096)];
-            let server = Server::unbound(Description { regions, ..Description::default() }).expect("a server");
+            let server =
+                Server::unbound(Description { regions, ..Description::default() }).expect("a server");
             let _ = server.serve(theirs, &mut Null);
         });
         let client = Client::over(ours, Settings::default()).expect("the server answers");

@@ -115,8 +115,8 @@ struct Function {
 /// The table. See the module's page.
 #[derive(Clone, Debug, Default)]
 pub struct AddressSpace {
-    ports: Box<[Piece<Port>]>,
-    memory: Box<[Piece<Gpa>]>,
+    ports: Table<Port>,
+    memory: Table<Gpa>,
     functions: Box<[Function]>,
 }
 
@@ -143,25 +143,25 @@ impl AddressSpace {
     /// ```
     pub fn resolve(&self, trap: Trap, latch: &ConfigLatch) -> Resolved {
         match trap.at {
-            Address::Port(port) => match find(&self.ports, port) {
+            Address::Port(port) => match self.ports.find(port) {
                 Some(piece) => self.hit(piece, port, trap, latch),
-                None => miss(&self.ports, port, trap.width),
+                None => self.ports.miss(port, trap.width),
             },
-            Address::Gpa(gpa) => match find(&self.memory, gpa) {
+            Address::Gpa(gpa) => match self.memory.find(gpa) {
                 Some(piece) => self.hit(piece, gpa, trap, latch),
-                None => miss(&self.memory, gpa, trap.width),
+                None => self.memory.miss(gpa, trap.width),
             },
         }
     }
 
     /// The ranges that belong into memory slots, in ascending order.
     pub fn direct(&self) -> impl Iterator<Item = (Span<Gpa>, &Direct)> {
-        self.memory.iter().filter_map(|piece| Some((piece.span, piece.direct.as_ref()?)))
+        self.memory.pieces.iter().filter_map(|piece| Some((piece.span, piece.direct.as_ref()?)))
     }
 
     /// All memory ranges in ascending order, with what is mapped directly there.
     pub fn memory(&self) -> impl Iterator<Item = (Span<Gpa>, Option<&Direct>)> {
-        self.memory.iter().map(|piece| (piece.span, piece.direct.as_ref()))
+        self.memory.pieces.iter().map(|piece| (piece.span, piece.direct.as_ref()))
     }
 
     /// Which endpoint answers at a configuration address.
@@ -238,17 +238,44 @@ fn latched(latch: &ConfigLatch, op: Op) -> u64 {
     }
 }
 
-/// The piece that holds `at`.
-fn find<A: Position>(pieces: &[Piece<A>], at: A) -> Option<&Piece<A>> {
-    let behind = pieces.partition_point(|piece| piece.span.first() <= at);
-    pieces.get(behind.checked_sub(1)?).filter(|piece| at <= piece.span.last())
+/// The pieces of one address space in ascending order.
+#[derive(Clone, Debug)]
+struct Table<A> {
+    /// The first address of each piece: a search touches these alone, a few cache lines.
+    firsts: Box<[A]>,
+    pieces: Box<[Piece<A>]>,
 }
 
-/// Nothing lies at `at`, but a wide access may reach the next piece with its upper bytes.
-fn miss<A: Position>(pieces: &[Piece<A>], at: A, width: Width) -> Resolved {
-    let next = pieces.partition_point(|piece| piece.span.first() <= at);
-    match pieces.get(next) {
-        Some(piece) if piece.span.first().raw() - at.raw() < width.bytes() as u64 => Resolved::Split,
-        _ => Resolved::Unclaimed,
+impl<A> Default for Table<A> {
+    fn default() -> Table<A> {
+        Table { firsts: Box::default(), pieces: Box::default() }
+    }
+}
+
+impl<A: Position> Table<A> {
+    /// The table of sorted pieces that do not overlap.
+    fn new(pieces: Vec<Piece<A>>) -> Table<A> {
+        let firsts = pieces.iter().map(|piece| piece.span.first()).collect();
+        Table { firsts, pieces: pieces.into_boxed_slice() }
+    }
+
+    /// How many pieces begin at `at` or below.
+    #[inline]
+    fn up_to(&self, at: A) -> usize {
+        self.firsts.partition_point(|first| *first <= at)
+    }
+
+    /// The piece that holds `at`.
+    #[inline]
+    fn find(&self, at: A) -> Option<&Piece<A>> {
+        self.pieces.get(self.up_to(at).checked_sub(1)?).filter(|piece| at <= piece.span.last())
+    }
+
+    /// Nothing lies at `at`, but a wide access may reach the next piece with its upper bytes.
+    fn miss(&self, at: A, width: Width) -> Resolved {
+        match self.firsts.get(self.up_to(at)) {
+            Some(next) if next.raw() - at.raw() < width.bytes() as u64 => Resolved::Split,
+            _ => Resolved::Unclaimed,
+        }
     }
 }

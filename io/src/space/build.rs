@@ -1,6 +1,6 @@
 //! Building a table: earlier claims win, later ones get what is left.
 
-use super::{AddressSpace, ConfigAddress, DwordSet, EndpointId, Function, Piece};
+use super::{AddressSpace, ConfigAddress, DwordSet, EndpointId, Function, Piece, Table};
 use crate::addr::{Gpa, Port, Position, Span};
 use crate::device::{Claim, Direct, Range};
 
@@ -50,8 +50,8 @@ impl SpaceBuilder {
     /// The finished table.
     pub fn build(self) -> AddressSpace {
         AddressSpace {
-            ports: self.ports.into_boxed_slice(),
-            memory: self.memory.into_boxed_slice(),
+            ports: Table::new(self.ports),
+            memory: Table::new(self.memory),
             functions: self.functions.into_boxed_slice(),
         }
     }
