@@ -32,6 +32,7 @@ mod chips;
 pub mod cpuid;
 pub mod exit;
 mod kick;
+mod pit;
 mod run;
 pub mod slots;
 mod state;

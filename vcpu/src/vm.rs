@@ -8,6 +8,7 @@ use vmm_sys_util::errno;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::chips::Chips;
+use crate::pit::drop_missed_ticks;
 
 /// Where KVM may keep the three pages of a task state segment that some processors need for real
 /// mode: below 4 GiB, outside RAM and the 32-bit PCI window.
@@ -23,10 +24,11 @@ const API_VERSION: i32 = 12;
 const MOST_VCPUS: usize = 255;
 
 /// What this crate can not do without, with the name that a message gives it.
-const NEEDED: [(Cap, &str); 9] = [
+const NEEDED: [(Cap, &str); 10] = [
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
     (Cap::Pit2, "KVM_CAP_PIT2"),
     (Cap::PitState2, "KVM_CAP_PIT_STATE2"),
+    (Cap::ReinjectControl, "KVM_CAP_REINJECT_CONTROL"),
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
     (Cap::ReadonlyMem, "KVM_CAP_READONLY_MEM"),
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
@@ -81,7 +83,7 @@ impl Vm {
     pub const RESERVED: (u64, u64) = (IDENTITY_MAP_ADDRESS, 0x4000);
 
     /// Opens `/dev/kvm` and makes a machine with the 8259 pair, the I/O APIC, local APICs and the
-    /// 8254 in the kernel (port 0x61 included, without sound).
+    /// 8254 in the kernel (port 0x61 included, without sound; ticks that the guest misses are lost).
     ///
     /// # Errors
     /// See [`OpenError`]; the text is fit for the user.
@@ -103,6 +105,7 @@ impl Vm {
         fd.create_irq_chip().map_err(make("the interrupt controllers"))?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(make("the interval timer"))?;
+        drop_missed_ticks(&fd).map_err(make("the interval timer drop missed ticks"))?;
         let chips = Chips::read(&fd).map_err(make("a copy of the controllers' state"))?;
         Ok(Vm { kvm, fd, chips })
     }

@@ -11,6 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// How often a condition is looked at.
 const TICK: Duration = Duration::from_millis(20);
+/// How long a program that is out of time may take to end when it is asked to.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// A program that runs. It is killed when this is dropped.
 pub struct Machine {
@@ -67,6 +69,7 @@ impl Machine {
                 });
             }
             if Instant::now() > self.deadline {
+                self.farewell();
                 bail!("it did not end in time: {}", self.trace());
             }
             std::thread::sleep(TICK);
@@ -83,6 +86,7 @@ impl Machine {
                 bail!("it ended ({status}) before {what}: {}", self.trace());
             }
             if Instant::now() > self.deadline {
+                self.farewell();
                 bail!("no {what} in time: {}", self.trace());
             }
             std::thread::sleep(TICK);
@@ -92,6 +96,16 @@ impl Machine {
     /// Asks it to end, as a user's `kill` does.
     pub fn terminate(&self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).context("cannot send SIGTERM")
+    }
+
+    /// Asks it to end and waits for a moment: what stood on its screen is for the report.
+    fn farewell(&mut self) {
+        let patience = Instant::now() + FAREWELL;
+        if self.terminate().is_ok() {
+            while Instant::now() < patience && matches!(self.child.try_wait(), Ok(None)) {
+                std::thread::sleep(TICK);
+            }
+        }
     }
 
     /// What it said on standard error so far.

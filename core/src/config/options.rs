@@ -30,12 +30,12 @@ pub struct Options {
     pub device: Vec<String>,
 
     /// Virtual processors, 1 to 255 [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[serde(default, deserialize_with = "one")]
     pub cpus: Option<String>,
 
     /// Guest memory in bytes, or with K, M, G or T (powers of 1024) [default: 1G]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     #[serde(default, deserialize_with = "one")]
     pub memory: Option<String>,
 
@@ -92,7 +92,7 @@ pub struct Options {
     pub screen_text: Option<String>,
 
     /// End the run after so many seconds, with exit status 124. Fractions are allowed
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     #[serde(default, deserialize_with = "one")]
     pub timeout: Option<String>,
 

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use trapline_devices::platform::output::Output;
 use trapline_devices::platform::uart::Input;
 
@@ -27,7 +27,16 @@ pub(super) fn output(serial: &Serial) -> Result<Option<Output>> {
 /// The file that `option` names, for what a text device says. It may be a pipe or a terminal, which can
 /// stop taking: then the guest is held up for a moment only, and the run can end.
 pub(super) fn to_file(option: &str, path: &Path) -> Result<Output> {
-    let file = File::create(path).with_context(|| format!("--{option} {}", path.display()))?;
+    let file = File::create(path).map_err(|error| {
+        // A file that is not there is made; only its directory can be missing.
+        match (error.kind(), path.parent()) {
+            (io::ErrorKind::NotFound, Some(folder)) => {
+                anyhow!("there is no directory {}; create it first", folder.display())
+            }
+            _ => error.into(),
+        }
+    });
+    let file = file.with_context(|| format!("--{option} {}", path.display()))?;
     Ok(Output::descriptor(file.into()))
 }
 
@@ -62,6 +71,14 @@ fn send(input: &Input, mut bytes: &[u8]) {
 mod tests {
     use super::*;
     use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = to_file("serial", &folder.path().join("no/log")).unwrap_err();
+        let wanted = format!("there is no directory {}/no; create it first", folder.path().display());
+        assert_eq!(error.root_cause().to_string(), wanted);
+    }
 
     #[test]
     fn a_pipe_that_nobody_reads_does_not_hold_the_guest_up_for_ever() {

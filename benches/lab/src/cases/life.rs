@@ -57,7 +57,7 @@ fn cycles(bench: &Bench) -> Result<()> {
         let ended = bench.unseen(&["--timeout", "0.3"])?.wait()?;
         ended.expect(124).with_context(|| format!("run {cycle}"))?;
     }
-    let processes = processes_of(bench.trapline());
+    let processes = processes_in(&bench.file(""));
     ensure!(processes.is_empty(), "processes are left: {processes:?}");
     let files = entries(&bench.file("tmp"));
     ensure!(files.is_empty(), "files are left: {files:?}");
@@ -103,12 +103,12 @@ fn own_memory(smaps: &str) -> u64 {
     sum
 }
 
-/// All processes that run this program, whoever started them.
-fn processes_of(program: &Path) -> Vec<u32> {
-    let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
+/// All processes at work in this folder, whoever is their parent now.
+fn processes_in(folder: &Path) -> Vec<u32> {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     processes
-        .filter(|entry| std::fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == program))
+        .filter(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == folder))
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
 }

@@ -41,7 +41,9 @@ pub enum DiskError {
         bytes: u64,
     },
     /// Somebody holds a lock that forbids this use.
-    #[error("disk image {0:?} is in use by another program; only read-only uses can be shared")]
+    #[error(
+        "disk image {0:?} is in use already, by another program or given twice; only read-only uses can be shared"
+    )]
     InUse(PathBuf),
     /// The host failed.
     #[error("disk image {path:?} cannot be opened")]
