@@ -8,8 +8,6 @@ use super::{Bench, Case};
 use crate::grub::{ENTRIES, MARK};
 use crate::machine::Machine;
 
-/// On a KVM that emulates the guest, GRUB answers its first key half a minute after it drew the menu, here as
-/// under QEMU.
 pub const CASES: &[Case] = &[
     Case { name: "grub: its menu is on the screen", seconds: 300, kvm: true, run: menu },
     Case { name: "grub: keys move the selection", seconds: 300, kvm: true, run: keys },
