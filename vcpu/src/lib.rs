@@ -26,7 +26,8 @@
 //! # Unsafe code
 //!
 //! In `slots` (handing memory to KVM), `kick` (the byte `immediate_exit`), `run` (the element size
-//! of string I/O, a field of a C union) and `state` (`KVM_SET_XSAVE`); nowhere else.
+//! of string I/O, a field of a C union), `pit` (`KVM_REINJECT_CONTROL`) and `state`
+//! (`KVM_SET_XSAVE`); nowhere else.
 
 mod chips;
 pub mod cpuid;
