@@ -137,8 +137,15 @@ fn command_is_shadowed_and_forwarded_without_bus_mastering() {
 #[test]
 fn vga_only_where_it_is_wanted_and_forwarded() {
     let served = Served::new();
-    assert!(open(&served, Options::default()).has_vga());
-    assert!(!open(&served, Options { vga: Vga::Off, ..Options::default() }).has_vga());
+    let mut owner = open(&served, Options::default());
+    assert!(owner.has_vga());
+    assert_eq!(owner.read(Region::CONFIG, 0x0a, Width::B2), Ok(0x0300));
+    drop(owner);
+    // A BIOS would take the first VGA of the bus for its own.
+    let mut other = open(&served, Options { vga: Vga::Off, ..Options::default() });
+    assert!(!other.has_vga());
+    assert_eq!(other.read(Region::CONFIG, 0x0a, Width::B2), Ok(0x0380));
+    drop(other);
 
     let mut without = description(sealed());
     without.regions[8].size = 0;

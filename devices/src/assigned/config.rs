@@ -11,6 +11,10 @@ use crate::pci::{Bar, BarKind, ConfigSpace, Identity, spec};
 /// Bytes of the space that PCI 3.0 knows; what lies behind it is not shown.
 pub(super) const SIZE: usize = 256;
 
+/// Base class and subclass of a VGA compatible controller, and of a display controller of no named kind.
+pub(super) const CLASS_VGA: u32 = 0x0300;
+const CLASS_DISPLAY_OTHER: u32 = 0x0380;
+
 /// Where device-specific registers and capabilities start.
 const FIRST: u16 = 0x40;
 /// Advanced features, which hold a function level reset.
@@ -68,6 +72,16 @@ impl Config {
         let mut config = Config { space, forwarded, power: None };
         config.add_capabilities(device);
         Ok(config)
+    }
+
+    /// A VGA compatible controller that does not own the legacy ranges tells the guest that it is
+    /// another display controller: a BIOS goes by the class, would take the first VGA for its own, and
+    /// run its ROM on the registers of whoever owns them.
+    pub fn be_no_vga(&mut self) {
+        let class = self.space.read(spec::REVISION_ID, Width::B4);
+        if class >> 16 == CLASS_VGA {
+            self.space.preset(spec::REVISION_ID, Width::B4, CLASS_DISPLAY_OTHER << 16 | class & 0xff);
+        }
     }
 
     /// The guest's view, where it is emulated.

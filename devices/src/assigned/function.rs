@@ -13,7 +13,7 @@ use trapline_io::{Device, Fault, Gpa, Region, Span, Width};
 use vm_memory::MmapRegion;
 
 use super::backend::Backend;
-use super::config::{self, Config};
+use super::config::{self, CLASS_VGA, Config};
 use super::quirks::{DISPI, Dispi, Reached};
 use super::rom::Rom;
 use crate::legacy;
@@ -21,8 +21,6 @@ use crate::pci::spec::{self, Command};
 
 pub use super::rom::Source as RomSource;
 
-/// Base class and subclass of a VGA compatible controller.
-const CLASS_VGA: u32 = 0x0300;
 /// Memory slots have whole pages.
 const PAGE: u64 = 4096;
 
@@ -134,8 +132,11 @@ impl<B: Backend> Function<B> {
         }
         let sizes = std::array::from_fn(|index| backend.regions().get(index).map_or(0, |region| region.size));
         let rom = Rom::load(&options.rom, &mut backend)?;
-        let config = Config::new(&header, &sizes, rom.as_ref().map(Rom::size))?;
+        let mut config = Config::new(&header, &sizes, rom.as_ref().map(Rom::size))?;
         let vga = wants_vga(&backend, &config, options.vga)?;
+        if !vga {
+            config.be_no_vga();
+        }
         let dispi = Dispi::of(
             config::word(&header, spec::VENDOR_ID),
             config::word(&header, spec::DEVICE_ID),
