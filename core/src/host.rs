@@ -7,6 +7,7 @@
 //! * [`environment`], [`framebuffer`]: IOMMU, VFIO, KVM, limits; what the host's console holds;
 //! * [`usage`]: what the host itself does with a function;
 //! * [`obstacle`]: what stands in the way, in words;
+//! * [`report`]: all of that for programs;
 //! * [`binding`]: to vfio-pci and back.
 //!
 //! Reading changes nothing and wakes no device. What a process without rights may not read (addresses
@@ -32,6 +33,7 @@ pub mod framebuffer;
 pub mod function;
 pub mod names;
 pub mod obstacle;
+pub mod report;
 pub mod resource;
 pub mod tree;
 pub mod usage;
@@ -101,7 +103,9 @@ impl Host {
         match (vendor, self.names.device(function.vendor, function.device)) {
             (Some(vendor), Some(device)) => format!("{vendor} {device}"),
             (Some(vendor), None) => format!("{vendor} device {:04x}", function.device),
-            (None, _) => self.class_of(function),
+            (None, _) => {
+                format!("{} {:04x}:{:04x}", self.class_of(function), function.vendor, function.device)
+            }
         }
     }
 

@@ -227,7 +227,7 @@ mod tests {
         fake.write("proc/self/status", "Name:\tx\nCapEff:\t0000000000004000\n");
         assert_eq!(memlock(fake.tree()), None);
         fake.write("proc/self/status", "CapEff:\t0000000000000000\n");
-        fake.write("proc/self/limits", &limits.replace("8388608  ", "unlimited"));
+        fake.write("proc/self/limits", limits.replace("8388608  ", "unlimited"));
         assert_eq!(memlock(fake.tree()), None);
     }
 }

@@ -53,6 +53,11 @@ impl Names {
         }
     }
 
+    /// Whether the system has none.
+    pub fn is_empty(&self) -> bool {
+        self.vendors.is_empty()
+    }
+
     /// A vendor.
     pub fn vendor(&self, vendor: u16) -> Option<&str> {
         let line = self.lines(self.vendors.get(&vendor)?).next()?;

@@ -8,13 +8,15 @@ const CARD: &str = "0000:01:00.0";
 const AUDIO: &str = "0000:01:00.1";
 const PORT: &str = "0000:00:01.0";
 
+/// A write that fails: the end of the file's name, what is written, how.
+type Fails = (String, String, fn() -> WriteError);
+
 /// What drivers do when they are written to.
 struct Drivers<'a> {
     fake: &'a Fake,
     /// The host's own driver of each function.
     native: Vec<(&'a str, &'a str)>,
-    /// Writes that fail: the end of the file's name, what is written, how.
-    fails: Vec<(String, String, fn() -> WriteError)>,
+    fails: Vec<Fails>,
     log: Vec<String>,
 }
 

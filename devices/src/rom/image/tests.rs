@@ -19,13 +19,13 @@ impl Build {
         bytes[..3].copy_from_slice(&[0x55, 0xaa, blocks]);
         // jmp over the header; the byte behind it is free.
         bytes[3..6].copy_from_slice(&[0xe9, 0x80, 0]);
-        bytes[POINTER..POINTER + 2].copy_from_slice(&[PCIR as u8, 0]);
+        bytes[POINTER..POINTER + 2].copy_from_slice(&[0x40, 0]);
         let data = &mut bytes[PCIR..PCIR + PCIR_LEN];
         data.fill(0);
         data[..4].copy_from_slice(b"PCIR");
         data[4..6].copy_from_slice(&vendor.to_le_bytes());
         data[6..8].copy_from_slice(&device.to_le_bytes());
-        data[0x0a] = PCIR_LEN as u8;
+        data[0x0a] = 0x18;
         data[0x0f] = 3; // base class: display
         data[0x10] = blocks;
         Build { bytes }.settled()
