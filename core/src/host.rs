@@ -122,9 +122,12 @@ impl Host {
 /// The classes that matter most, for a system without pci.ids.
 fn class_words(base: u8, sub: u8) -> Option<&'static str> {
     Some(match (base, sub) {
+        (0x00 | 0xff, _) => "Unclassified device",
         (0x01, 0x06) => "SATA controller",
         (0x01, 0x08) => "Non-Volatile memory controller",
+        (0x01, _) => "Storage controller",
         (0x02, 0x00) => "Ethernet controller",
+        (0x02, _) => "Network controller",
         (0x03, 0x00) => "VGA compatible controller",
         (0x03, 0x02) => "3D controller",
         (0x03, _) => "Display controller",

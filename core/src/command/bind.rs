@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 
 use super::Status;
+use super::signals::EndingSignals;
 use crate::host::binding::{self, Change, Children, Kernel, Plan, Wish};
 use crate::host::environment::VfioPci;
 use crate::host::{Host, PciAddress, Tree};
@@ -41,6 +42,7 @@ pub(super) fn bind(arguments: Arguments) -> anyhow::Result<Status> {
     if host.environment().vfio_pci == VfioPci::Available {
         kernel.load(binding::VFIO_PCI)?;
     }
+    let _signals = put_off_signals()?;
     say(&binding::bind(host.tree(), &plan, &mut kernel)?);
     Ok(Status::Success)
 }
@@ -49,6 +51,7 @@ pub(super) fn bind(arguments: Arguments) -> anyhow::Result<Status> {
 pub(super) fn unbind(arguments: Arguments) -> anyhow::Result<Status> {
     let (host, mut kernel) = start("unbind")?;
     let plan = Plan::unbind(&host, &arguments.into())?;
+    let _signals = put_off_signals()?;
     say(&binding::unbind(host.tree(), &plan, &mut kernel)?);
     Ok(Status::Success)
 }
@@ -56,6 +59,11 @@ pub(super) fn unbind(arguments: Arguments) -> anyhow::Result<Status> {
 /// Writes to sysfs, as a child of the above. Returns the exit status.
 pub(super) fn write(arguments: &WriteArguments) -> u8 {
     binding::write::child(&arguments.file, &arguments.text)
+}
+
+/// A first signal does not leave functions half-way between two drivers; a second ends the program at once.
+fn put_off_signals() -> anyhow::Result<EndingSignals> {
+    EndingSignals::first(|_| ()).context("signals can not be taken over")
 }
 
 fn start(command: &str) -> anyhow::Result<(Host, Children)> {

@@ -18,12 +18,12 @@ const DRIVER_MOST: usize = 16;
 /// All of it. `details` adds the paragraphs.
 pub(super) fn text(host: &Host, chosen: &[&Function], memory: u64, details: bool) -> String {
     let mut page = String::new();
+    let obstacles = host.obstacles(memory);
     if chosen.is_empty() {
         page.push_str("This host has no display adapter (trapline devices --all lists what else it has).\n");
     } else {
-        table(&mut page, host, chosen);
+        table(&mut page, host, chosen, !any_stops(&obstacles));
     }
-    let obstacles = host.obstacles(memory);
     if !obstacles.is_empty() {
         page.push_str("\nthis host\n");
         tell(&mut page, &obstacles);
@@ -44,7 +44,8 @@ pub(super) fn text(host: &Host, chosen: &[&Function], memory: u64, details: bool
     page
 }
 
-fn table(page: &mut String, host: &Host, chosen: &[&Function]) {
+/// One line for each function; `ready` says that the host as a whole is.
+fn table(page: &mut String, host: &Host, chosen: &[&Function], ready: bool) {
     let drivers = chosen.iter().map(|function| driver(function).chars().count());
     let width = drivers.max().unwrap_or(0).clamp("DRIVER".len(), DRIVER_MOST);
     let mut row = |address: &str, driver: &str, group: &str, vga: &str, ready: &str, name: &str| {
@@ -60,11 +61,14 @@ fn table(page: &mut String, host: &Host, chosen: &[&Function]) {
             _ => "-",
         };
         let group = function.group.map_or("-".into(), |group| group.to_string());
-        let ready =
-            !host.obstacles_of(function).iter().any(|obstacle| obstacle.stops) && function.group.is_some();
+        let ready = ready && !any_stops(&host.obstacles_of(function));
         let ready = if ready { "yes" } else { "no" };
         row(&function.address.to_string(), driver(function), &group, vga, ready, &host.name_of(function));
     }
+}
+
+fn any_stops(obstacles: &[Obstacle]) -> bool {
+    obstacles.iter().any(|obstacle| obstacle.stops)
 }
 
 fn driver(function: &Function) -> &str {

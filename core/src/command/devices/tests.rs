@@ -100,7 +100,15 @@ fn all_functions_but_bridges_are_listed_with_adapters_first() {
 fn what_is_given_away_is_listed_with_the_adapters() {
     let fake = fake();
     fake.function("0000:00:02.0", "8086:10d3", 0x02_0000, Some("vfio-pci"), Some(2));
-    fake.write("dev/vfio/2", "");
+    for node in ["dev/kvm", "dev/vfio/vfio", "dev/vfio/2"] {
+        fake.write(node, "");
+    }
+    let text = page(&fake, &arguments(&[], false));
+    assert!(
+        text.contains("-     no     Ethernet controller 8086:10d3\n"),
+        "interrupts are not remapped: {text}"
+    );
+    fake.write("proc/interrupts", " 25:  0  IR-PCI-MSI  eth0\n");
     let text = page(&fake, &arguments(&[], false));
     assert!(
         text.contains("\n0000:00:02.0  vfio-pci      2  -     yes    Ethernet controller 8086:10d3\n"),

@@ -5,6 +5,7 @@
 //! ends.
 
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -93,7 +94,8 @@ impl Children {
 
     fn run(&self, mut command: Command) -> Result<ExitStatus, WriteError> {
         let program = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Ctrl-C at the terminal is for the command, which then ends with things in order.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let failed = |source| WriteError::NoProcess { program, source };
         let mut child = command.spawn().map_err(failed)?;
         match wait(&mut child, self.deadline) {
