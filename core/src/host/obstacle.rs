@@ -34,7 +34,7 @@ pub enum Kind {
     GroupNotViable,
     /// The group's node is missing or forbidden.
     GroupNode,
-    /// Somebody has it.
+    /// A guest has it, or the host uses it.
     InUse,
     /// The host's console holds a BAR.
     Framebuffer,
@@ -140,7 +140,10 @@ impl Host {
             let with =
                 if with.is_empty() { with } else { format!(" (and takes {with} of group {group} along)") };
             let what = format!("{driver}: trapline bind {} gives it to vfio-pci{with}", function.address);
-            return vec![stops(Kind::NotBound, what)];
+            let uses = usage::of(self.tree(), function.address);
+            let uses =
+                uses.iter().map(|usage| limits(Kind::InUse, format_args!("the host uses it: {usage}")));
+            return std::iter::once(stops(Kind::NotBound, what)).chain(uses).collect();
         }
         let mut found = Vec::new();
         if holding.iter().any(|other| other.is_bridge()) {

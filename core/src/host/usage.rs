@@ -1,4 +1,6 @@
 //! What the host itself does with a function: what would be lost if it were taken away.
+//!
+//! Not all of it can be seen: a pool of ZFS does not name its disks where this looks.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -52,33 +54,62 @@ fn networks(tree: &Tree, address: PciAddress) -> BTreeSet<Usage> {
 
 /// Mounted file systems and swap space whose disk is this function's.
 fn storage(tree: &Tree, address: PciAddress) -> BTreeSet<Usage> {
-    let mounts = tree.text("proc/self/mountinfo").unwrap_or_default();
-    // Identifier, parent, MAJOR:MINOR, root, mount point.
-    let mounted = mounts.lines().filter_map(|line| {
-        let fields: Vec<&str> = line.split(' ').take(5).collect();
-        Some(((*fields.get(2)?).to_owned(), (*fields.get(4)?).to_owned()))
-    });
-    let swaps = tree.text("proc/swaps").unwrap_or_default();
-    let swaps = swaps.lines().filter_map(|line| {
-        let disk = line.split_whitespace().next()?.strip_prefix("/dev/")?;
-        let number = tree.text(format!("sys/class/block/{disk}/dev"))?;
-        Some((number, format!("swap space on {disk}")))
-    });
-    let ours = |number: &str| disk_is_on(tree, &PathBuf::from(format!("sys/dev/block/{number}")), address, 0);
-    mounted.chain(swaps).filter(|(number, _)| ours(number)).map(|(_, what)| Usage::Storage(what)).collect()
+    let mut disks = Vec::new();
+    for line in tree.text("proc/self/mountinfo").unwrap_or_default().lines() {
+        // Identifier, parent, MAJOR:MINOR, root, mount point, ... - type, source.
+        let (head, tail) = line.split_once(" - ").unwrap_or((line, ""));
+        let mut head = head.split(' ').skip(2);
+        let (Some(number), Some(point)) = (head.next(), head.nth(1)) else { continue };
+        disks.push((PathBuf::from(format!("sys/dev/block/{number}")), point.to_owned()));
+        // btrfs has a number of its own, and names one of its disks.
+        let source = tail.split(' ').nth(1).and_then(|source| node(tree, source));
+        disks.extend(source.map(|folder| (folder, point.to_owned())));
+    }
+    for line in tree.text("proc/swaps").unwrap_or_default().lines() {
+        let Some(name) = line.split_whitespace().next() else { continue };
+        disks.extend(node(tree, name).map(|folder| (folder, format!("swap space {name}"))));
+    }
+    let ours = |(folder, _): &(PathBuf, String)| disk_is_on(tree, folder, address, 0);
+    disks.into_iter().filter(ours).map(|(_, what)| Usage::Storage(what)).collect()
+}
+
+/// The folder in sysfs of a block device by its node, which may be a link as those of device mapper.
+fn node(tree: &Tree, name: &str) -> Option<PathBuf> {
+    let name = name.strip_prefix("/dev/")?;
+    let node = std::fs::canonicalize(tree.path("dev").join(name)).ok();
+    let name = node.as_deref().and_then(Path::file_name).map_or(name.into(), |name| name.to_string_lossy());
+    Some(PathBuf::from(format!("sys/class/block/{name}")))
 }
 
 /// Whether a block device's folder lies below the function, or one of those that it is made of does.
 fn disk_is_on(tree: &Tree, folder: &Path, address: PciAddress, depth: u8) -> bool {
     let Ok(real) = std::fs::canonicalize(tree.path(folder)) else { return false };
-    let name = address.to_string();
-    if real.components().any(|part| part.as_os_str() == name.as_str()) {
+    if is_below(&real, address) {
         return true;
     }
     // Mapped devices (LVM, encryption) name the disks below them; a chain of a few is common.
     let slaves = real.join("slaves");
-    depth < 8
-        && tree.names(&slaves).iter().any(|slave| disk_is_on(tree, &slaves.join(slave), address, depth + 1))
+    let below = tree.names(&slaves);
+    if depth < 8 && below.iter().any(|slave| disk_is_on(tree, &slaves.join(slave), address, depth + 1)) {
+        return true;
+    }
+    // An NVMe disk that several controllers may share belongs to a subsystem, which links to them.
+    let is_subsystem = |folder: &&Path| {
+        folder
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("nvme-subsys") && name != "nvme-subsystem")
+    };
+    let subsystem = real.ancestors().find(is_subsystem);
+    let controllers = subsystem.map(|folder| (folder, tree.names(folder)));
+    controllers.is_some_and(|(folder, names)| {
+        let real = names.iter().flat_map(|name| std::fs::canonicalize(folder.join(name)));
+        real.into_iter().any(|controller| is_below(&controller, address))
+    })
+}
+
+fn is_below(folder: &Path, address: PciAddress) -> bool {
+    let name = address.to_string();
+    folder.components().any(|part| part.as_os_str() == name.as_str())
 }
 
 /// Who has one of these nodes open, as far as this process may look.
@@ -140,7 +171,38 @@ mod tests {
             "22 1 253:0 / / rw - ext4 /dev/mapper/root rw\n23 1 0:5 / /proc rw - proc p rw\n",
         );
         fake.write("proc/swaps", "Filename Type Size Used Priority\n/dev/nvme0n1p1 partition 1 0 -2\n");
-        assert_eq!(uses(&fake), ["/ is on it", "swap space on nvme0n1p1 is on it"]);
+        assert_eq!(uses(&fake), ["/ is on it", "swap space /dev/nvme0n1p1 is on it"]);
+    }
+
+    #[test]
+    fn a_disk_of_an_nvme_subsystem_is_found() {
+        // As QEMU's nvme has it under Linux 6.12: the disk is virtual, and its subsystem links to the controller.
+        let fake = Fake::new();
+        fake.function("0000:03:00.0", "1b36:0010", 0x01_0802, Some("nvme"), Some(4));
+        fake.write("sys/devices/pci0000:00/0000:03:00.0/nvme/nvme0/state", "live\n");
+        let subsystem = "sys/devices/virtual/nvme-subsystem/nvme-subsys0";
+        fake.write(&format!("{subsystem}/nvme0n1/dev"), "259:0\n");
+        fake.link(&format!("{subsystem}/nvme0"), "../../../pci0000:00/0000:03:00.0/nvme/nvme0");
+        fake.link("sys/class/block/nvme0n1", "../../devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1");
+        fake.write("proc/swaps", "Filename Type\n/dev/nvme0n1 partition 65532 0 -2\n");
+        assert_eq!(uses(&fake), ["swap space /dev/nvme0n1 is on it"]);
+        fake.link(&format!("{subsystem}/nvme0"), "../../../pci0000:00/0000:04:00.0/nvme/nvme0");
+        assert!(uses(&fake).is_empty(), "another controller's");
+    }
+
+    #[test]
+    fn a_file_system_without_a_disks_number_is_found_by_its_source() {
+        let fake = Fake::new();
+        fake.function("0000:03:00.0", "8086:2922", 0x01_0601, Some("ahci"), Some(4));
+        fake.write("sys/devices/pci0000:00/0000:03:00.0/ata1/block/sda/sda2/dev", "8:2\n");
+        fake.link("sys/class/block/sda2", "../../devices/pci0000:00/0000:03:00.0/ata1/block/sda/sda2");
+        fake.write("dev/sda2", "");
+        fake.link("dev/disk/by-uuid/12-34", "../../sda2");
+        fake.write(
+            "proc/self/mountinfo",
+            "22 1 0:25 /@ / rw,noatime shared:1 - btrfs /dev/disk/by-uuid/12-34 rw\n",
+        );
+        assert_eq!(uses(&fake), ["/ is on it"]);
     }
 
     #[test]

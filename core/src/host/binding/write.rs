@@ -55,15 +55,14 @@ pub enum WriteError {
     },
     /// It says no.
     #[error("{}", host_error(.0))]
-    Refused(#[source] io::Error),
+    Refused(io::Error),
     /// There is no process to do it in.
-    #[error("cannot start {program}: {}", host_error(.source))]
+    #[error("cannot start {program}: {}", host_error(.reason))]
     NoProcess {
         /// What was to be started.
         program: String,
         /// Why not.
-        #[source]
-        source: io::Error,
+        reason: io::Error,
     },
     /// modprobe says no.
     #[error("modprobe {0} failed; dmesg may say why")]
@@ -96,7 +95,7 @@ impl Children {
         let program = command.get_program().to_string_lossy().into_owned();
         // Ctrl-C at the terminal is for the command, which then ends with things in order.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        let failed = |source| WriteError::NoProcess { program, source };
+        let failed = |reason| WriteError::NoProcess { program, reason };
         let mut child = command.spawn().map_err(failed)?;
         match wait(&mut child, self.deadline) {
             Some(status) => Ok(status),

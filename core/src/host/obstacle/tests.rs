@@ -96,6 +96,18 @@ fn a_function_of_the_hosts_driver_names_the_command_and_its_companions() {
 }
 
 #[test]
+fn what_the_host_does_with_a_function_is_told() {
+    let fake = good();
+    fake.function(CARD, "10de:1b80", 0x03_0000, Some("nouveau"), Some(13));
+    fake.set(CARD, "drm/card1/dev", "226:1\n");
+    fake.write("proc/500/comm", "Xorg\n");
+    fake.link("proc/500/fd/12", "/dev/dri/card1");
+    let found = card(&fake);
+    assert_eq!(found.iter().map(|obstacle| obstacle.code).collect::<Vec<_>>(), [Kind::NotBound, Kind::InUse]);
+    assert_eq!(found[1].text, "the host uses it: process 500 (Xorg) has /dev/dri/card1 open");
+}
+
+#[test]
 fn a_group_is_held_by_drivers_only() {
     let fake = good();
     fake.function(AUDIO, "10de:10f0", 0x04_0300, Some("snd_hda_intel"), Some(13));
