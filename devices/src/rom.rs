@@ -5,7 +5,7 @@
 //! ids in its PCI data structure are those of the function; UEFI runs one of code type 3.
 //!
 //! * [`image`]: reading the chain;
-//! * [`repair`]: ids and checksum;
+//! * [`mod@repair`]: ids and checksum;
 //! * [`shadow`]: the copy that the host's firmware left of its boot adapter's ROM.
 //!
 //! ```

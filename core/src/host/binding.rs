@@ -4,7 +4,7 @@
 //! Nothing is remembered anywhere else, so that sysfs alone says how things are, and a reboot undoes all.
 //!
 //! * [`plan`]: which functions, and why not;
-//! * [`write`]: one write to sysfs, in a process of its own: a driver that does not let go hangs in the
+//! * [`mod@write`]: one write to sysfs, in a process of its own: a driver that does not let go hangs in the
 //!   kernel, where no signal reaches it.
 //!
 //! Functions change in the order of their addresses. If one fails, those before it go back to the drivers
