@@ -82,6 +82,8 @@ fn write_payload(name: &str, file: &Path) -> Result<ExitCode> {
     let bytes = match painter {
         Some((_, mode)) => mode.disk(),
         None if name == "kernel" => payload::kernel::image(),
+        None if name == "edu" => payload::edu::disk(),
+        None if name == "irqs" => payload::irqs::disk(),
         None => bail!("there is no payload {name}"),
     };
     std::fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
