@@ -49,9 +49,10 @@ enum Command {
     Test(suite::Options),
     /// Boot firmware side by side with QEMU, and look at time, memory and size
     Speed(speed::Options),
-    /// Write a guest program to a file: a disk that paints (text, planes, chained, linear), or a kernel
+    /// Write a guest program to a file: a disk that paints (text, planes, chained, linear) or carries out
+    /// a program on the bare machine (irqs, edu, movebar), or a kernel
     Payload {
-        /// text, planes, chained, linear or kernel
+        /// text, planes, chained, linear, irqs, edu, movebar or kernel
         name: String,
         /// The file
         file: PathBuf,
@@ -83,6 +84,7 @@ fn write_payload(name: &str, file: &Path) -> Result<ExitCode> {
         Some((_, mode)) => mode.disk(),
         None if name == "kernel" => payload::kernel::image(),
         None if name == "edu" => payload::edu::disk(),
+        None if name == "movebar" => payload::movebar::disk(),
         None if name == "irqs" => payload::irqs::disk(),
         None => bail!("there is no payload {name}"),
     };

@@ -18,7 +18,7 @@ pub mod apic;
 pub mod pci;
 mod print;
 mod sector;
-mod time;
+pub mod time;
 
 use std::ops::{Deref, DerefMut};
 
@@ -134,12 +134,12 @@ impl Bare {
         self.jump(after);
         for (vector, stub) in (0_u32..).zip(&stubs) {
             self.place(*stub);
-            self.set(Reg::Ebx, vector);
+            self.set(Reg::Ebp, vector);
             self.jump(common);
         }
         self.place(common);
         self.say("exception ");
-        self.say_number(Reg::Ebx);
+        self.say_number(Reg::Ebp);
         self.say(", on the stack");
         for word in 0..4 {
             self.say(" ");

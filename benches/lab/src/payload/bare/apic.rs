@@ -11,7 +11,6 @@ pub const COMMAND_LOW: Rm = Rm::Abs(BASE + 0x300);
 pub const COMMAND_HIGH: Rm = Rm::Abs(BASE + 0x310);
 pub const TIMER: Rm = Rm::Abs(BASE + 0x320);
 pub const TIMER_START: Rm = Rm::Abs(BASE + 0x380);
-pub const TIMER_NOW: Rm = Rm::Abs(BASE + 0x390);
 pub const TIMER_DIVIDER: Rm = Rm::Abs(BASE + 0x3e0);
 const PRIORITY: Rm = Rm::Abs(BASE + 0x80);
 const SPURIOUS: Rm = Rm::Abs(BASE + 0xf0);

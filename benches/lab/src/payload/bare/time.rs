@@ -4,7 +4,8 @@ use super::Bare;
 use crate::payload::flat::{Flat, If, Label, Op, Reg, Rm};
 
 const PM_TIMER: u16 = 0x608;
-const TICKS_PER_MS: u32 = 3580;
+/// Counts of a millisecond.
+pub const TICKS_PER_MS: u32 = 3580;
 /// What 24 bits can count.
 const LONGEST: u32 = 0xff_ffff / TICKS_PER_MS;
 
