@@ -15,6 +15,8 @@
 //! | `Reset` | the machine is reset, which ends the steps |
 //! | `Off` | the machine is turned off, which ends the steps |
 
+pub mod peers;
+
 use std::path::Path;
 use std::process::ExitCode;
 
