@@ -16,7 +16,8 @@
 //! | [`suite`], [`steps`], [`tally`] | the test run: its steps, how one is run, what is counted |
 //! | [`speed`] | firmware, side by side with QEMU |
 //! | [`outer`], [`screen`] | the outer machine: a host with KVM, an IOMMU and adapters; what they show |
-//! | [`up`], [`shot`] | it at hand |
+//! | [`nested`] | the tests that need one |
+//! | [`up`], [`shot`] | one at hand |
 //! | [`inner`] | the Linux of a guest: an initramfs that carries out steps |
 //! | [`machine`], [`cases`] | a running `trapline`, and the tests that need one |
 
@@ -25,6 +26,7 @@ mod demo;
 mod grub;
 mod inner;
 mod machine;
+mod nested;
 mod outer;
 mod packages;
 mod payload;

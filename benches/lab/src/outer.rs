@@ -141,15 +141,19 @@ impl Outer {
         Ok(Screen::read(Picture::of_pixmap(&bytes)?, &self.font))
     }
 
-    /// Waits until the device with this id shows `text` in a line.
-    pub fn until_text(&self, id: &str, text: &str, deadline: Instant) -> Result<Screen> {
+    /// Waits until the device with this id shows `text` in a line, while `job` runs.
+    pub fn until_text(&self, job: &mut Job<'_>, id: &str, text: &str, deadline: Instant) -> Result<Screen> {
         loop {
+            let ended = job.status();
             let screen = self.screen(id)?;
             if screen.shows(text) {
                 return Ok(screen);
             }
+            if let Some(status) = ended {
+                bail!("it ended with status {status} before {id} showed \"{text}\": {}", job.output().trim());
+            }
             if Instant::now() > deadline {
-                bail!("no \"{text}\" on {id} in time; it shows:\n{}", screen.text);
+                bail!("no \"{text}\" on {id} in time; it said: {}", job.output().trim());
             }
             sleep(TICK);
         }

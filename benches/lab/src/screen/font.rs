@@ -7,8 +7,10 @@ use super::ROWS;
 /// The second glyph of code page 437, a face: it tells where a font of 16 rows lies in a ROM.
 pub(super) const FACE: [u8; ROWS] =
     [0, 0, 0x7e, 0x81, 0xa5, 0x81, 0x81, 0xbd, 0x99, 0x81, 0x81, 0x7e, 0, 0, 0, 0];
-/// The characters besides ASCII that are told apart: the lines that boot menus are drawn with.
-const LINES: [(u8, char); 11] = [
+/// The characters besides ASCII that are told apart: what boot menus are drawn with.
+const DRAWN: [(u8, char); 13] = [
+    (0x18, '↑'),
+    (0x19, '↓'),
     (0xb3, '│'),
     (0xba, '║'),
     (0xbb, '╗'),
@@ -40,7 +42,7 @@ impl Font {
         let face = rom.windows(ROWS).position(|window| window == FACE);
         let start = face.and_then(|face| face.checked_sub(ROWS)).context("the ROM has no font")?;
         let ascii = (b' '..=b'~').map(|code| (code, char::from(code)));
-        let glyphs = ascii.chain(LINES).map(|(code, character)| {
+        let glyphs = ascii.chain(DRAWN).map(|(code, character)| {
             let at = start + usize::from(code) * ROWS;
             let rows = rom.get(at..at + ROWS)?;
             Some((rows.try_into().ok()?, character))
