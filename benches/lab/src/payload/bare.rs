@@ -1,7 +1,7 @@
 //! A program on the bare machine: a disk whose boot sector loads 32-bit code that owns the processor.
 //!
 //! The program has flat segments, an IDT in which every exception says its number and ends the run, the
-//! 8259s masked, the local APIC on, and the routines of [`print`](print), [`pci`], [`apic`] and
+//! 8259s masked, the local APIC on, and the routines of [`mod@print`], [`pci`], [`apic`] and
 //! [`time`]. What it prints is on the text screen, on the debug port 0x402 and on the first serial
 //! line; it ends with a verdict, `NAME: PASS` or `NAME: FAIL`, and turns the machine off.
 //!
