@@ -27,9 +27,9 @@ fn line_of(arguments: &[&str], status: i32) -> String {
 #[test]
 fn bad_usage_is_one_line_and_status_2() {
     let cases: &[(&[&str], &str)] = &[
-        (&[], "no command is given; there are run and adapter"),
+        (&[], "no command is given; there are run, adapter, devices, bind and unbind"),
         (&["walk"], "unrecognized subcommand 'walk'"),
-        (&["devices"], "unrecognized subcommand 'devices'"),
+        (&["bench"], "unrecognized subcommand 'bench'"),
         (&["help"], "unrecognized subcommand 'help'"),
         (&["run", "--trace", "x"], "unexpected argument '--trace' found"),
         (&["run", "disk.img"], "unexpected argument 'disk.img' found"),
