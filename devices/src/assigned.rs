@@ -5,9 +5,11 @@
 
 pub mod backend;
 mod config;
+mod error;
 pub mod function;
+mod options;
 mod quirks;
 mod rom;
 
 pub use backend::Backend;
-pub use function::{Error, Function, Options, RomSource, Vga};
+pub use function::{Error, Function, LegacyVga, Options, Placement, RomSource, Vga};

@@ -4,6 +4,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use trapline_io::file::FileRegion;
 use trapline_io::{Fault, Region, Width};
 use vm_memory::MmapRegion;
 
@@ -95,6 +96,13 @@ pub trait Backend: Send {
     /// # Errors
     /// As [`Backend::read`]; `bytes` may then be filled in part.
     fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault>;
+
+    /// The part of a file that *is* this region, if there is one: a write there is what
+    /// [`Backend::write`] does and nothing else.
+    fn file(&self, region: Region) -> Option<&FileRegion> {
+        let _ = region;
+        None
+    }
 
     /// Resets the device. The deadline is that of an access.
     ///

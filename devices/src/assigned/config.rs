@@ -5,7 +5,7 @@ use trapline_io::device::Range;
 use trapline_io::space::DwordSet;
 use trapline_io::{Fault, Width};
 
-use super::function::Error;
+use super::error::Error;
 use crate::pci::{Bar, BarKind, ConfigSpace, Identity, spec};
 
 /// Bytes of the space that PCI 3.0 knows; what lies behind it is not shown.

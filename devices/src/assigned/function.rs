@@ -4,10 +4,10 @@
 //! into the guest where the backend has a mapping. Nothing here assumes whose device it is.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use trapline_io::device::{Claim, Claims, Direct, DirectKind, Range};
+use trapline_io::file::FileRegion;
 use trapline_io::space::DwordSet;
 use trapline_io::{Device, Fault, Gpa, Region, Span, Width};
 use vm_memory::MmapRegion;
@@ -19,90 +19,12 @@ use super::rom::Rom;
 use crate::legacy;
 use crate::pci::spec::{self, Command};
 
+pub use super::error::Error;
+pub use super::options::{LegacyVga, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
 /// Memory slots have whole pages.
 const PAGE: u64 = 4096;
-
-/// Whether the function owns the legacy VGA ranges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Vga {
-    /// If it is a VGA compatible controller and its backend forwards them.
-    #[default]
-    Auto,
-    /// Yes; an error where the backend cannot.
-    On,
-    /// No.
-    Off,
-}
-
-/// How a device is given to the guest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Legacy VGA.
-    pub vga: Vga,
-    /// The expansion ROM.
-    pub rom: RomSource,
-}
-
-/// Why a device cannot be given to the guest.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The device does not even answer.
-    #[error("{device}: its configuration space cannot be read")]
-    Config {
-        /// Its name.
-        device: String,
-    },
-    /// The device could not be brought to a known state.
-    #[error("{device}: it cannot be reset")]
-    Reset {
-        /// Its name.
-        device: String,
-    },
-    /// It is a bridge, or nothing.
-    #[error("no PCI function with a type 0 header: vendor {vendor:04x}, header type {header}")]
-    NotAFunction {
-        /// What its Vendor ID register holds.
-        vendor: u16,
-        /// What its Header Type register holds.
-        header: u8,
-    },
-    /// A base address register that cannot be.
-    #[error("BAR {index} of {size:#x} bytes does not fit its kind")]
-    Bar {
-        /// Which one.
-        index: u8,
-        /// The size of its region.
-        size: u64,
-    },
-    /// Legacy VGA was asked for.
-    #[error("{device}: vga=on, but it does not forward legacy VGA (no VGA region)")]
-    NoVga {
-        /// Its name.
-        device: String,
-    },
-    /// The ROM file cannot be read.
-    #[error("cannot read the ROM file {path}")]
-    RomFile {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The ROM file is none.
-    #[error("the ROM file {path} {what}")]
-    RomImage {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-    /// No memory for the ROM.
-    #[error("out of memory for the ROM")]
-    OutOfMemory,
-}
 
 /// See the module's page.
 #[derive(Debug)]
@@ -110,7 +32,7 @@ pub struct Function<B> {
     backend: B,
     config: Config,
     rom: Option<Rom>,
-    vga: bool,
+    vga: LegacyVga,
     dispi: Option<Dispi>,
     /// Whether the device reaches guest memory, so that it may master the bus.
     dma: bool,
@@ -133,8 +55,8 @@ impl<B: Backend> Function<B> {
         let sizes = std::array::from_fn(|index| backend.regions().get(index).map_or(0, |region| region.size));
         let rom = Rom::load(&options.rom, &mut backend)?;
         let mut config = Config::new(&header, &sizes, rom.as_ref().map(Rom::size))?;
-        let vga = wants_vga(&backend, &config, options.vga)?;
-        if !vga {
+        let vga = legacy_vga(&backend, &config, options.vga)?;
+        if vga != LegacyVga::Owned {
             config.be_no_vga();
         }
         let dispi = Dispi::of(
@@ -152,6 +74,11 @@ impl<B: Backend> Function<B> {
 
     /// Whether it owns the legacy VGA ranges.
     pub fn has_vga(&self) -> bool {
+        self.vga == LegacyVga::Owned
+    }
+
+    /// The same with the reason why not.
+    pub fn legacy_vga(&self) -> LegacyVga {
         self.vga
     }
 
@@ -236,7 +163,7 @@ impl<B: Backend> Function<B> {
         if command.io() && self.dispi.is_some() {
             ranges.extend(Dispi::claim());
         }
-        if self.vga {
+        if self.has_vga() {
             ranges.extend(legacy::claims(command));
         }
     }
@@ -311,16 +238,22 @@ impl<B: Backend> Device for Function<B> {
     fn attend(&mut self) {
         self.backend.attend();
     }
+
+    fn file(&self, region: Region) -> Option<&FileRegion> {
+        let plain = region == Region::VGA || region < Region::ROM;
+        if plain { self.backend.file(region) } else { None }
+    }
 }
 
-fn wants_vga<B: Backend>(backend: &B, config: &Config, wish: Vga) -> Result<bool, Error> {
+fn legacy_vga<B: Backend>(backend: &B, config: &Config, wish: Vga) -> Result<LegacyVga, Error> {
     let region = backend.region(Region::VGA);
     let forwarded = region.readable && region.writable && region.size > legacy::WINDOW.1;
     let class = config.space().read(spec::REVISION_ID, Width::B4) >> 16;
     match wish {
-        Vga::Off => Ok(false),
-        Vga::Auto => Ok(forwarded && class == CLASS_VGA),
-        Vga::On if forwarded => Ok(true),
+        Vga::Off => Ok(LegacyVga::Off),
+        Vga::Auto if class != CLASS_VGA => Ok(LegacyVga::NotVga),
+        Vga::Auto | Vga::On if forwarded => Ok(LegacyVga::Owned),
+        Vga::Auto => Ok(LegacyVga::NoRegion),
         Vga::On => Err(Error::NoVga { device: backend.name().to_owned() }),
     }
 }
