@@ -57,7 +57,7 @@ impl Card {
                 .saturating_add(u64::from(more & 1));
             let mappings = if any.mapped >> (index & 15) & 1 == 1 && (0x1000..=0x1_0000).contains(&size) {
                 let memory = MmapRegion::new(0x1000).expect("address space");
-                vec![Mapping { offset: size - size % 0x1000 - 0x1000, memory: Arc::new(memory) }]
+                vec![Mapping::whole(size - size % 0x1000 - 0x1000, Arc::new(memory))]
             } else {
                 Vec::new()
             };

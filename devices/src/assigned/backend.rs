@@ -16,8 +16,21 @@ static NONE: RegionInfo = RegionInfo { size: 0, readable: false, writable: false
 pub struct Mapping {
     /// Byte offset in the region; page-aligned.
     pub offset: u64,
-    /// The mapping; its length is a whole number of pages.
+    /// Bytes, a whole number of pages. Of a region smaller than a page the whole page is mapped, if
+    /// nothing else lies in it.
+    pub len: u64,
+    /// What owns the mapping. It may be larger than the mapping: then the rest of it must not be
+    /// touched.
     pub memory: Arc<MmapRegion>,
+    /// Where in `memory` the mapping begins, in bytes; page-aligned.
+    pub at: u64,
+}
+
+impl Mapping {
+    /// All of `memory`, from `offset` of the region on.
+    pub fn whole(offset: u64, memory: Arc<MmapRegion>) -> Mapping {
+        Mapping { offset, len: memory.size() as u64, memory, at: 0 }
+    }
 }
 
 /// A region as the device has it.

@@ -20,7 +20,7 @@ use super::quirks::{DISPI, Dispi, Reached};
 use super::registers::Registers;
 use super::rom::Rom;
 use crate::legacy;
-use crate::pci::spec::{self, Command};
+use crate::pci::spec;
 
 pub use super::error::Error;
 pub use super::options::{LegacyVga, Options, Placement, Vga};
@@ -30,7 +30,7 @@ mod claims;
 
 /// See the module's page.
 #[derive(Debug)]
-pub struct Function<B> {
+pub struct Function<B: Backend> {
     backend: B,
     config: Config,
     interrupts: Interrupts,
@@ -53,7 +53,7 @@ impl<B: Backend> Function<B> {
             return Err(Error::Reset { device });
         }
         let Ok(registers) = Registers::read(&mut backend) else { return Err(Error::Config { device }) };
-        let rom = load_rom(&options, &mut backend)?;
+        let rom = Rom::load(&options.rom, &mut backend)?;
         let bars = std::array::from_fn(|index| backend.regions().get(index).map_or(0, |region| region.size));
         let shape = Shape {
             placement: options.placement,
@@ -75,6 +75,8 @@ impl<B: Backend> Function<B> {
         );
         let dispi = dispi.filter(|_| vga == LegacyVga::Owned);
         let mut function = Function { backend, config, interrupts, rom, vga, dispi, dma: false };
+        // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
+        let _ = function.forward_command();
         function.settle_interrupts();
         Ok(function)
     }
@@ -104,7 +106,9 @@ impl<B: Backend> Function<B> {
     pub fn mapping(&self, region: Region) -> Option<Arc<MmapRegion>> {
         let region = self.backend.region(region);
         let first = region.mappings.first().filter(|mapping| mapping.offset == 0)?;
-        (first.memory.size() as u64 >= region.size).then(|| Arc::clone(&first.memory))
+        // Of a larger piece of memory the rest may not be touched, which no caller could know.
+        let whole = first.at == 0 && first.len == first.memory.size() as u64;
+        (whole && first.len >= region.size).then(|| Arc::clone(&first.memory))
     }
 
     /// A descriptor that becomes readable when [`Device::attend`] is to be called.
@@ -203,6 +207,15 @@ impl<B: Backend> Function<B> {
     }
 }
 
+impl<B: Backend> Drop for Function<B> {
+    /// Leaves the device without interrupts, decode and bus mastering.
+    fn drop(&mut self) {
+        self.interrupts.disconnect(&mut self.backend);
+        self.config.reset();
+        let _ = self.forward_command();
+    }
+}
+
 impl<B: Backend> Device for Function<B> {
     fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
         if self.backend.is_dead() {
@@ -274,19 +287,6 @@ impl<B: Backend> Device for Function<B> {
         let plain = region == Region::VGA || region < Region::ROM;
         if plain { self.backend.file(region) } else { None }
     }
-}
-
-/// Reads the ROM; a device answers from it only while it decodes memory.
-fn load_rom<B: Backend>(options: &Options, backend: &mut B) -> Result<Option<Rom>, Error> {
-    set_command(backend, Command::new().with_memory(true));
-    let rom = Rom::load(&options.rom, backend);
-    set_command(backend, Command::new());
-    rom
-}
-
-fn set_command<B: Backend>(backend: &mut B, command: Command) {
-    // A device that does not take it has no ROM either, or is gone and says so.
-    let _ = backend.write(Region::CONFIG, spec::COMMAND.into(), Width::B2, command.into_bits().into());
 }
 
 fn legacy_vga<B: Backend>(backend: &B, config: &Config, wish: Vga) -> Result<LegacyVga, Error> {

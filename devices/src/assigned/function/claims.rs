@@ -63,10 +63,10 @@ impl<B: Backend> Function<B> {
         {
             for mapping in &self.backend.region(region).mappings {
                 let first = bar.first().0.checked_add(mapping.offset).map(Gpa);
-                let span = first.and_then(|first| Span::of_len(first, mapping.memory.size() as u64));
+                let span = first.and_then(|first| Span::of_len(first, mapping.len));
                 let Some(span) = span.and_then(|span| span.intersection(bar)) else { continue };
                 let memory = Arc::clone(&mapping.memory);
-                let direct = Direct { memory, offset: 0, kind: DirectKind::Bar };
+                let direct = Direct { memory, offset: mapping.at, kind: DirectKind::Bar };
                 ranges.push(Claim::region(Range::Memory(span), region, mapping.offset).direct(direct));
             }
         }
