@@ -146,7 +146,9 @@ impl<B: Backend> Function<B> {
     }
 
     fn settle_interrupts(&mut self) {
-        self.interrupts.settle(self.config.space(), &mut self.backend);
+        if !self.backend.is_dead() {
+            self.interrupts.settle(self.config.space(), &mut self.backend);
+        }
     }
 
     fn read_config(&mut self, offset: u64, width: Width) -> Result<u64, Fault> {
