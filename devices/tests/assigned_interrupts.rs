@@ -12,6 +12,7 @@ mod fake;
 use fake::{Card, Driver, EXPRESS, Host, MSI, MSIX, POWER, message};
 
 const FEE: u64 = 0xfee0_0000;
+const FEE_LOW: u32 = 0xfee0_0000;
 const INTX_DISABLE: u16 = 0x400;
 const ON: u16 = 0x8000;
 const ALL_MASKED: u16 = 0x4000;
@@ -39,7 +40,7 @@ fn enable_msix(driver: &mut Driver) {
 
 /// As Linux does when an interrupt is requested: the message, then the mask.
 fn request(driver: &mut Driver, vector: u16, data: u32) {
-    driver.entry(vector, 0, FEE as u32);
+    driver.entry(vector, 0, FEE_LOW);
     driver.entry(vector, 1, 0);
     driver.entry(vector, 2, data);
     driver.entry(vector, 3, 0);
@@ -157,7 +158,7 @@ fn msi_comes_with_several_messages_and_goes_back_to_the_line() {
     let (card, host) = (Card::new(), Host::new());
     let mut driver = running(&card, &host);
     assert_eq!(driver.get16(MSI + 2), 0x188);
-    driver.set32(MSI + 4, FEE as u32 | 3);
+    driver.set32(MSI + 4, FEE_LOW | 3);
     driver.set32(MSI + 8, 0);
     driver.set16(MSI + 12, 0x51);
     driver.set16(MSI + 2, 0x21);
@@ -183,7 +184,7 @@ fn msi_comes_with_several_messages_and_goes_back_to_the_line() {
 fn msi_makes_do_with_fewer_messages() {
     let (card, host) = (Card::with(|card| card.most = 3), Host::new());
     let mut driver = running(&card, &host);
-    driver.set32(MSI + 4, FEE as u32);
+    driver.set32(MSI + 4, FEE_LOW);
     driver.set16(MSI + 12, 0x50);
     driver.set16(MSI + 2, 0x31);
     assert_eq!(card.log(), ["intx off", "Msi 0 x2"]);
@@ -234,7 +235,7 @@ fn a_reset_of_the_machine_takes_everything_down_first() {
     let (card, host) = (Card::new(), Host::new());
     let mut driver = running(&card, &host);
     driver.0.allow_dma();
-    driver.set32(MSI + 4, FEE as u32);
+    driver.set32(MSI + 4, FEE_LOW);
     driver.set16(MSI + 2, 0x41);
     assert_eq!(card.command(), 6);
     card.log();

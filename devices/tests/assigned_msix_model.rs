@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use trapline_devices::assigned::backend::Signalled::Msix;
 use trapline_devices::host::Message;
+use trapline_io::Device;
 
 #[path = "assigned_card/card.rs"]
 mod fake;
@@ -16,7 +17,7 @@ const VECTORS: u16 = 9;
 enum Step {
     Control { on: bool, masked: bool },
     Mask(u16, bool),
-    Register(u16, u64, u32),
+    Register(u16, u8, u32),
     Fire(u16),
     Reset,
 }
@@ -25,7 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (any::<bool>(), any::<bool>()).prop_map(|(off, masked)| Step::Control { on: !off, masked }),
         4 => (0..VECTORS, any::<bool>()).prop_map(|(vector, masked)| Step::Mask(vector, masked)),
-        2 => (0..VECTORS, 0u64..3, 0u32..8).prop_map(|(vector, at, value)| Step::Register(vector, at, 4 * value)),
+        2 => (0..VECTORS, 0u8..3, 0u32..8).prop_map(|(vector, at, value)| Step::Register(vector, at, 4 * value)),
         6 => (0..VECTORS).prop_map(Step::Fire),
         1 => Just(Step::Reset),
     ]
@@ -97,8 +98,8 @@ proptest! {
                     model.table[usize::from(vector)].masked = masked;
                 }
                 Step::Register(vector, register, value) => {
-                    driver.entry(vector, register, value);
-                    model.table[usize::from(vector)].registers[register as usize] = value;
+                    driver.entry(vector, register.into(), value);
+                    model.table[usize::from(vector)].registers[usize::from(register)] = value;
                 }
                 Step::Fire(vector) => {
                     // A vector that was never connected is masked in the device itself.
@@ -107,7 +108,6 @@ proptest! {
                     }
                 }
                 Step::Reset => {
-                    use trapline_io::Device;
                     driver.0.reset();
                     model = Model::new();
                 }

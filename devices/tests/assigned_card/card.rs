@@ -52,19 +52,23 @@ fn put(config: &mut [u8], at: u16, bytes: &[u8]) {
     config[usize::from(at)..usize::from(at) + bytes.len()].copy_from_slice(bytes);
 }
 
+fn low(at: u16) -> u8 {
+    at.to_le_bytes()[0]
+}
+
 fn config() -> Vec<u8> {
     let mut config = vec![0; 4096];
     put(&mut config, 0, &[0x86, 0x80, 0xd3, 0x10, 0, 0, 0x10, 0]);
     put(&mut config, 8, &[1, 0, 0, 2]);
-    config[0x34] = MSI as u8;
+    config[0x34] = low(MSI);
     config[0x3d] = 1;
     // 64 bits, masks, up to 16 messages.
-    put(&mut config, MSI, &[0x05, POWER as u8, 0x88, 0x01]);
-    put(&mut config, POWER, &[0x01, MSIX as u8, 0x03, 0xc8, 0x08]);
-    put(&mut config, MSIX, &[0x11, EXPRESS as u8]);
+    put(&mut config, MSI, &[0x05, low(POWER), 0x88, 0x01]);
+    put(&mut config, POWER, &[0x01, low(MSIX), 0x03, 0xc8, 0x08]);
+    put(&mut config, MSIX, &[0x11, low(EXPRESS)]);
     put(&mut config, MSIX + 2, &(VECTORS - 1).to_le_bytes());
-    put(&mut config, MSIX + 4, &(TABLE as u32).to_le_bytes());
-    put(&mut config, MSIX + 8, &(PENDING as u32).to_le_bytes());
+    put(&mut config, MSIX + 4, &TABLE.to_le_bytes()[..4]);
+    put(&mut config, MSIX + 8, &PENDING.to_le_bytes()[..4]);
     put(&mut config, EXPRESS, &[0x10, 0, 0x02, 0, 0, 0x80, 0, 0x10]);
     config
 }
@@ -86,7 +90,7 @@ impl Card {
             dead: false,
         };
         change(&mut state);
-        let memory = Arc::new(MmapRegion::new(BAR as usize).unwrap());
+        let memory = Arc::new(MmapRegion::new(usize::try_from(BAR).unwrap()).unwrap());
         let region = |size| RegionInfo { size, readable: true, writable: true, mappings: Vec::new() };
         let mut regions = vec![region(0); 9];
         regions[0] = RegionInfo { mappings: vec![Mapping::whole(0, memory)], ..region(BAR) };
@@ -137,7 +141,7 @@ impl Backend for Card {
             return Ok(0x5a5a_5a5a_5a5a_5a5a & width.all_ones());
         }
         let mut bytes = [0; 8];
-        let at = offset as usize;
+        let at = usize::try_from(offset).unwrap();
         bytes[..width.bytes()].copy_from_slice(&self.state().config[at..at + width.bytes()]);
         Ok(u64::from_le_bytes(bytes))
     }
@@ -154,11 +158,11 @@ impl Backend for Card {
             put(&mut state.config, 4, &[0, 0]);
             return Ok(());
         }
-        put(&mut state.config, offset as u16, &value.to_le_bytes()[..width.bytes()]);
+        put(&mut state.config, u16::try_from(offset).unwrap(), &value.to_le_bytes()[..width.bytes()]);
         Ok(())
     }
     fn read_bytes(&mut self, _: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
-        let at = offset as usize;
+        let at = usize::try_from(offset).unwrap();
         bytes.copy_from_slice(&self.state().config[at..at + bytes.len()]);
         Ok(())
     }
@@ -368,10 +372,10 @@ impl Driver {
         self.0.write(Region::CONFIG, at.into(), Width::B4, value.into()).unwrap();
     }
     pub fn get16(&mut self, at: u16) -> u16 {
-        self.0.read(Region::CONFIG, at.into(), Width::B2).unwrap() as u16
+        self.0.read(Region::CONFIG, at.into(), Width::B2).unwrap().try_into().unwrap()
     }
     pub fn get32(&mut self, at: u16) -> u32 {
-        self.0.read(Region::CONFIG, at.into(), Width::B4).unwrap() as u32
+        self.0.read(Region::CONFIG, at.into(), Width::B4).unwrap().try_into().unwrap()
     }
     /// A dword of a table entry.
     pub fn entry(&mut self, vector: u16, register: u64, value: u32) {

@@ -253,7 +253,7 @@ fn the_link_is_not_the_guests_and_the_device_is() {
 
 fn extend(bytes: &mut [u8], list: &[(usize, u32)]) {
     for (place, (at, id)) in list.iter().enumerate() {
-        let next = list.get(place + 1).map_or(0, |(next, _)| *next as u32);
+        let next = list.get(place + 1).map_or(0, |(next, _)| u32::try_from(*next).unwrap());
         bytes[*at..at + 4].copy_from_slice(&(next << 20 | 1 << 16 | id).to_le_bytes());
     }
 }
