@@ -1,4 +1,4 @@
-//! A PCI function that is not emulated here, given to the guest: by vfio-user or by the kernel's VFIO.
+//! A PCI function that is not emulated here, given to the guest: by VFIO or vfio-user.
 //!
 //! * [`backend`]: what any way of reaching such a function offers.
 //! * [`function`]: the function as the guest sees it.

@@ -43,28 +43,42 @@ impl Device {
     }
 
     fn reset_now(&self) -> (Method, Result<(), Errno>) {
-        let file = &self.function.file;
         // Kept for the whole of it: two resets of one bus at a time would help nobody.
         let mut owned = self.iommu.owned();
         let method = self.way(&owned);
+        let done = self.reset_by(&method, &owned);
+        match (&method, done) {
+            (Method::Bus(all), Ok(())) => {
+                owned.refreshed(all.iter().copied().filter(|address| *address != self.function.address));
+            }
+            (Method::Bus(_), Err(errno)) if self.facts.kernel => {
+                tracing::warn!(
+                    device = self.name,
+                    "{method} failed ({errno}), so only its power state is changed"
+                );
+                return (Method::Power, self.reset_by(&Method::Power, &owned));
+            }
+            _ => {}
+        }
+        (method, done)
+    }
+
+    fn reset_by(&self, method: &Method, owned: &Owned) -> Result<(), Errno> {
+        let file = &self.function.file;
         let start = Instant::now();
-        let done = loop {
-            let done = match &method {
+        loop {
+            let done = match method {
                 Method::Function(_) | Method::Power => file.reset(),
-                Method::Bus(_) => bus_reset::carry_out(file, &owned),
+                Method::Bus(_) => bus_reset::carry_out(file, owned),
                 Method::None(_) => Err(Errno::OPNOTSUPP),
             };
             match done {
                 // Somebody looks at it in sysfs.
                 Err(Errno::AGAIN) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
                 Err(Errno::INTR) => {}
-                done => break done,
+                done => return done,
             }
-        };
-        if let (Method::Bus(all), Ok(())) = (&method, done) {
-            owned.refreshed(all.iter().copied().filter(|address| *address != self.function.address));
         }
-        (method, done)
     }
 
     /// Waits for the device to answer as what it is, decoding nothing.
