@@ -232,12 +232,15 @@ struct Slot {
     alive: bool,
 }
 
+/// Trigger and resample of a line.
+type LineFds = Arc<(OwnedFd, OwnedFd)>;
+
 /// Takes interrupts.
 #[derive(Clone, Default)]
 pub struct Host {
     slots: Arc<Mutex<Vec<Slot>>>,
-    /// Trigger and resample of each line that is not dropped.
-    lines: Arc<Mutex<Vec<Arc<(OwnedFd, OwnedFd)>>>>,
+    /// Those that are not dropped.
+    lines: Arc<Mutex<Vec<LineFds>>>,
     routes: Arc<Mutex<u32>>,
 }
 
@@ -249,8 +252,8 @@ struct HostVector {
 }
 
 struct HostLine {
-    lines: Arc<Mutex<Vec<Arc<(OwnedFd, OwnedFd)>>>>,
-    fds: Arc<(OwnedFd, OwnedFd)>,
+    lines: Arc<Mutex<Vec<LineFds>>>,
+    fds: LineFds,
 }
 
 impl std::fmt::Debug for HostVector {
