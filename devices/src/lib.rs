@@ -142,6 +142,7 @@ pub mod legacy;
 pub mod pci;
 pub mod platform;
 pub mod q35;
+pub mod vfio;
 pub mod vfio_user;
 pub mod vga;
 pub mod virtio;

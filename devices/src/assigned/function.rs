@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use trapline_io::device::{Claim, Claims, Direct, DirectKind, Range};
+use trapline_io::file::FileRegion;
 use trapline_io::space::DwordSet;
 use trapline_io::{Device, Fault, Gpa, Region, Span, Width};
 use vm_memory::MmapRegion;
@@ -165,7 +166,9 @@ impl<B: Backend> Function<B> {
     pub fn mapping(&self, region: Region) -> Option<Arc<MmapRegion>> {
         let region = self.backend.region(region);
         let first = region.mappings.first().filter(|mapping| mapping.offset == 0)?;
-        (first.memory.size() as u64 >= region.size).then(|| Arc::clone(&first.memory))
+        // Of a larger piece of memory the rest may not be touched, which no caller could know.
+        let whole = first.at == 0 && first.len == first.memory.size() as u64;
+        (whole && first.len >= region.size).then(|| Arc::clone(&first.memory))
     }
 
     /// A descriptor that becomes readable when [`Device::attend`] is to be called.
@@ -216,10 +219,10 @@ impl<B: Backend> Function<B> {
         {
             for mapping in &self.backend.region(region).mappings {
                 let first = bar.first().0.checked_add(mapping.offset).map(Gpa);
-                let span = first.and_then(|first| Span::of_len(first, mapping.memory.size() as u64));
+                let span = first.and_then(|first| Span::of_len(first, mapping.len));
                 let Some(span) = span.and_then(|span| span.intersection(bar)) else { continue };
                 let memory = Arc::clone(&mapping.memory);
-                let direct = Direct { memory, offset: 0, kind: DirectKind::Bar };
+                let direct = Direct { memory, offset: mapping.at, kind: DirectKind::Bar };
                 ranges.push(Claim::region(Range::Memory(span), region, mapping.offset).direct(direct));
             }
         }
@@ -310,6 +313,11 @@ impl<B: Backend> Device for Function<B> {
 
     fn attend(&mut self) {
         self.backend.attend();
+    }
+
+    fn file(&self, region: Region) -> Option<&FileRegion> {
+        // Everything else here is more than the bytes of the device.
+        if region == Region::VGA { self.backend.file(region) } else { None }
     }
 }
 
