@@ -86,6 +86,7 @@ fn options(device: &AssignedDevice, owned: bool) -> assigned::Options {
             Rom::File(path) => RomSource::File(path.clone()),
             Rom::Off => RomSource::Off,
         },
+        ..assigned::Options::default()
     }
 }
 

@@ -112,6 +112,7 @@ fuzz_target!(|input: (Any, u8, bool, Vec<Step>)| {
     let options = Options {
         vga: [Vga::Auto, Vga::On, Vga::Off][usize::from(options % 3)],
         rom: if options & 0x80 != 0 { RomSource::Off } else { RomSource::Device },
+        ..Options::default()
     };
     match Function::open(Card::new(any), options) {
         Ok(mut function) => {
