@@ -24,7 +24,7 @@ fn with(option: &str, value: &str) -> Result<RunConfig, String> {
 }
 
 fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
-    Adapters::Given(vec![AssignedDevice { socket: socket.into(), vga, rom, root_port: false }])
+    Adapters::Given(vec![AssignedDevice { origin: DeviceOrigin::Socket(socket.into()), vga, rom, root_port: None }])
 }
 
 #[test]
@@ -34,6 +34,8 @@ fn nothing_given_is_a_small_machine_with_the_software_adapter() {
         adapters: Adapters::Software,
         cpus: 1,
         memory: 1 << 30,
+        pages: Pages::Transparent,
+        vfio: Interface::Auto,
         firmware: None,
         disks: Vec::new(),
         linux: None,
@@ -103,6 +105,8 @@ fn the_other_values_are_read() {
         adapters: Adapters::Software,
         cpus: 255,
         memory: 1 << 30,
+        pages: Pages::Transparent,
+        vfio: Interface::Auto,
         firmware: Some("bios".into()),
         disks: Vec::new(),
         linux: Some(Linux { kernel: "k".into(), initrd: Some("i".into()), append: "-x".into() }),
