@@ -21,6 +21,7 @@
 //!
 //! The adapter:
 //!
+//! * [`rom`]: expansion ROMs, read and put right;
 //! * [`legacy`]: the fixed addresses of whoever owns VGA;
 //! * [`assigned`]: a function that is not emulated here, as the guest sees it;
 //! * [`vfio_user`]: the way to such a function over a socket, and the server at its other end;
@@ -142,6 +143,7 @@ pub mod legacy;
 pub mod pci;
 pub mod platform;
 pub mod q35;
+pub mod rom;
 pub mod vfio;
 pub mod vfio_user;
 pub mod vga;
