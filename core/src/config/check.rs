@@ -110,7 +110,9 @@ impl Checked {
             adapters: at("device").adapters(&options.device)?,
             cpus: at("cpus").value(options.cpus, cpus)?,
             memory: at("memory").value(options.memory, size::memory)?,
-            pages: at("hugepages").value(options.hugepages, size::pages)?.map(|pages| (pages, origin.clone())),
+            pages: at("hugepages")
+                .value(options.hugepages, size::pages)?
+                .map(|pages| (pages, origin.clone())),
             vfio: at("vfio").value(options.vfio, interface)?,
             firmware: at("firmware").value(options.firmware, file)?,
             disks: at("disk").list(&options.disk, device::disk)?,

@@ -121,7 +121,8 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
 }
 
 fn parse_origin(name: &str) -> Result<DeviceOrigin, String> {
-    let address = |text: &str| text.parse().map(DeviceOrigin::Host).map_err(|error: AddressError| error.to_string());
+    let address =
+        |text: &str| text.parse().map(DeviceOrigin::Host).map_err(|error: AddressError| error.to_string());
     match (name.strip_prefix("vfio-user:"), name.strip_prefix("vfio:")) {
         (Some(socket), _) => path(socket, "vfio-user: needs the path of a socket").map(DeviceOrigin::Socket),
         (None, Some(text)) => address(text),

@@ -24,7 +24,12 @@ fn with(option: &str, value: &str) -> Result<RunConfig, String> {
 }
 
 fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
-    Adapters::Given(vec![AssignedDevice { origin: DeviceOrigin::Socket(socket.into()), vga, rom, root_port: None }])
+    Adapters::Given(vec![AssignedDevice {
+        origin: DeviceOrigin::Socket(socket.into()),
+        vga,
+        rom,
+        root_port: None,
+    }])
 }
 
 #[test]
