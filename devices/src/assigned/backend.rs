@@ -110,7 +110,8 @@ pub trait Backend: Send {
     /// As [`Backend::read`]; `bytes` may then be filled in part.
     fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault>;
 
-    /// The part of a file that *is* this region, as [`trapline_io::Device::file`] has it.
+    /// The part of a file that *is* this region, if there is one: a write there is what
+    /// [`Backend::write`] does and nothing else.
     fn file(&self, region: Region) -> Option<&FileRegion> {
         let _ = region;
         None

@@ -12,7 +12,7 @@ use super::header;
 use super::options::Placement;
 use super::registers::{CLASSIC, EXTENDED, FIRST, Registers};
 use crate::pci::spec::{self, PowerControl};
-use crate::pci::{Bar, BarKind, ConfigSpace, Pin};
+use crate::pci::{Bar, BarKind, ConfigSpace};
 
 pub(super) use super::header::CLASS_VGA;
 
@@ -70,10 +70,6 @@ impl Config {
     /// The space of a device with these registers.
     pub fn new(device: &Registers, shape: &Shape) -> Result<Config, Error> {
         let mut space = header::space(device, shape)?;
-        if shape.intx {
-            // Which pin the device pulls is between it and the host.
-            space.set_pin(Pin::A);
-        }
         if let Some(size) = shape.rom {
             space.add_bar(6, Bar { kind: BarKind::Rom, size });
         }

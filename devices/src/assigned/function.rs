@@ -20,7 +20,7 @@ use super::quirks::{DISPI, Dispi, Reached};
 use super::registers::Registers;
 use super::rom::Rom;
 use crate::legacy;
-use crate::pci::spec::{self, Command};
+use crate::pci::spec;
 
 pub use super::error::Error;
 pub use super::options::{LegacyVga, Options, Placement, Vga};
@@ -30,7 +30,7 @@ mod claims;
 
 /// See the module's page.
 #[derive(Debug)]
-pub struct Function<B> {
+pub struct Function<B: Backend> {
     backend: B,
     config: Config,
     interrupts: Interrupts,
@@ -53,7 +53,7 @@ impl<B: Backend> Function<B> {
             return Err(Error::Reset { device });
         }
         let Ok(registers) = Registers::read(&mut backend) else { return Err(Error::Config { device }) };
-        let rom = load_rom(&options, &mut backend)?;
+        let rom = Rom::load(&options.rom, &mut backend)?;
         let bars = std::array::from_fn(|index| backend.regions().get(index).map_or(0, |region| region.size));
         let shape = Shape {
             placement: options.placement,
@@ -75,6 +75,8 @@ impl<B: Backend> Function<B> {
         );
         let dispi = dispi.filter(|_| vga == LegacyVga::Owned);
         let mut function = Function { backend, config, interrupts, rom, vga, dispi, dma: false };
+        // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
+        let _ = function.forward_command();
         function.settle_interrupts();
         Ok(function)
     }
@@ -142,7 +144,9 @@ impl<B: Backend> Function<B> {
     }
 
     fn settle_interrupts(&mut self) {
-        self.interrupts.settle(self.config.space(), &mut self.backend);
+        if !self.backend.is_dead() {
+            self.interrupts.settle(self.config.space(), &mut self.backend);
+        }
     }
 
     fn read_config(&mut self, offset: u64, width: Width) -> Result<u64, Fault> {
@@ -199,6 +203,15 @@ impl<B: Backend> Function<B> {
         if let Some(control) = self.config.power_control() {
             let _ = self.forward_power(control);
         }
+        let _ = self.forward_command();
+    }
+}
+
+impl<B: Backend> Drop for Function<B> {
+    /// Leaves the device without interrupts, decode and bus mastering.
+    fn drop(&mut self) {
+        self.interrupts.disconnect(&mut self.backend);
+        self.config.reset();
         let _ = self.forward_command();
     }
 }
@@ -274,19 +287,6 @@ impl<B: Backend> Device for Function<B> {
         let plain = region == Region::VGA || region < Region::ROM;
         if plain { self.backend.file(region) } else { None }
     }
-}
-
-/// Reads the ROM; a device answers from it only while it decodes memory.
-fn load_rom<B: Backend>(options: &Options, backend: &mut B) -> Result<Option<Rom>, Error> {
-    set_command(backend, Command::new().with_memory(true));
-    let rom = Rom::load(&options.rom, backend);
-    set_command(backend, Command::new());
-    rom
-}
-
-fn set_command<B: Backend>(backend: &mut B, command: Command) {
-    // A device that does not take it has no ROM either, or is gone and says so.
-    let _ = backend.write(Region::CONFIG, spec::COMMAND.into(), Width::B2, command.into_bits().into());
 }
 
 fn legacy_vga<B: Backend>(backend: &B, config: &Config, wish: Vga) -> Result<LegacyVga, Error> {

@@ -6,7 +6,7 @@ use trapline_io::Width;
 use super::config::Shape;
 use super::error::Error;
 use super::registers::{FIRST, Registers};
-use crate::pci::{Bar, BarKind, ConfigSpace, Identity, spec};
+use crate::pci::{Bar, BarKind, ConfigSpace, Identity, Pin, spec};
 
 /// Base class and subclass of a VGA compatible controller, and of a display controller of no named kind.
 pub(super) const CLASS_VGA: u32 = 0x0300;
@@ -29,6 +29,12 @@ pub(super) fn space(device: &Registers, shape: &Shape) -> Result<ConfigSpace, Er
     });
     if shape.multifunction {
         space.preset(spec::HEADER_TYPE, Width::B1, spec::MULTIFUNCTION.into());
+    }
+    let pin = device.byte(spec::INTERRUPT_PIN);
+    if shape.intx
+        && let index @ 0..4 = pin.wrapping_sub(1)
+    {
+        space.set_pin(Pin::of(index));
     }
     // Minimum grant, maximum latency.
     for offset in spec::INTERRUPT_PIN + 1..FIRST {

@@ -190,7 +190,7 @@ impl Msix {
 
 /// The entry that an access to the table is about; only dwords and quadwords are defined.
 fn entry_of(offset: u64, width: Width) -> Result<usize, Fault> {
-    if width.bytes() < 4 || offset % width.bytes() as u64 != 0 {
+    if width.bytes() < 4 || !offset.is_multiple_of(width.bytes() as u64) {
         return Err(Fault::BadWidth);
     }
     usize::try_from(offset / ENTRY).map_err(|_| Fault::NoRegister)
