@@ -106,7 +106,9 @@ impl<B: Backend> Function<B> {
     pub fn mapping(&self, region: Region) -> Option<Arc<MmapRegion>> {
         let region = self.backend.region(region);
         let first = region.mappings.first().filter(|mapping| mapping.offset == 0)?;
-        (first.memory.size() as u64 >= region.size).then(|| Arc::clone(&first.memory))
+        // Of a larger piece of memory the rest may not be touched, which no caller could know.
+        let whole = first.at == 0 && first.len == first.memory.size() as u64;
+        (whole && first.len >= region.size).then(|| Arc::clone(&first.memory))
     }
 
     /// A descriptor that becomes readable when [`Device::attend`] is to be called.
