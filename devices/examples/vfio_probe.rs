@@ -91,7 +91,10 @@ fn show(device: &mut Device) -> Outcome {
     println!("{name}: {:?}", device.write(Region::VGA, 0xb8000, Width::B2, 0x1e41));
     println!("{name}: b8000 {:x?}", device.read(Region::VGA, 0xb8000, Width::B2));
     println!("{name}: 3bc {:x?}", device.read(Region::VGA, 0x3bc, Width::B1));
-    println!("{name}: ring {:?}", device.file(Region::CONFIG).map(|file| trapline_io::ring::probe(&*file.fd)));
+    println!(
+        "{name}: ring {:?}",
+        device.file(Region::CONFIG).map(|file| trapline_io::ring::probe(&*file.fd))
+    );
     Ok(())
 }
 
@@ -101,7 +104,10 @@ fn map(iommu: &Iommu) -> Outcome {
     let start = Instant::now();
     iommu.map(Gpa(0), &memory, 0, 64 << 20, &go)?;
     println!("64 MiB mapped in {:?}", start.elapsed());
-    println!("again: {:?}", iommu.map(Gpa(1 << 20), &memory, 0, 4096, &go).map_err(|error| error.to_string()));
+    println!(
+        "again: {:?}",
+        iommu.map(Gpa(1 << 20), &memory, 0, 4096, &go).map_err(|error| error.to_string())
+    );
     println!("part: {:?}", iommu.unmap(Gpa(0), 1 << 20).map_err(|error| error.to_string()));
     iommu.unmap(Gpa(0), 64 << 20)?;
     // Over the addresses of message interrupts, and far out.

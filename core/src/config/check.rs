@@ -182,8 +182,21 @@ impl Checked {
         {
             return Err(ConfigError::option(origin, "hugepages", &problem));
         }
+        let adapters = self.adapters.unwrap_or(Adapters::Software);
+        if let Some(card) = adapters.screen_of_card() {
+            let wanted = [
+                ("screenshot", self.screenshot.is_some()),
+                ("screen-text", self.screen_text.is_some()),
+                ("keys", self.keys.as_ref().is_some_and(Script::watches)),
+            ];
+            if let Some((option, _)) = wanted.into_iter().find(|(_, wanted)| *wanted) {
+                let problem =
+                    format!("the screen is that of {card} itself, which trapline can not see; leave it out");
+                return Err(ConfigError::option(&Origin::CommandLine, option, &problem));
+            }
+        }
         Ok(RunConfig {
-            adapters: self.adapters.unwrap_or(Adapters::Software),
+            adapters,
             cpus: self.cpus.unwrap_or(1),
             memory,
             pages: self.pages.map(|(pages, _)| pages).unwrap_or_default(),

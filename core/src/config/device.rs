@@ -17,6 +17,20 @@ pub enum Adapters {
     None,
 }
 
+impl Adapters {
+    /// The function of this host on whose screen the guest shows, if nothing else can tell what it shows.
+    pub fn screen_of_card(&self) -> Option<PciAddress> {
+        let Adapters::Given(devices) = self else { return None };
+        let host = |device: &AssignedDevice| match device.origin {
+            DeviceOrigin::Host(address) => Some(address),
+            DeviceOrigin::Socket(_) => None,
+        };
+        let all: Vec<PciAddress> = devices.iter().map(host).collect::<Option<_>>()?;
+        let owner = devices.iter().position(|device| device.vga == Vga::On).unwrap_or(0);
+        all.get(owner).copied()
+    }
+}
+
 /// Where a device that is given to the guest is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceOrigin {

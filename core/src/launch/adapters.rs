@@ -95,48 +95,87 @@ fn add_given(
     let (seats, told) = seats::plan(&wishes)?;
     told.iter().for_each(|line| say(line));
     let gate = Arc::new(Gate::default());
-    if let Some(first) = opened.iter().find_map(Opened::as_host) {
-        let iommu = Arc::clone(&first.iommu);
-        physical::tell_kvm(machine.vm, &iommu);
-        let (ram, events) = (machine.ram.clone(), machine.events.clone());
-        given.mapping = Some(Mapping::start(ram, Arc::clone(&iommu), Arc::clone(&gate), events)?);
-        if opened.iter().filter_map(Opened::as_host).count() > 1 {
-            given.peers = Some(Peers::new(iommu));
-        }
-    }
+    map_memory(&opened, machine, &gate, given)?;
     let mut ports = BTreeMap::new();
     let mut owned = devices.iter().any(|device| device.vga == Vga::On);
     for (((device, opened), seat), index) in devices.iter().zip(opened).zip(seats).zip(0_usize..) {
         let card = place::adapter(seat.card)?;
-        let parent = seat
-            .behind_port
-            .then(|| *ports.entry(seat.card).or_insert_with(|| root_port(seat.card, card, parts)));
-        let options = options(device, owned, seat);
-        let (name, devfn) = (format!("adapter{index}"), seat.devfn(card));
+        let parent = seat.behind_port.then(|| {
+            let port = || root_port(seat.card, card, parts);
+            *ports.entry(seat.card).or_insert_with(port)
+        });
+        let at = At { name: format!("adapter{index}"), parent, card, seat };
         match opened {
             Opened::User(client) => {
-                let function = Function::open(client, options)?;
+                let function = Function::open(client, options(device, owned, seat))?;
                 owned |= function.has_vga();
                 given.show(&function);
-                parts.push(part(function, name, parent, devfn)?);
+                parts.push(part(function, at.name, parent, seat.devfn(card))?);
             }
             Opened::Host(physical) => {
-                let lines =
-                    FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
-                let options = assigned::Options { interrupts: Some(Arc::new(lines)), ..options };
-                let mut function = Function::open(physical.device, options)?;
-                // The gate keeps bus mastering back, before the write comes here.
-                function.allow_dma();
-                say(&physical::described(&physical.name, &physical.iommu, &function, device.vga, owned));
-                owned |= function.has_vga();
-                // An access to legacy VGA can sleep.
-                let served_by = if function.has_vga() { ServedBy::Own } else { ServedBy::Shared };
-                let part = part(function, name, parent, devfn)?;
-                parts.push(Parts { served_by, dma: Some(Arc::clone(&gate)), ..part });
+                let (part, has_vga) = host_part(physical, device, at, owned, machine)?;
+                owned |= has_vga;
+                parts.push(Parts { dma: Some(Arc::clone(&gate)), ..part });
             }
         }
     }
     Ok(())
+}
+
+/// Where a device comes to sit.
+struct At {
+    /// What the machine calls it.
+    name: String,
+    /// The root port above it.
+    parent: Option<PartId>,
+    /// The place of its card on bus 0.
+    card: Devfn,
+    seat: Seat,
+}
+
+/// Lets functions of the host reach the guest's memory, and each other's.
+fn map_memory(opened: &[Opened], machine: &Machine<'_>, gate: &Arc<Gate>, given: &mut Given) -> Result<()> {
+    let hosts: Vec<&Physical> = opened.iter().filter_map(Opened::as_host).collect();
+    let Some(first) = hosts.first() else { return Ok(()) };
+    let iommu = &first.iommu;
+    physical::tell_kvm(machine.vm, iommu);
+    let (ram, events) = (machine.ram.clone(), machine.events.clone());
+    given.mapping = Some(Mapping::start(ram, Arc::clone(iommu), Arc::clone(gate), events)?);
+    if hosts.len() > 1 {
+        given.peers = Some(Peers::new(Arc::clone(iommu)));
+    }
+    Ok(())
+}
+
+/// A function of the host as a part, told to the person; and whether it owns legacy VGA.
+fn host_part(
+    physical: Physical,
+    device: &AssignedDevice,
+    at: At,
+    owned: bool,
+    machine: &Machine<'_>,
+) -> Result<(Parts, bool)> {
+    let At { name, parent, card, seat } = at;
+    let Physical { device: backend, iommu, is_vga, name: known_as, .. } = physical;
+    let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
+    let options = assigned::Options { interrupts: Some(Arc::new(lines)), ..options(device, owned, seat) };
+    let mut function = Function::open(backend, options)?;
+    // The gate keeps bus mastering back, before the write comes here.
+    function.allow_dma();
+    let place = match seat.behind_port {
+        true => format!("behind a root port at 00:{:02x}.0", card.device()),
+        false => format!("at 00:{:02x}.{}", card.device(), seat.function),
+    };
+    let mut line = format!("{known_as}: {place}, by {}", physical::interface(&iommu));
+    if is_vga {
+        line.extend(["; ", physical::legacy(function.legacy_vga(), device.vga, owned)]);
+    }
+    say(&line);
+    let has_vga = function.has_vga();
+    // An access to legacy VGA can sleep.
+    let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
+    let part = part(function, name, parent, seat.devfn(card))?;
+    Ok((Parts { served_by, ..part }, has_vga))
 }
 
 impl Opened {

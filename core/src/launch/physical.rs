@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use trapline_devices::assigned::{Backend, Function, LegacyVga};
+use trapline_devices::assigned::{Backend, LegacyVga};
 use trapline_devices::host;
 use trapline_devices::vfio::{Device, Iommu, Settings};
 use trapline_io::Region;
@@ -27,6 +27,8 @@ pub(super) struct Physical {
     pub(super) iommu: Arc<Iommu>,
     /// Whether it has a PCI Express capability.
     pub(super) express: bool,
+    /// Whether it is a VGA compatible controller.
+    pub(super) is_vga: bool,
     /// Its address and what a person would call it.
     pub(super) name: String,
 }
@@ -49,6 +51,7 @@ impl Opener {
     /// Opens the function at `address`.
     pub(super) fn open(&mut self, address: PciAddress) -> Result<Physical> {
         let host = self.host.get_or_insert_with(|| Host::read(Tree::host()));
+        let is_vga = host.function(address).is_some_and(crate::host::Function::is_vga);
         let name = match host.function(address) {
             Some(function) => {
                 let ids = format!("{:04x}:{:04x}", function.vendor, function.device);
@@ -59,7 +62,7 @@ impl Opener {
         let at = address.to_string().parse().context("the address")?;
         let mut device = Device::open(at, &self.iommu, self.settings.clone())?;
         let express = is_express(&mut device);
-        Ok(Physical { device, iommu: Arc::clone(&self.iommu), express, name })
+        Ok(Physical { device, iommu: Arc::clone(&self.iommu), express, is_vga, name })
     }
 }
 
@@ -96,30 +99,27 @@ pub(super) fn tell_kvm(vm: &Vm, iommu: &Iommu) {
     }
 }
 
-/// One line for a person: what is given to the guest, and how.
-pub(super) fn described(
-    name: &str,
-    iommu: &Iommu,
-    function: &Function<Device>,
-    wish: Vga,
-    owned: bool,
-) -> String {
-    let interface = match iommu.interface() {
-        Interface::Iommufd => "iommufd",
-        Interface::Group | Interface::Auto => "a VFIO group",
-    };
-    let vga = match function.legacy_vga() {
+/// What became of a VGA adapter's legacy ranges, for a person; `wish` is what was asked for, and `owned`
+/// says that another device has them.
+pub(super) fn legacy(became: LegacyVga, wish: Vga, owned: bool) -> &'static str {
+    match became {
         LegacyVga::Owned => "owns legacy VGA, so firmware and boot loader show on its screen",
         LegacyVga::Off if wish == Vga::Off => "without legacy VGA, as vga=off says",
         LegacyVga::Off if owned => "without legacy VGA, which another device owns",
-        LegacyVga::Off => "without legacy VGA",
-        LegacyVga::NotVga => "no VGA adapter",
+        LegacyVga::Off | LegacyVga::NotVga => "without legacy VGA",
         LegacyVga::NoRegion => {
-            "without legacy VGA, which the host's kernel does not give for it (vfio-pci's parameter disable_vga, or \
+            "without legacy VGA, which the host's kernel does not give (vfio-pci's parameter disable_vga, or \
              CONFIG_VFIO_PCI_VGA): its screen stays dark until a driver of the guest takes it over"
         }
-    };
-    format!("{name}: by {interface}; {vga}")
+    }
+}
+
+/// What the kernel's VFIO is used by.
+pub(super) fn interface(iommu: &Iommu) -> &'static str {
+    match iommu.interface() {
+        Interface::Iommufd => "iommufd",
+        Interface::Group | Interface::Auto => "its VFIO group",
+    }
 }
 
 #[cfg(test)]
