@@ -1,8 +1,9 @@
 //! Opens PCI functions of the host by VFIO and shows what trapline finds and does: regions, mappings,
 //! interrupts, resets, the ROM, legacy VGA, mapping memory for DMA.
 //!
-//! `vfio_probe [--iommufd|--group] ADDRESS...`: the functions of one machine. They must be bound to
-//! vfio-pci and used by nobody else. Each is reset.
+//! `vfio_probe [--iommufd|--group] [--watch SECONDS] [--memory MiB] ADDRESS...`: the functions of one
+//! machine. They must be bound to vfio-pci and used by nobody else. Each is reset. With `--watch` what
+//! the devices and the host tell of them is waited for.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Instant;
 use rustix::event::{EventfdFlags, eventfd};
 use trapline_devices::assigned::Backend;
 use trapline_devices::assigned::backend::Signalled;
-use trapline_devices::vfio::{Address, Device, Interface, Iommu, Settings};
+use trapline_devices::vfio::{Address, Device, DmaError, Interface, Iommu, Settings};
 use trapline_io::{Gpa, Region, Width};
 use vm_memory::MmapRegion;
 
@@ -21,22 +22,29 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 fn main() -> Outcome {
     tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).without_time().init();
     let mut interface = Interface::Auto;
+    let (mut watch, mut memory) = (0, 64);
     let mut addresses = Vec::new();
-    for word in std::env::args().skip(1) {
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
         match word.as_str() {
             "--iommufd" => interface = Interface::Iommufd,
             "--group" => interface = Interface::Group,
+            "--watch" => watch = words.next().unwrap_or_default().parse()?,
+            "--memory" => memory = words.next().unwrap_or_default().parse()?,
             address => addresses.push(address.parse::<Address>()?),
         }
     }
     for round in 1..=2 {
         println!("ROUND {round}");
-        machine(interface, &addresses)?;
+        let done = machine(interface, memory, watch, &addresses);
+        if let Err(error) = done {
+            println!("ERROR {error}");
+        }
     }
     Ok(())
 }
 
-fn machine(interface: Interface, addresses: &[Address]) -> Outcome {
+fn machine(interface: Interface, memory: u64, watch: u64, addresses: &[Address]) -> Outcome {
     let iommu = Iommu::new(interface);
     let mut devices = Vec::new();
     for address in addresses {
@@ -48,7 +56,7 @@ fn machine(interface: Interface, addresses: &[Address]) -> Outcome {
     for device in &mut devices {
         show(device)?;
     }
-    map(&iommu)?;
+    map(&iommu, memory)?;
     for device in &mut devices {
         let done = device.reset();
         println!("{}: reset {done:?}", device.name());
@@ -59,6 +67,17 @@ fn machine(interface: Interface, addresses: &[Address]) -> Outcome {
         println!("again: {error}");
     }
     println!("for KVM: {:?}", iommu.kvm_files()?);
+    let start = Instant::now();
+    while start.elapsed().as_secs() < watch {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        for device in &mut devices {
+            device.attend();
+        }
+    }
+    for device in &mut devices {
+        let id = device.read(Region::CONFIG, 0, Width::B4);
+        println!("{}: dead {}, id {id:x?}", device.name(), device.is_dead());
+    }
     Ok(())
 }
 
@@ -98,24 +117,22 @@ fn show(device: &mut Device) -> Outcome {
     Ok(())
 }
 
-fn map(iommu: &Iommu) -> Outcome {
-    let memory: Arc<MmapRegion> = Arc::new(MmapRegion::new(64 << 20)?);
+fn map(iommu: &Iommu, mib: u64) -> Outcome {
+    let size = mib << 20;
+    let memory: Arc<MmapRegion> = Arc::new(MmapRegion::new(usize::try_from(size)?)?);
     let go = AtomicBool::new(false);
     let start = Instant::now();
-    iommu.map(Gpa(0), &memory, 0, 64 << 20, &go)?;
-    println!("64 MiB mapped in {:?}", start.elapsed());
-    println!(
-        "again: {:?}",
-        iommu.map(Gpa(1 << 20), &memory, 0, 4096, &go).map_err(|error| error.to_string())
-    );
-    println!("part: {:?}", iommu.unmap(Gpa(0), 1 << 20).map_err(|error| error.to_string()));
-    iommu.unmap(Gpa(0), 64 << 20)?;
+    iommu.map(Gpa(0), &memory, 0, size, &go)?;
+    println!("{mib} MiB mapped in {:?}", start.elapsed());
+    let told = |done: Result<(), DmaError>| done.map_err(|error| error.to_string());
+    println!("again: {:?}", told(iommu.map(Gpa(1 << 20), &memory, 0, 4096, &go)));
+    println!("part: {:?}", told(iommu.unmap(Gpa(0), 1 << 20)));
+    iommu.unmap(Gpa(0), size)?;
     // Over the addresses of message interrupts, and far out.
-    println!("across: {:?}", iommu.map(Gpa(0xfe00_0000), &memory, 0, 64 << 20, &go));
-    println!("unmapped: {:?}", iommu.unmap(Gpa(0xfe00_0000), 64 << 20));
-    let far = iommu.map(Gpa(1 << 50), &memory, 0, 4096, &go);
-    println!("far: {:?}", far.map_err(|error| error.to_string()));
-    iommu.map(Gpa(0), &memory, 0, 64 << 20, &go)?;
+    println!("across: {:?}", told(iommu.map(Gpa(0xfe00_0000), &memory, 0, size, &go)));
+    println!("unmapped: {:?}", told(iommu.unmap(Gpa(0xfe00_0000), size)));
+    println!("far: {:?}", told(iommu.map(Gpa(1 << 50), &memory, 0, 4096, &go)));
+    iommu.map(Gpa(0), &memory, 0, size, &go)?;
     Ok(())
 }
 

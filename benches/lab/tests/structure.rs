@@ -25,6 +25,7 @@ const BUILT: [&str; 2] = ["target", ".git"];
 const UNSAFE: [&str; 9] = [
     "benches/benches/exit.rs",
     "devices/src/q35/ram.rs",
+    "devices/src/vfio/sys.rs",
     "io/src/ring.rs",
     "vcpu/src/eventfd.rs",
     "vcpu/src/kick.rs",

@@ -61,6 +61,8 @@ pub struct Device {
     attention: Attention,
     facts: Facts,
     method: Method,
+    /// A bus reset was tried, and it did not work.
+    bus_failed: bool,
     no_vga: Option<NoVga>,
     /// Vendor and device ID, as they read when all is well.
     identity: u32,
@@ -96,6 +98,7 @@ impl Device {
             attention: opened.attention,
             facts: opened.facts,
             method: opened.method,
+            bus_failed: false,
             no_vga: opened.no_vga,
             identity: opened.identity,
             dead: false,

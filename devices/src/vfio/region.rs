@@ -100,7 +100,7 @@ pub(super) fn parts(learned: &Learned, table: Option<Range<u64>>) -> Vec<Range<u
     let Some(end) = learned.size.checked_next_multiple_of(PAGE) else { return Vec::new() };
     let mut areas = match &learned.areas {
         Some(areas) => areas.clone(),
-        None => vec![0..end],
+        None => std::iter::once(0..end).collect(),
     };
     areas.sort_unstable_by_key(|area| (area.start, area.end));
     let hole = table.filter(|_| !learned.msix_mappable).map_or(0..0, |table| {
