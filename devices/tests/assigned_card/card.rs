@@ -232,11 +232,15 @@ struct Slot {
     alive: bool,
 }
 
+/// Trigger and resample of a line.
+type LineFds = Arc<(OwnedFd, OwnedFd)>;
+
 /// Takes interrupts.
 #[derive(Clone, Default)]
 pub struct Host {
     slots: Arc<Mutex<Vec<Slot>>>,
-    lines: Arc<Mutex<u32>>,
+    /// Those that are not dropped.
+    lines: Arc<Mutex<Vec<LineFds>>>,
     routes: Arc<Mutex<u32>>,
 }
 
@@ -248,8 +252,8 @@ struct HostVector {
 }
 
 struct HostLine {
-    lines: Arc<Mutex<u32>>,
-    fds: (OwnedFd, OwnedFd),
+    lines: Arc<Mutex<Vec<LineFds>>>,
+    fds: LineFds,
 }
 
 impl std::fmt::Debug for HostVector {
@@ -294,8 +298,20 @@ impl Host {
     }
 
     /// Lines that are not dropped.
-    pub fn lines(&self) -> u32 {
-        *self.lines.lock().unwrap()
+    pub fn lines(&self) -> usize {
+        self.lines.lock().unwrap().len()
+    }
+
+    /// Whether the line was asserted since this was last asked.
+    pub fn asserted(&self) -> bool {
+        self.lines.lock().unwrap().iter().any(|fds| take(&fds.0))
+    }
+
+    /// The guest acknowledges the line.
+    pub fn acknowledge(&self) {
+        for fds in self.lines.lock().unwrap().iter() {
+            rustix::io::write(&fds.1, &1_u64.to_ne_bytes()).unwrap();
+        }
     }
 
     /// How often a message was changed.
@@ -316,8 +332,9 @@ impl Interrupts for Host {
         Ok((0..count).map(make).collect())
     }
     fn line(&self) -> io::Result<Box<dyn Level>> {
-        *self.lines.lock().unwrap() += 1;
-        Ok(Box::new(HostLine { lines: self.lines.clone(), fds: (event(), event()) }))
+        let fds = Arc::new((event(), event()));
+        self.lines.lock().unwrap().push(fds.clone());
+        Ok(Box::new(HostLine { lines: self.lines.clone(), fds }))
     }
 }
 
@@ -354,17 +371,20 @@ impl Level for HostLine {
 
 impl Drop for HostLine {
     fn drop(&mut self) {
-        *self.lines.lock().unwrap() -= 1;
+        self.lines.lock().unwrap().retain(|fds| !Arc::ptr_eq(fds, &self.fds));
     }
 }
 
 /// A guest's driver of the card.
-pub struct Driver(pub Function<Card>);
+pub struct Driver<B: Backend = Card>(pub Function<B>);
 
 impl Driver {
     pub fn new(card: &Card, host: &Host) -> Driver {
         Driver(Function::open(card.clone(), host.options()).unwrap())
     }
+}
+
+impl<B: Backend> Driver<B> {
     pub fn set16(&mut self, at: u16, value: u16) {
         self.0.write(Region::CONFIG, at.into(), Width::B2, value.into()).unwrap();
     }
