@@ -27,6 +27,7 @@ const UNSAFE: [&str; 9] = [
     "devices/src/q35/ram.rs",
     "devices/src/vfio/sys.rs",
     "io/src/ring.rs",
+    "vcpu/src/eventfd.rs",
     "vcpu/src/kick.rs",
     "vcpu/src/pit.rs",
     "vcpu/src/run.rs",
