@@ -97,7 +97,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Prints one line to a person.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     use std::io::Write;
     // Standard error may be closed; there is no other place to say it.
     let _ = writeln!(std::io::stderr(), "trapline: {line}");

@@ -99,10 +99,12 @@
 pub mod adapter;
 pub mod command;
 pub mod config;
+pub mod dma;
 pub mod events;
 pub mod firmware;
 pub mod guest;
 pub mod host;
+pub mod interrupts;
 pub mod launch;
 pub mod machine;
 pub mod parts;

@@ -3,6 +3,7 @@
 //! A case is a function with a name and a deadline in the table of its file; it gets a [`Bench`] with an
 //! empty folder of its own.
 
+mod bare;
 mod firmware;
 mod grub;
 mod life;
@@ -35,7 +36,7 @@ pub struct Case {
 
 /// All of them, in the order in which they are run.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [options::CASES, firmware::CASES, linux::CASES, picture::CASES, grub::CASES, life::CASES]
+    [options::CASES, firmware::CASES, linux::CASES, picture::CASES, bare::CASES, grub::CASES, life::CASES]
         .into_iter()
         .flatten()
 }
@@ -93,22 +94,17 @@ impl Lab {
         if let Some(spinner) = spinner {
             spinner.finish_and_clear();
         }
-        let seconds = start.elapsed().as_secs_f64();
-        match result {
-            Ok(()) => {
-                eprintln!("{}: ok ({seconds:.1} s)", case.name);
-                Tally::PASSED
-            }
-            Err(error) if error.root_cause().is::<Skipped>() => {
-                eprintln!("{}: skipped: {}", case.name, error.root_cause());
-                Tally::SKIPPED
-            }
-            Err(error) => {
-                eprintln!("{}: FAILED ({seconds:.1} s): {}", case.name, error.root_cause());
-                format!("{error}").lines().for_each(|line| eprintln!("  | {line}"));
-                Tally::FAILED
-            }
-        }
+        judge(case.name, start.elapsed(), result)
+    }
+
+    /// The program under test.
+    pub fn trapline(&self) -> &Path {
+        &self.trapline
+    }
+
+    /// The disk image with GRUB.
+    pub fn grub(&self) -> &Path {
+        &self.grub
     }
 
     fn bench(&self, case: &Case) -> Result<Bench<'_>> {
@@ -117,6 +113,26 @@ impl Lab {
         let seconds = case.seconds.max(u64::from(self.cycles) * 2);
         let deadline = Instant::now() + Duration::from_secs(seconds);
         Ok(Bench { lab: self, folder, deadline })
+    }
+}
+
+/// Says how a case went, and counts it.
+pub fn judge(name: &str, time: Duration, result: Result<()>) -> Tally {
+    let seconds = time.as_secs_f64();
+    match result {
+        Ok(()) => {
+            eprintln!("{name}: ok ({seconds:.1} s)");
+            Tally::PASSED
+        }
+        Err(error) if error.root_cause().is::<Skipped>() => {
+            eprintln!("{name}: skipped: {}", error.root_cause());
+            Tally::SKIPPED
+        }
+        Err(error) => {
+            eprintln!("{name}: FAILED ({seconds:.1} s): {}", error.root_cause());
+            format!("{error}").lines().for_each(|line| eprintln!("  | {line}"));
+            Tally::FAILED
+        }
     }
 }
 
@@ -145,7 +161,7 @@ impl Bench<'_> {
 
     /// The program under test.
     pub fn trapline(&self) -> &Path {
-        &self.lab.trapline
+        self.lab.trapline()
     }
 
     /// `trapline` with these arguments, ready to be started; its temporary files go to the case's folder.

@@ -3,6 +3,8 @@
 //! * `cargo demo`: installs what is missing, builds, boots SeaBIOS and GRUB, shows the screen.
 //! * `cargo lab test`: builds and runs every test and closes with one line of counts.
 //! * `cargo lab speed`: boots firmware side by side with QEMU.
+//! * `cargo lab up`: a shell or a command in the outer machine of the nested laboratory.
+//! * `cargo lab shot`: what an adapter of the outer machine shows.
 //!
 //! | file | what |
 //! |---|---|
@@ -13,18 +15,28 @@
 //! | [`demo`] | the demonstration |
 //! | [`suite`], [`steps`], [`tally`] | the test run: its steps, how one is run, what is counted |
 //! | [`speed`] | firmware, side by side with QEMU |
+//! | [`outer`], [`screen`] | the outer machine: a host with KVM, an IOMMU and adapters; what they show |
+//! | [`nested`] | the tests that need one |
+//! | [`up`], [`shot`] | one at hand |
+//! | [`inner`] | the Linux of a guest: an initramfs that carries out steps |
 //! | [`machine`], [`cases`] | a running `trapline`, and the tests that need one |
 
 mod cases;
 mod demo;
 mod grub;
+mod inner;
 mod machine;
+mod nested;
+mod outer;
 mod packages;
 mod payload;
+mod screen;
+mod shot;
 mod speed;
 mod steps;
 mod suite;
 mod tally;
+mod up;
 mod workspace;
 
 use std::path::{Path, PathBuf};
@@ -49,12 +61,24 @@ enum Command {
     Test(suite::Options),
     /// Boot firmware side by side with QEMU, and look at time, memory and size
     Speed(speed::Options),
-    /// Write a guest program to a file: a disk that paints (text, planes, chained, linear), or a kernel
+    /// Boot the outer machine of the nested laboratory; a shell or a command in it
+    Up(up::Options),
+    /// Boot the outer machine, run a command in it, show an adapter's screen
+    Shot(shot::Options),
+    /// Write a guest program to a file: a disk that paints (text, planes, chained, linear) or carries out
+    /// a program on the bare machine (irqs, edu, movebar), or a kernel
     Payload {
-        /// text, planes, chained, linear or kernel
+        /// text, planes, chained, linear, irqs, edu, movebar or kernel
         name: String,
         /// The file
         file: PathBuf,
+    },
+    /// Write the guest's Linux to a folder: initramfs, and grub.img with the kernel, which boots into steps
+    Inner {
+        /// The folder
+        folder: PathBuf,
+        /// What the guest does: console, functions, configuration, nvme, net, scroll, reset, off
+        steps: Vec<inner::Step>,
     },
     /// Make the disk image with GRUB
     Grub {
@@ -68,7 +92,10 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => suite::run(&options),
         Command::Speed(options) => speed::run(&options),
+        Command::Up(options) => up::run(&options),
+        Command::Shot(options) => shot::run(&options),
         Command::Payload { name, file } => write_payload(&name, &file),
+        Command::Inner { folder, steps } => inner::write(&folder, &steps),
         Command::Grub { file } => grub::make(&file).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
@@ -82,6 +109,9 @@ fn write_payload(name: &str, file: &Path) -> Result<ExitCode> {
     let bytes = match painter {
         Some((_, mode)) => mode.disk(),
         None if name == "kernel" => payload::kernel::image(),
+        None if name == "edu" => payload::edu::disk(),
+        None if name == "movebar" => payload::movebar::disk(),
+        None if name == "irqs" => payload::irqs::disk(),
         None => bail!("there is no payload {name}"),
     };
     std::fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::cases::{self, Lab};
+use crate::nested;
 use crate::packages::{self, Consent};
 use crate::steps::{self, Count};
 use crate::tally::Tally;
@@ -76,7 +77,8 @@ const STEPS: [Step; 5] = [
 /// Runs everything. The exit status says whether all passed, and in CI whether nothing was skipped.
 pub fn run(options: &Options) -> Result<ExitCode> {
     if options.list {
-        cases::all().for_each(|case| println!("{}", case.name));
+        let names = cases::all().map(|case| case.name).chain(nested::all().map(|case| case.name));
+        names.for_each(|name| println!("{name}"));
         return Ok(ExitCode::SUCCESS);
     }
     let start = Instant::now();
@@ -90,8 +92,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         tally += carry_out(step, &workspace, &logs)?;
     }
     let chosen: Vec<_> = cases::all().filter(|case| wanted(case.name)).collect();
-    if !chosen.is_empty() {
-        tally += machine_cases(&chosen, options, &workspace, &logs)?;
+    let outer: Vec<_> = nested::all().filter(|case| wanted(case.name)).collect();
+    if !chosen.is_empty() || !outer.is_empty() {
+        tally += machine_cases(&chosen, &outer, options, &workspace, &logs)?;
     }
     eprintln!("{:.0} s in all", start.elapsed().as_secs_f64());
     let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
@@ -115,6 +118,7 @@ fn carry_out(step: &Step, workspace: &Workspace, logs: &Path) -> Result<Tally> {
 /// Builds the program as users get it, unless there is one, and runs the cases on it one after another.
 fn machine_cases(
     chosen: &[&cases::Case],
+    outer: &[&nested::Case],
     options: &Options,
     workspace: &Workspace,
     logs: &Path,
@@ -135,5 +139,6 @@ fn machine_cases(
     for case in chosen {
         tally += lab.run(case);
     }
+    tally += nested::run(outer, &lab, &workspace.lab()?);
     Ok(tally)
 }

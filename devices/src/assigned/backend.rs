@@ -4,6 +4,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use trapline_io::file::FileRegion;
 use trapline_io::{Fault, Region, Width};
 use vm_memory::MmapRegion;
 
@@ -15,8 +16,21 @@ static NONE: RegionInfo = RegionInfo { size: 0, readable: false, writable: false
 pub struct Mapping {
     /// Byte offset in the region; page-aligned.
     pub offset: u64,
-    /// The mapping; its length is a whole number of pages.
+    /// Bytes, a whole number of pages. Of a region smaller than a page the whole page is mapped, if
+    /// nothing else lies in it.
+    pub len: u64,
+    /// What owns the mapping. It may be larger than the mapping: then the rest of it must not be
+    /// touched.
     pub memory: Arc<MmapRegion>,
+    /// Where in `memory` the mapping begins, in bytes; page-aligned.
+    pub at: u64,
+}
+
+impl Mapping {
+    /// All of `memory`, from `offset` of the region on.
+    pub fn whole(offset: u64, memory: Arc<MmapRegion>) -> Mapping {
+        Mapping { offset, len: memory.size() as u64, memory, at: 0 }
+    }
 }
 
 /// A region as the device has it.
@@ -95,6 +109,13 @@ pub trait Backend: Send {
     /// # Errors
     /// As [`Backend::read`]; `bytes` may then be filled in part.
     fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault>;
+
+    /// The part of a file that *is* this region, if there is one: a write there is what
+    /// [`Backend::write`] does and nothing else.
+    fn file(&self, region: Region) -> Option<&FileRegion> {
+        let _ = region;
+        None
+    }
 
     /// Resets the device. The deadline is that of an access.
     ///

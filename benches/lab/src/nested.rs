@@ -1,0 +1,118 @@
+//! The cases that take an outer machine: VFIO, KVM and the IOMMU of a whole host.
+//!
+//! A case names the [`Set`] of devices that it needs. All cases of a set share one outer machine, one after
+//! another, and leave its devices bound to vfio-pci; after one that failed the machine is booted anew.
+
+mod devices;
+mod host;
+mod linux;
+mod peer;
+mod stage;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::cases::{self, Lab};
+use crate::outer::{Device, Outer, Plan, Tree};
+use crate::steps;
+use crate::tally::Tally;
+use stage::Stage;
+
+/// One test that needs an outer machine.
+pub struct Case {
+    /// Its name: vfio, a colon, and what holds.
+    pub name: &'static str,
+    /// What it needs.
+    set: &'static Set,
+    /// How long it may take on a machine on which others are at work.
+    seconds: u64,
+    run: fn(&Stage<'_>) -> Result<()>,
+}
+
+/// The devices of an outer machine.
+pub struct Set {
+    /// A name for people.
+    name: &'static str,
+    /// Makes the list; files that devices need go to this folder.
+    devices: fn(&Path) -> Result<Vec<Device>>,
+}
+
+/// A display adapter, a device that has no driver anywhere, and one that its own driver has.
+const VGA: Set = Set {
+    name: "VGA, edu and a network adapter",
+    devices: |_| Ok(vec![Device::new("VGA"), Device::new("edu"), Device::new("e1000e").unbound()]),
+};
+
+/// All of them; those of a set are run together.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    [host::CASES, peer::CASES, linux::CASES, devices::CASES].into_iter().flatten()
+}
+
+/// Runs these cases on `lab`'s program. The folder `files` is for packages and for what runs leave.
+pub fn run(chosen: &[&Case], lab: &Lab, files: &Path) -> Tally {
+    let mut tally = Tally::default();
+    if chosen.is_empty() {
+        return tally;
+    }
+    let tree = match Tree::prepare(files) {
+        Ok(tree) => tree,
+        Err(error) => {
+            for case in chosen {
+                eprintln!("{}: skipped: {error:#}", case.name);
+                tally += Tally::SKIPPED;
+            }
+            return tally;
+        }
+    };
+    let mut rest = chosen.to_vec();
+    while let Some(first) = rest.first() {
+        let set = first.set;
+        let (mut here, others) = rest.into_iter().partition(|case| std::ptr::eq(case.set, set));
+        rest = others;
+        while !here.is_empty() {
+            tally += on_one_machine(set, &mut here, lab, &tree, files);
+        }
+    }
+    tally
+}
+
+/// Boots an outer machine and takes cases from `here` until one fails or there is none left.
+fn on_one_machine(set: &Set, here: &mut Vec<&Case>, lab: &Lab, tree: &Tree, files: &Path) -> Tally {
+    let start = Instant::now();
+    let outer = (set.devices)(files).and_then(|devices| {
+        let plan = Plan { devices, ..Plan::default() };
+        Outer::boot(tree, files, &plan).map(|outer| (outer, plan.devices.len()))
+    });
+    let (outer, devices) = match outer {
+        Ok(booted) => booted,
+        Err(error) => {
+            // Its own words are for all cases that needed it.
+            eprintln!("an outer machine with {}: {error:#}", set.name);
+            let time = start.elapsed();
+            let failed = here.drain(..).map(|case| {
+                cases::judge(case.name, time, Err(anyhow::anyhow!("there is no outer machine to run it on")))
+            });
+            return failed.fold(Tally::default(), |mut sum, one| {
+                sum += one;
+                sum
+            });
+        }
+    };
+    eprintln!("an outer machine with {}: booted ({:.1} s)", set.name, outer.boot_time().as_secs_f64());
+    let mut tally = Tally::default();
+    while !here.is_empty() && tally.failed == 0 {
+        let case = here.remove(0);
+        let spinner = steps::watched(case.name);
+        let start = Instant::now();
+        let deadline = start + Duration::from_secs(case.seconds);
+        let result = Stage::new(&outer, tree, lab, devices, deadline)
+            .and_then(|stage| (case.run)(&stage).with_context(|| stage.state()));
+        if let Some(spinner) = spinner {
+            spinner.finish_and_clear();
+        }
+        tally += cases::judge(case.name, start.elapsed(), result);
+    }
+    tally
+}

@@ -1,0 +1,34 @@
+//! The outer machine itself: what the other cases rely on.
+
+use anyhow::{Result, ensure};
+
+use super::{Case, Stage, VGA};
+
+pub const CASES: &[Case] = &[Case {
+    name: "vfio: the outer machine has KVM, an IOMMU and adapters to give away",
+    set: &VGA,
+    seconds: 60,
+    run: outer,
+}];
+
+fn outer(stage: &Stage<'_>) -> Result<()> {
+    stage.output("exec 3<> /dev/kvm 4<> /dev/vfio/vfio")?;
+    let said = stage.output("dmesg")?;
+    for line in
+        ["DMAR: Intel(R) Virtualization Technology for Directed I/O", "DMAR-IR: Enabled IRQ remapping"]
+    {
+        ensure!(said.contains(line), "its kernel does not say \"{line}\"");
+    }
+    for (number, wanted) in ["vfio-pci", "vfio-pci", "e1000e"].into_iter().enumerate() {
+        let function = stage.place(number)?.function;
+        let device = format!("/sys/bus/pci/devices/{function}");
+        let driver = stage.output(&format!("basename $(readlink {device}/driver)"))?;
+        ensure!(driver.trim() == wanted, "{function} has the driver {}, not {wanted}", driver.trim());
+        let group = stage.output(&format!("ls {device}/iommu_group/devices"))?;
+        ensure!(group.trim() == function, "{function} shares its group: {group}");
+        if wanted == "vfio-pci" {
+            stage.output(&format!("exec 3<> /dev/vfio/$(basename $(readlink {device}/iommu_group))"))?;
+        }
+    }
+    Ok(())
+}

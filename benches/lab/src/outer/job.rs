@@ -1,0 +1,155 @@
+//! A command inside the outer machine.
+//!
+//! It lies in a folder of its own in the shared folder, where its output comes to as well, and at its end
+//! its status. The control line only tells the first process to start it or to kill it, so that many can run
+//! at the same time and none can disturb the line.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::vmm::Vmm;
+use crate::machine::text;
+
+const TICK: Duration = Duration::from_millis(20);
+/// How long a killed command may take to be gone.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// What every command starts with: the host's usual surroundings for root.
+const SURROUNDINGS: &str =
+    "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=linux\n";
+
+/// Numbers of jobs; those of several outer machines may well differ.
+static NUMBER: AtomicU32 = AtomicU32::new(1);
+
+/// A command that was started. It is killed when this is dropped before its end was seen.
+pub struct Job<'a> {
+    vmm: &'a Vmm,
+    number: u32,
+    folder: PathBuf,
+    is_over: bool,
+}
+
+/// A command that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit status, or 128 and the number of the signal that killed it.
+    pub status: i32,
+    /// What it wrote to standard output and standard error.
+    pub output: String,
+}
+
+impl<'a> Job<'a> {
+    /// Starts a command of the shell.
+    pub(super) fn start(vmm: &'a Vmm, command: &str) -> Result<Self> {
+        Self::told(vmm, "start", command)
+    }
+
+    /// Starts a shell on the terminal.
+    pub(super) fn shell(vmm: &'a Vmm) -> Result<Self> {
+        Self::told(vmm, "shell", "exec bash -i || exec sh -i")
+    }
+
+    fn told(vmm: &'a Vmm, verb: &str, command: &str) -> Result<Self> {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = vmm.share().join("jobs").join(number.to_string());
+        std::fs::create_dir_all(&folder).context("cannot make a folder for a command")?;
+        let place = quoted(&vmm.share().to_string_lossy());
+        let script = format!("{SURROUNDINGS}cd {place}\n{command}\n");
+        std::fs::write(folder.join("command"), script).context("cannot write a command")?;
+        vmm.say(&format!("{verb} {number}\n"))?;
+        Ok(Job { vmm, number, folder, is_over: false })
+    }
+
+    /// What it wrote so far.
+    pub fn output(&self) -> String {
+        text(&self.folder.join("output"))
+    }
+
+    /// Its exit status, once it has ended.
+    pub fn status(&mut self) -> Option<i32> {
+        let status = text(&self.folder.join("status")).trim().parse().ok();
+        self.is_over |= status.is_some();
+        status
+    }
+
+    /// Waits for its end; past the deadline it is killed and an error.
+    pub fn wait(mut self, deadline: Instant) -> Result<Ended> {
+        loop {
+            if let Some(status) = self.status() {
+                return Ok(Ended { status, output: self.output() });
+            }
+            self.vmm.check()?;
+            if Instant::now() > deadline {
+                self.kill()?;
+                bail!("it did not end in time; it said: {}", self.output().trim());
+            }
+            sleep(TICK);
+        }
+    }
+
+    /// Waits until `condition` holds; an error if the command ends before, or at the deadline.
+    pub fn until(
+        &mut self,
+        what: &str,
+        deadline: Instant,
+        mut condition: impl FnMut() -> bool,
+    ) -> Result<()> {
+        while !condition() {
+            if let Some(status) = self.status() {
+                bail!("it ended with status {status} before {what}; it said: {}", self.output().trim());
+            }
+            self.vmm.check()?;
+            if Instant::now() > deadline {
+                bail!("no {what} in time; it said: {}", self.output().trim());
+            }
+            sleep(TICK);
+        }
+        Ok(())
+    }
+
+    /// Kills it and all processes that it started, and waits until it is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        let patience = Instant::now() + FAREWELL;
+        while self.status().is_none() {
+            self.vmm.check()?;
+            if Instant::now() > patience {
+                bail!("it was killed and is still there");
+            }
+            // Again and again: one that is just being started cannot be killed yet.
+            self.vmm.say(&format!("kill {}\n", self.number))?;
+            sleep(TICK * 10);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Job<'_> {
+    fn drop(&mut self) {
+        if !self.is_over && self.status().is_none() {
+            // Without an outer machine there is no command either.
+            let _ = self.vmm.say(&format!("kill {}\n", self.number));
+        }
+    }
+}
+
+/// A word for the shell that stands for `text`, whatever is in it.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_word_survives_the_shell() {
+        for text in ["plain", "with blanks", "it's $HOME `x` \"y\" \\"] {
+            let script = format!("printf %s {}", quoted(text));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout), text);
+        }
+    }
+}
