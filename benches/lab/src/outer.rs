@@ -40,7 +40,7 @@ use crate::screen::{Font, Picture, Screen};
 use vmm::Vmm;
 
 /// How long one try to boot may take.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(90);
 /// How often it is tried. A nested boot can go wrong by itself; what is tested afterwards is not repeated.
 const TRIES: u32 = 3;
 /// How often a condition is looked at: a look at a screen stops the emulated processors for a moment.
@@ -73,7 +73,7 @@ pub struct Outer {
 impl Outer {
     /// Boots it, up to three times, until commands can be run in it. Its files go below `lab`.
     ///
-    /// Blocks for some seconds, at most for three minutes.
+    /// Blocks for some seconds, at most for some minutes.
     pub fn boot(tree: &Tree, lab: &Path, plan: &Plan) -> Result<Self> {
         let rom = tree.rom("vgabios-stdvga.bin")?;
         let bytes = std::fs::read(&rom).with_context(|| format!("cannot read {}", rom.display()))?;
