@@ -68,6 +68,7 @@ pub struct Outer {
     vmm: Vmm,
     plan: Plan,
     font: Font,
+    boot_time: Duration,
 }
 
 impl Outer {
@@ -80,8 +81,9 @@ impl Outer {
         let font = Font::find(&bytes).with_context(|| rom.display().to_string())?;
         let mut attempt = 1;
         loop {
-            match Vmm::start(tree, lab, plan)?.ready(Instant::now() + BOOT) {
-                Ok(vmm) => return Ok(Outer { vmm, plan: plan.clone(), font }),
+            let vmm = Vmm::start(tree, lab, plan).context("the outer machine cannot be started")?;
+            match vmm.boot(Instant::now() + BOOT) {
+                Ok(boot_time) => return Ok(Outer { vmm, plan: plan.clone(), font, boot_time }),
                 Err(error) if attempt == TRIES => {
                     return Err(error)
                         .with_context(|| format!("the outer machine failed to boot {TRIES} times"));
@@ -99,7 +101,7 @@ impl Outer {
 
     /// How long the boot took that succeeded.
     pub fn boot_time(&self) -> Duration {
-        self.vmm.boot_time
+        self.boot_time
     }
 
     /// Where the device with this number, from 0, is found.

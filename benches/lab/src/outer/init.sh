@@ -58,7 +58,8 @@ shell() {
     ended "$1" $?
 }
 
-stty -F /dev/ttyS1 raw -echo
+# Whole lines only: this shell forgets a half-read one when a command ends meanwhile.
+stty -F /dev/ttyS1 sane -echo
 exec < /dev/ttyS1
 echo "lab: ready" > /dev/ttyS1
 while read -r verb number; do
