@@ -108,10 +108,13 @@ fn run(card: Card, cpus: u16, first: &[u8], others: &[u8]) -> Run {
     run_gated(card, cpus, first, others, Gated::default())
 }
 
+/// Is given the machine's events and what the switch was told.
+type Meanwhile = Box<dyn FnOnce(&Events, &AtomicU64) + Send>;
+
 /// What happens to a machine from outside, while its card's bus mastering stands before a gate.
 struct Gated {
     gate: Arc<Gate>,
-    meanwhile: Box<dyn FnOnce(&Events, &AtomicU64) + Send>,
+    meanwhile: Meanwhile,
     longest: Duration,
 }
 
