@@ -11,6 +11,8 @@
 //! Whatever goes wrong is one line on standard error.
 
 mod adapter;
+mod bind;
+mod devices;
 mod log;
 mod run;
 mod signals;
@@ -22,6 +24,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::config::{AdapterOptions, ConfigError, Options};
+use crate::host::binding::write::COMMAND as WRITE_SYSFS;
 
 /// A virtual machine monitor that gives a guest a physical VGA adapter.
 #[derive(Debug, Parser)]
@@ -37,6 +40,15 @@ enum Command {
     Run(Box<RunArguments>),
     /// Serve the software VGA adapter over vfio-user
     Adapter(AdapterOptions),
+    /// List this host's display adapters and what stands in the way of giving one to a guest
+    Devices(devices::Arguments),
+    /// Give functions, and what shares their IOMMU groups, to vfio-pci
+    Bind(bind::Arguments),
+    /// Give functions back to the host's drivers
+    Unbind(bind::Arguments),
+    /// Write to sysfs: what bind and unbind start, so that they can leave it behind if it hangs
+    #[command(name = WRITE_SYSFS, hide = true)]
+    WriteSysfs(bind::WriteArguments),
 }
 
 /// What can be given to `trapline run`.
@@ -65,6 +77,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             run::run(arguments.options, arguments.config.as_deref())
         }
         Ok(Cli { command: Command::Adapter(options) }) => adapter::adapter(options),
+        Ok(Cli { command: Command::Devices(arguments) }) => devices::devices(&arguments),
+        Ok(Cli { command: Command::Bind(arguments) }) => bind::bind(arguments),
+        Ok(Cli { command: Command::Unbind(arguments) }) => bind::unbind(arguments),
+        Ok(Cli { command: Command::WriteSysfs(arguments) }) => {
+            return ExitCode::from(bind::write(&arguments));
+        }
         Err(error) => return usage(&error),
     };
     match result {
@@ -79,7 +97,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Prints one line to a person.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     use std::io::Write;
     // Standard error may be closed; there is no other place to say it.
     let _ = writeln!(std::io::stderr(), "trapline: {line}");
@@ -94,7 +112,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let problem = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "no command is given; there are run and adapter".to_owned()
+            "no command is given; there are run, adapter, devices, bind and unbind".to_owned()
         }
         _ => {
             let text = error.render().to_string();
@@ -104,7 +122,7 @@ fn usage(error: &clap::Error) -> ExitCode {
             line.strip_prefix("error: ").unwrap_or(&line).to_owned()
         }
     };
-    say(&format!("{problem} (trapline --help, trapline run --help)"));
+    say(&format!("{problem} (trapline --help, trapline COMMAND --help)"));
     ExitCode::from(2)
 }
 

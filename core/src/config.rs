@@ -28,7 +28,10 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use device::{Adapters, AssignedDevice, Disk, Rom, Vga};
+pub use trapline_devices::q35::Pages;
+pub use trapline_devices::vfio::Interface;
+
+pub use device::{Adapters, AssignedDevice, DeviceOrigin, Disk, Rom, Vga};
 pub(crate) use error::host_error;
 pub use error::{ConfigError, Origin};
 pub use keys::{Script, Step};
@@ -44,6 +47,10 @@ pub struct RunConfig {
     pub cpus: u8,
     /// Guest RAM in bytes: a whole number of MiB from [`MEMORY_LEAST`] to [`MEMORY_LARGEST`].
     pub memory: u64,
+    /// What pages the guest's RAM is made of.
+    pub pages: Pages,
+    /// How VFIO of the kernel is used.
+    pub vfio: Interface,
     /// The BIOS image; `None` is the distribution's SeaBIOS.
     pub firmware: Option<PathBuf>,
     /// The disks, in the order in which the guest sees them.

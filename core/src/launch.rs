@@ -1,7 +1,9 @@
 //! From a configuration to a running machine, and to its end.
 
 mod adapters;
+mod physical;
 mod place;
+mod seats;
 mod serial;
 
 use std::path::Path;
@@ -17,8 +19,10 @@ use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
 use trapline_vcpu::Vm;
 
+use self::adapters::Given;
 use crate::adapter::Process;
 use crate::config::{Io, RunConfig, Serial};
+use crate::dma::Mapping;
 use crate::events::{Event, Events};
 use crate::firmware::boot::{Boot, Choices, Target};
 use crate::firmware::{image, linux};
@@ -47,7 +51,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let firmware = image::firmware(config.firmware.as_deref())?;
     let vm = Arc::new(Vm::new()?);
     let (events, published) = (Events::default(), Published::default());
-    let ram = Ram::new(config.memory)?;
+    let ram = Ram::of_pages(config.memory, config.pages)?;
     let pirqs = Pirqs::new(Arc::new(KvmGsis(Arc::clone(&vm))));
     let debug_console =
         config.debugcon.as_deref().map(|path| serial::to_file("debugcon", path)).transpose()?;
@@ -63,20 +67,26 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         pirqs: pirqs.clone(),
     })?;
     add_disks(config, &ram, &pirqs, &mut parts)?;
-    let given = adapters::add(&config.adapters, &events, &mut parts)?;
+    let around =
+        adapters::Machine { vm: &vm, ram: &ram, pirqs: &pirqs, events: &events, interface: config.vfio };
+    let Given { display, process, mapping, peers } = adapters::add(&config.adapters, &around, &mut parts)?;
     let machine = Machine::new(vm, config.cpus.into(), service(config.io), published, parts, events.clone())?;
+    if let Some(peers) = peers {
+        machine.share_bars(peers);
+    }
     if let (Serial::Stdio, Some(input)) = (&config.serial, serial) {
         serial::feed(input)?;
     }
     let thread = std::thread::Builder::new()
         .name("machine".into())
-        .spawn(move || watch_over(machine, &ends))
+        .spawn(move || watch_over(machine, mapping, &ends))
         .context("cannot start the machine's thread")?;
-    Ok(Box::new(Running { events, thread, keys, display: given.display, adapter: given.process }))
+    Ok(Box::new(Running { events, thread, keys, display, adapter: process }))
 }
 
-/// Runs the machine to its end, tells of it, and takes it apart.
-fn watch_over(mut machine: Machine, ends: &Ends) {
+/// Runs the machine to its end, tells of it, and takes it apart: last of all its devices lose sight of
+/// the guest's memory.
+fn watch_over(mut machine: Machine, mapping: Option<Mapping>, ends: &Ends) {
     let end = match machine.run(None) {
         Ok(Ending::PowerOff) => End::PowerOff,
         Ok(Ending::Left) => End::Left,
@@ -84,7 +94,11 @@ fn watch_over(mut machine: Machine, ends: &Ends) {
         Err(error) => End::Failed(error.to_string()),
     };
     ends.report(end);
+    if let Some(mapping) = &mapping {
+        mapping.stop();
+    }
     machine.stop();
+    drop(mapping);
 }
 
 impl Guest for Running {

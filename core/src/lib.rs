@@ -91,6 +91,7 @@
 //! * [`launch`]: from a configuration to a running machine; [`platform`]: the Q35 as parts;
 //!   [`adapter`]: the software adapter and its process;
 //! * [`machine`], [`parts`], [`topology`], [`events`]: what every machine is made of;
+//! * [`host`]: the functions of this host, and what stands in the way of giving one to a guest;
 //! * [`guest`]: a machine that runs, as whoever watches it sees it;
 //! * [`firmware`]: ACPI, SMBIOS, the memory map, Linux by SeaBIOS' option ROM;
 //! * [`screen`]: the live view, pictures, text; [`command`]: the program's commands.
@@ -98,9 +99,12 @@
 pub mod adapter;
 pub mod command;
 pub mod config;
+pub mod dma;
 pub mod events;
 pub mod firmware;
 pub mod guest;
+pub mod host;
+pub mod interrupts;
 pub mod launch;
 pub mod machine;
 pub mod parts;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use trapline_devices::host;
+use trapline_io::Gpa;
 use trapline_io::completion::Completions;
 use trapline_io::doorbell::Doorbell;
 use trapline_io::endpoint::{Endpoint, Service};
@@ -19,6 +20,7 @@ use trapline_io::worker::{Served, Worker};
 use trapline_vcpu::slots::SlotError;
 use trapline_vcpu::{Exits, NotParked, Slots, Vcpus, Vm, World};
 
+use crate::dma::Peers;
 use crate::events::{Event, Events};
 use crate::parts::{Parts, ServedBy};
 use crate::topology::Topology;
@@ -80,8 +82,8 @@ impl std::fmt::Debug for Machine {
     }
 }
 
-/// Takes what vCPU threads report to the machine's events.
-struct Reports(Events);
+/// Takes what vCPU threads report to the machine's events, and to its map.
+struct Reports(Events, Arc<Topology>);
 
 impl Exits for Reports {
     fn shutdown(&self, _vcpu: usize) {
@@ -92,6 +94,10 @@ impl Exits for Reports {
 
     fn failed(&self, vcpu: usize, text: &str) {
         self.0.push(Event::Guest(host::Event::Failed(format!("vcpu{vcpu}: {text}"))));
+    }
+
+    fn no_memory(&self, vcpu: usize, at: Option<Gpa>) {
+        self.1.mistrust(vcpu, at);
     }
 }
 
@@ -111,12 +117,17 @@ impl Machine {
     ) -> Result<Machine, Error> {
         let completions = Completions::new(cpus);
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
+        let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
         let (endpoints, workers) = serve(parts, &completions, service)?;
         let world = Arc::new(World::new(usize::from(cpus)));
         events.hold_in(Arc::clone(&world));
+        for gate in gates.iter().flatten() {
+            gate.stand_in(&world);
+        }
         let slots = Slots::new(Arc::clone(&vm));
         let topology = Topology::new(
             nodes,
+            gates,
             Arc::clone(&endpoints),
             published,
             Arc::clone(&world),
@@ -130,7 +141,7 @@ impl Machine {
             let reader = topology.published().reader();
             Some(Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), topology.clone(), caller))
         });
-        let reports = Arc::new(Reports(events.clone()));
+        let reports = Arc::new(Reports(events.clone(), Arc::clone(&topology)));
         let vcpus = Vcpus::spawn(vm, Arc::clone(&world), paths.collect(), reports)?;
         Ok(Machine { world, vcpus, topology, endpoints, latch, workers, events })
     }
@@ -138,6 +149,12 @@ impl Machine {
     /// The endpoints, in the order of the parts.
     pub fn endpoints(&self) -> &Arc<[Arc<Endpoint>]> {
         &self.endpoints
+    }
+
+    /// Puts what of BARs is in the guest into the reach of other functions' DMA too. Before the machine
+    /// runs.
+    pub fn share_bars(&self, peers: Peers) {
+        self.topology.share_bars(peers);
     }
 
     /// Lets the vCPUs run, and returns when the run has ended for one of the reasons of [`Ending`].

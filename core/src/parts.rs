@@ -2,11 +2,14 @@
 //! adapter, a platform device and a test double. So adding a device does not change the machine.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use trapline_devices::pci::Devfn;
 use trapline_io::Device;
 use trapline_io::space::DwordSet;
 use trapline_io::worker::Task;
+
+use crate::dma::Gate;
 
 /// The place of a device in its machine's list of parts.
 pub type PartId = usize;
@@ -51,6 +54,8 @@ pub struct Parts {
     pub attention: Option<OwnedFd>,
     /// Futures that its worker drives.
     pub tasks: Vec<Task>,
+    /// What must be open before the guest lets it master the bus.
+    pub dma: Option<Arc<Gate>>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -70,6 +75,7 @@ impl Parts {
             served_by: ServedBy::Shared,
             attention: None,
             tasks: Vec::new(),
+            dma: None,
         }
     }
 

@@ -16,15 +16,17 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use trapline_devices::host;
-use trapline_io::access::Access;
+use trapline_io::access::{Access, Op};
 use trapline_io::completion::Caller;
 use trapline_io::device::{Claims, DirectKind};
 use trapline_io::endpoint::Endpoint;
 use trapline_io::publish::Published;
 use trapline_io::space::{AddressSpace, EndpointId};
-use trapline_vcpu::slots::{self, SlotError, Slots};
+use trapline_io::{Gpa, Region};
+use trapline_vcpu::slots::{self, Slot, SlotError, Slots};
 use trapline_vcpu::world::{NotParked, World, WorldGuard};
 
+use crate::dma::{Gate, Peers};
 use crate::events::{Event, Events};
 use crate::parts::PartId;
 use map::Node;
@@ -33,6 +35,8 @@ use map::Node;
 pub struct Topology {
     nodes: Vec<Node>,
     endpoints: Arc<[Arc<Endpoint>]>,
+    /// What must be open before a function may master the bus, by its place.
+    gates: Vec<Option<Arc<Gate>>>,
     published: Published,
     world: Arc<World>,
     /// Touched only by who holds the world's lock; the mutex is never waited for.
@@ -44,6 +48,8 @@ struct State {
     /// What each function claimed when it was last asked.
     claims: Vec<Claims>,
     slots: Slots,
+    /// BARs for the DMA of other functions, if there are several that do any.
+    peers: Option<Peers>,
 }
 
 impl std::fmt::Debug for Topology {
@@ -53,12 +59,14 @@ impl std::fmt::Debug for Topology {
 }
 
 impl Topology {
-    /// The map of functions as they are now; puts it into `published` and makes its slots.
+    /// The map of functions as they are now; puts it into `published` and makes its slots. `gates` are
+    /// kept before bus mastering, by the place of the function.
     ///
     /// # Errors
     /// KVM refuses a slot.
     pub fn new(
         nodes: Vec<Node>,
+        gates: Vec<Option<Arc<Gate>>>,
         endpoints: Arc<[Arc<Endpoint>]>,
         published: Published,
         world: Arc<World>,
@@ -70,9 +78,10 @@ impl Topology {
         let topology = Topology {
             nodes,
             endpoints,
+            gates,
             published,
             world,
-            state: Mutex::new(State { claims, slots }),
+            state: Mutex::new(State { claims, slots, peers: None }),
             events,
         };
         topology.show(&mut topology.state.lock(), |_| false)?;
@@ -82,6 +91,37 @@ impl Topology {
     /// Where the current table is found.
     pub fn published(&self) -> &Published {
         &self.published
+    }
+
+    /// From now on what of BARs is in the guest is in reach of other functions' DMA too. Before the
+    /// vCPUs run.
+    pub fn share_bars(&self, mut peers: Peers) {
+        let mut state = self.state.lock();
+        peers.add_missing(&slots::wanted(&self.space(&state, |_| false)));
+        state.peers = Some(peers);
+    }
+
+    /// The memory behind a slot is not there, as a vCPU finds: the BARs' slots go, or the one at `at`, so
+    /// that the access traps and the device itself answers. They come back with the next change of the
+    /// map.
+    pub fn mistrust(&self, vcpu: usize, at: Option<Gpa>) {
+        let Ok(guard) = self.world.lock_on_vcpu(vcpu) else { return };
+        let mut state = self.state.lock();
+        let good = |slot: &&Slot| {
+            slot.kind != DirectKind::Bar
+                || at.is_some_and(|at| at < slot.span.first() || slot.span.last() < at)
+        };
+        let keep: Vec<Slot> = state.slots.iter().filter(good).cloned().collect();
+        let lost = state.slots.iter().count() - keep.len();
+        if let Some(peers) = &mut state.peers {
+            peers.remove_unwanted(&keep);
+        }
+        if let Err(error) = state.slots.remove_unwanted(&keep) {
+            tracing::error!(%error, "a device's memory stays in the guest");
+        }
+        drop(state);
+        drop(guard);
+        tracing::debug!(vcpu, ?at, lost, "a device took its memory away; it is trapped for now");
     }
 
     /// Asks every function again after all were reset. The caller has parked every vCPU.
@@ -101,8 +141,15 @@ impl Topology {
         let space = self.space(state, hidden);
         let wanted = slots::wanted(&space);
         self.published.publish(space);
+        if let Some(peers) = &mut state.peers {
+            peers.remove_unwanted(&wanted);
+        }
         state.slots.remove_unwanted(&wanted)?;
-        state.slots.add_missing(&wanted)
+        state.slots.add_missing(&wanted)?;
+        if let Some(peers) = &mut state.peers {
+            peers.add_missing(&wanted);
+        }
+        Ok(())
     }
 
     fn space(&self, state: &State, hidden: impl Fn(PartId) -> bool) -> AddressSpace {
@@ -204,6 +251,14 @@ impl Topology {
     }
 }
 
+/// Whether `access` sets Bus Master Enable, bit 2 of COMMAND (PCI 3.0 section 6.2.2).
+fn masters_bus(access: Access) -> bool {
+    const COMMAND: u64 = 4;
+    let Op::Write(value) = access.op else { return false };
+    let lane = COMMAND.checked_sub(access.offset).filter(|lane| *lane < access.width.bytes() as u64);
+    access.region == Region::CONFIG && lane.is_some_and(|lane| value >> (8 * lane) & 1 << 2 != 0)
+}
+
 /// Why a change of the map could not be finished.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
@@ -217,8 +272,10 @@ impl trapline_io::path::Topology for Topology {
     fn change(&self, caller: &mut Caller, endpoint: EndpointId, access: Access) {
         let root = usize::from(endpoint.0);
         let Some(target) = self.endpoints.get(root) else { return };
+        let gate = self.gates.get(root).and_then(Option::as_ref).filter(|_| masters_bus(access));
+        let ready = || gate.is_none_or(|gate| gate.is_open());
         // While a reset or the end is under way the write is void, like the rest of what the vCPU does.
-        let Ok(mut guard) = self.world.lock_on_vcpu(usize::from(caller.id().0)) else { return };
+        let Ok(mut guard) = self.world.lock_on_vcpu_when(usize::from(caller.id().0), ready) else { return };
         let mut state = self.state.lock();
         let owns_memory = state.claims.get(root).is_some_and(|claims| {
             claims
@@ -238,5 +295,22 @@ impl trapline_io::path::Topology for Topology {
             let text = format!("the address map can not follow {}: {trouble}", target.name());
             self.events.push(Event::Guest(host::Event::Failed(text)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trapline_io::Width;
+
+    #[test]
+    fn bus_mastering_is_seen_in_any_width() {
+        let write = |offset, width, value| masters_bus(Access::write(Region::CONFIG, offset, width, value));
+        assert!(write(4, Width::B1, 4) && write(4, Width::B2, 7) && write(4, Width::B4, 0x10_0006));
+        assert!(write(0, Width::B8, 4 << 32) && write(2, Width::B4, 4 << 16));
+        assert!(!write(4, Width::B2, 3) && !write(5, Width::B1, 4) && !write(0, Width::B4, 4));
+        assert!(!write(6, Width::B2, 4) && !write(8, Width::B4, 4));
+        assert!(!masters_bus(Access::read(Region::CONFIG, 4, Width::B2)));
+        assert!(!masters_bus(Access::write(Region::bar(0), 4, Width::B1, 4)));
     }
 }

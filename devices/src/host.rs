@@ -1,5 +1,8 @@
 //! What devices need of the host, as traits that the machine joins to KVM.
 
+use std::io;
+use std::os::fd::BorrowedFd;
+
 /// The interrupt inputs of the machine. In the in-kernel controllers GSI 0 to 15 reach both the
 /// 8259 pair and the I/O APIC, 16 to 23 the I/O APIC alone.
 pub trait Gsis: Send + Sync {
@@ -11,6 +14,61 @@ pub trait Gsis: Send + Sync {
 pub trait IrqLine: Send + Sync {
     /// Asserts or releases the line. Never blocks for long; any thread.
     fn set(&self, level: bool);
+}
+
+/// A message signalled interrupt: what a function writes, and where (PCI 3.0 section 6.8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The address, of which the processors' interrupt controllers know fee00000-feefffff.
+    pub address: u64,
+    /// The data.
+    pub data: u32,
+}
+
+/// One message signalled interrupt of an assigned function, delivered without any thread of ours.
+///
+/// A write to its eventfd delivers the message while there is one. Without one the write is kept: it
+/// is delivered once a message is set, as a masked vector's pending bit is.
+pub trait Vector: Send + std::fmt::Debug {
+    /// The eventfd that the device's interrupt is connected to.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Says what is delivered from now on; `None` while the vector is masked. One or two system
+    /// calls; any thread.
+    ///
+    /// # Errors
+    /// The host has no route left, or refuses the message.
+    fn route(&mut self, message: Option<Message>) -> io::Result<()>;
+
+    /// Whether a write waits for a message.
+    fn pending(&self) -> bool;
+}
+
+/// A level-triggered interrupt line of an assigned function, asserted and acknowledged without any
+/// thread of ours.
+pub trait Level: Send + std::fmt::Debug {
+    /// The eventfd whose every write asserts the line.
+    fn trigger(&self) -> BorrowedFd<'_>;
+
+    /// The eventfd that is written when the guest has acknowledged: the line is released then, and
+    /// the device may assert it again.
+    fn resample(&self) -> BorrowedFd<'_>;
+}
+
+/// Makes the interrupts of one assigned function. Where the line leads is known to who made this.
+pub trait Interrupts: Send + Sync {
+    /// `count` vectors without a message.
+    ///
+    /// # Errors
+    /// Out of descriptors or routes.
+    fn vectors(&self, count: usize) -> io::Result<Vec<Box<dyn Vector>>>;
+
+    /// The function's INTx line; it leads to wherever the chipset routes the pin at any time, until
+    /// it is dropped.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    fn line(&self) -> io::Result<Box<dyn Level>>;
 }
 
 /// What the guest, or a device behind it, asks of the machine.

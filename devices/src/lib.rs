@@ -21,9 +21,11 @@
 //!
 //! The adapter:
 //!
+//! * [`rom`]: expansion ROMs, read and put right;
 //! * [`legacy`]: the fixed addresses of whoever owns VGA;
 //! * [`assigned`]: a function that is not emulated here, as the guest sees it;
-//! * [`vfio_user`]: the way to such a function over a socket, and the server at its other end;
+//! * [`vfio`]: the way to such a function of the host, by the kernel;
+//! * [`vfio_user`]: the way to one over a socket, and the server at its other end;
 //! * [`vga`]: the software adapter that such a server offers, and its screen.
 //!
 //! # How to write a device
@@ -133,8 +135,8 @@
 //! # Who may do what
 //!
 //! Nothing that a guest, a card, a file or a socket feeds to a device may panic it, block it without
-//! a deadline, or make its memory or its log grow without bound. Unsafe code is in one file, `q35/ram`,
-//! which asks the kernel for huge pages.
+//! a deadline, or make its memory or its log grow without bound. Unsafe code is in two files: `q35/ram`,
+//! which asks the kernel for huge pages, and `vfio/sys`, which makes VFIO's calls.
 
 pub mod assigned;
 pub mod host;
@@ -142,6 +144,8 @@ pub mod legacy;
 pub mod pci;
 pub mod platform;
 pub mod q35;
+pub mod rom;
+pub mod vfio;
 pub mod vfio_user;
 pub mod vga;
 pub mod virtio;

@@ -18,6 +18,6 @@ mod root_port;
 
 pub use host_bridge::{FirmwareError, HostBridge};
 pub use lpc::Lpc;
-pub use pirq::Pirqs;
-pub use ram::{HIGH_RAM, LOW_RAM_LIMIT, Ram, RamError, RamSplit};
+pub use pirq::{Following, Inputs, Pirqs};
+pub use ram::{HIGH_RAM, LOW_RAM_LIMIT, Pages, Ram, RamError, RamSplit, populate};
 pub use root_port::RootPort;

@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::SealFlags;
-use trapline_devices::assigned::Backend;
+use trapline_devices::assigned::backend::Irqs;
+use trapline_devices::assigned::{Backend, Function};
 use trapline_devices::vfio_user::Client;
 use trapline_devices::vfio_user::client::{Error, Settings};
-use trapline_devices::vfio_user::server::{self, Memory, Server};
-use trapline_devices::vfio_user::wire::{Command, DmaFlags, Header, IrqSetFlags, Kind};
-use trapline_io::{Access, Fault, Region, Width};
+use trapline_devices::vfio_user::server::{self, Description, IrqType, Memory, Server};
+use trapline_devices::vfio_user::wire::{Command, DmaFlags, Header, IrqFlags, IrqSetFlags, Kind};
+use trapline_io::{Access, Device, Fault, Region, Width};
 use vm_memory::{Bytes, VolatileMemory};
 
+#[path = "assigned_card/card.rs"]
+mod fake;
 #[path = "vfio_user_toy/device.rs"]
 mod toy;
 use toy::{Reports, Served, Toy, blob, description, memfd, sealed};
@@ -153,6 +156,51 @@ fn interrupts_are_set_up_in_as_many_messages_as_it_takes() {
     stop.stop();
     assert_eq!(thread.join().unwrap(), Ok(()));
     assert!(!interrupts.trigger(2, 18), "the eventfds of a client that is gone are dropped");
+}
+
+/// A toy that signals INTx and three MSI-X vectors, whose table is in BAR 2.
+fn signalling() -> (Description, Toy) {
+    let kind = |count| IrqType { flags: IrqFlags::new().with_eventfd(true).with_noresize(true), count };
+    let mut toy = Toy::new();
+    toy.config[6] = 0x10;
+    toy.config[0x34] = 0x40;
+    toy.config[0x3d] = 1;
+    toy.config[0x40..0x4c].copy_from_slice(&[0x11, 0, 2, 0, 2, 0, 0, 0, 2, 8, 0, 0]);
+    (Description { irqs: vec![kind(1), kind(0), kind(3)], ..description(sealed()) }, toy)
+}
+
+#[test]
+fn a_guest_takes_the_interrupts_of_a_served_device() {
+    let (description, mut toy) = signalling();
+    let server = Server::unbound(description).unwrap();
+    let (interrupts, stop) = (server.interrupts(), server.stop_handle());
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let thread = std::thread::spawn(move || server.serve(theirs, &mut toy).map_err(|e| e.reason()));
+    let client = Client::over(ours, Settings::default()).unwrap();
+    let irqs = Irqs { intx: true, msi: 0, msix: 3, msix_grows: false };
+    assert_eq!(client.irqs(), irqs);
+    let host = fake::Host::new();
+    let mut function = Function::open(client, host.options()).unwrap();
+    assert_eq!(host.lines(), 1);
+    assert!(interrupts.trigger(0, 0) && !interrupts.trigger(2, 0));
+    let mut write = |region, offset, value| function.write(region, offset, Width::B4, value).unwrap();
+    write(Region::CONFIG, 0x40, 0x8000_0000);
+    assert!(!interrupts.trigger(0, 0) && interrupts.trigger(2, 0) && !interrupts.trigger(2, 2));
+    for (vector, data) in [(0, 0x41), (2, 0x43)] {
+        for (register, value) in [(0, 0xfee0_0000), (8, data), (12, 0)] {
+            write(Region(0xf1), 16 * vector + register, value);
+        }
+    }
+    assert!(interrupts.trigger(2, 2));
+    let message = |data| fake::message(0xfee0_0000, data);
+    assert_eq!(host.delivered(), [message(0x41), message(0x43)]);
+    write(Region::CONFIG, 0x40, 0);
+    assert!(interrupts.trigger(0, 0) && !interrupts.trigger(2, 0));
+    drop(function);
+    assert!(!interrupts.trigger(0, 0));
+    stop.stop();
+    // The function closed the connection itself.
+    let _ = thread.join().unwrap();
 }
 
 #[test]

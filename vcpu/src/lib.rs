@@ -5,6 +5,7 @@
 //! World:                    one topology mutex, park() and what wakes a vCPU out of KVM_RUN
 //! Slots:                    what of the published address space the guest reaches without a trap
 //! Vm:                       the KVM objects: interrupt controllers, timer, clock
+//! MessageVector, LevelLine: interrupts of assigned functions, from eventfd to vCPU inside the kernel
 //! ```
 //!
 //! This crate knows `trapline-io` and KVM; it knows no device and no PCI.
@@ -26,22 +27,28 @@
 //! # Unsafe code
 //!
 //! In `slots` (handing memory to KVM), `kick` (the byte `immediate_exit`), `run` (the element size
-//! of string I/O, a field of a C union), `pit` (`KVM_REINJECT_CONTROL`) and `state`
-//! (`KVM_SET_XSAVE`); nowhere else.
+//! of string I/O, a field of a C union), `pit` (`KVM_REINJECT_CONTROL`), `state` (`KVM_SET_XSAVE`)
+//! and `eventfd` (lending a descriptor); nowhere else.
 
 mod chips;
 pub mod cpuid;
+mod eventfd;
 pub mod exit;
+mod irqfd;
 mod kick;
 mod pit;
+mod routes;
 mod run;
 pub mod slots;
 mod state;
 mod thread;
 mod vcpus;
+mod vfio;
 mod vm;
 pub mod world;
 
+pub use irqfd::{LevelLine, LineMover, MessageVector};
+pub use routes::{Inputs, Message};
 pub use slots::{Slot, Slots};
 pub use vcpus::{Error, Exits, Vcpus};
 pub use vm::{OpenError, Vm};

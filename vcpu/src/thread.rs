@@ -21,6 +21,10 @@ const MEMORY_RETRIES: u32 = 1000;
 /// How many of those come at once; the others come a millisecond apart.
 const QUICK_RETRIES: u32 = 16;
 
+/// After so many the machine is told, so that it takes the slot away: a device may keep its memory for
+/// long.
+const RETRIES_TO_TELL: u32 = 50;
+
 /// Memory that was not there, time after time.
 #[derive(Debug, Default)]
 struct LostMemory {
@@ -28,6 +32,11 @@ struct LostMemory {
 }
 
 impl LostMemory {
+    /// Whether it is time to tell that the memory stays away.
+    fn is_worth_telling(&self) -> bool {
+        self.times > 0 && self.times.is_multiple_of(RETRIES_TO_TELL)
+    }
+
     /// It was not there again: how long to wait before the next try, or `None` to give up.
     fn again(&mut self) -> Option<Duration> {
         self.times += 1;
@@ -106,6 +115,9 @@ impl Thread {
             Trouble::Failed(text) => self.exits.failed(self.index, &text),
             Trouble::NoMemory(at) => {
                 if let Some(wait) = lost.again() {
+                    if lost.is_worth_telling() {
+                        self.exits.no_memory(self.index, at);
+                    }
                     if !wait.is_zero() {
                         std::thread::sleep(wait);
                     }

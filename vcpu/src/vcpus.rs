@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use trapline_io::Gpa;
 use trapline_io::path::Path;
 use vmm_sys_util::errno;
 
@@ -21,6 +22,12 @@ pub trait Exits: Send + Sync {
     /// KVM can not run the vCPU; `text` says what KVM said. The vCPU stays parked until it is reset
     /// or stopped.
     fn failed(&self, vcpu: usize, text: &str);
+
+    /// The memory behind a slot stays away, at `at` if the kernel tells. Called once or more before the
+    /// vCPU gives up: if the slot is removed, the access traps. May take the topology mutex.
+    fn no_memory(&self, vcpu: usize, at: Option<Gpa>) {
+        let _ = (vcpu, at);
+    }
 }
 
 /// Why the vCPUs could not be made or reset.

@@ -4,10 +4,11 @@ use std::io;
 
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use kvm_ioctls::{Cap, Kvm, VmFd};
+use parking_lot::Mutex;
 use vmm_sys_util::errno;
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::chips::Chips;
+use crate::irqfd::{self, Routing};
 use crate::pit::drop_missed_ticks;
 
 /// Where KVM may keep the three pages of a task state segment that some processors need for real
@@ -24,8 +25,10 @@ const API_VERSION: i32 = 12;
 const MOST_VCPUS: usize = 255;
 
 /// What this crate can not do without, with the name that a message gives it.
-const NEEDED: [(Cap, &str); 10] = [
+const NEEDED: [(Cap, &str); 12] = [
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
     (Cap::Pit2, "KVM_CAP_PIT2"),
     (Cap::PitState2, "KVM_CAP_PIT_STATE2"),
     (Cap::ReinjectControl, "KVM_CAP_REINJECT_CONTROL"),
@@ -75,6 +78,9 @@ pub struct Vm {
     kvm: Kvm,
     fd: VmFd,
     chips: Chips,
+    routing: Mutex<Routing>,
+    /// KVM's device that is told of VFIO's files, once there is one.
+    pub(crate) vfio: Mutex<Option<kvm_ioctls::DeviceFd>>,
 }
 
 impl Vm {
@@ -107,45 +113,18 @@ impl Vm {
         fd.create_pit2(pit).map_err(make("the interval timer"))?;
         drop_missed_ticks(&fd).map_err(make("the interval timer drop missed ticks"))?;
         let chips = Chips::read(&fd).map_err(make("a copy of the controllers' state"))?;
-        Ok(Vm { kvm, fd, chips })
+        let limit = usize::try_from(kvm.check_extension_int(Cap::IrqRouting)).unwrap_or(0);
+        let routing = Routing::new(limit);
+        irqfd::set_default(&fd, &routing).map_err(make("the interrupt routes"))?;
+        Ok(Vm { kvm, fd, chips, routing: Mutex::new(routing), vfio: Mutex::new(None) })
     }
 
-    /// Sets the level of one interrupt input: 0 to 15 reach the 8259 pair and the I/O APIC, 16 to 23
-    /// the I/O APIC alone. Does not block; a number out of range is ignored.
+    /// Sets the level of one interrupt input: 0 to 15 reach the 8259 pair and the I/O APIC (0 its pin 2),
+    /// 16 to 23 the I/O APIC alone. Does not block; a number out of range is ignored.
     pub fn set_gsi(&self, gsi: u32, level: bool) {
         if let Err(error) = self.fd.set_irq_line(gsi, level) {
             tracing::debug!(gsi, level, %error, "interrupt input not set");
         }
-    }
-
-    /// Lets each write to `fd` pulse the input `gsi`.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn register_irqfd(&self, fd: &EventFd, gsi: u32) -> Result<(), errno::Error> {
-        self.fd.register_irqfd(fd, gsi)
-    }
-
-    /// Lets a write to `fd` assert the level-triggered input `gsi`; when the guest acknowledges it,
-    /// the input is released and `resample` written.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn register_irqfd_with_resample(
-        &self,
-        fd: &EventFd,
-        resample: &EventFd,
-        gsi: u32,
-    ) -> Result<(), errno::Error> {
-        self.fd.register_irqfd_with_resample(fd, resample, gsi)
-    }
-
-    /// Takes back either kind of registration.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn unregister_irqfd(&self, fd: &EventFd, gsi: u32) -> Result<(), errno::Error> {
-        self.fd.unregister_irqfd(fd, gsi)
     }
 
     /// How many vCPUs a machine may have: what this kernel allows, and no more than the 8-bit numbers
@@ -157,6 +136,11 @@ impl Vm {
     /// The descriptor of `/dev/kvm`, for what concerns the whole host.
     pub(crate) fn kvm(&self) -> &Kvm {
         &self.kvm
+    }
+
+    /// Where interrupt inputs lead.
+    pub(crate) fn routing(&self) -> &Mutex<Routing> {
+        &self.routing
     }
 
     /// The machine's descriptor.

@@ -191,8 +191,21 @@ impl World {
     /// # Errors
     /// [`Overtaken`] if the machine is reset or stopped meanwhile: the access is to be dropped.
     pub fn lock_on_vcpu(&self, vcpu: usize) -> Result<WorldGuard<'_>, Overtaken> {
+        self.lock_on_vcpu_when(vcpu, || true)
+    }
+
+    /// The same, but waits first until `ready` says true, without keeping the mutex from others. Whoever
+    /// changes what `ready` says calls [`World::look_again`] afterwards.
+    ///
+    /// # Errors
+    /// As [`World::lock_on_vcpu`].
+    pub fn lock_on_vcpu_when(
+        &self,
+        vcpu: usize,
+        ready: impl Fn() -> bool,
+    ) -> Result<WorldGuard<'_>, Overtaken> {
         let mut state = self.state.lock();
-        while state.locked && !state.stopping && !state.turning_away {
+        while (state.locked || !ready()) && !state.stopping && !state.turning_away {
             self.sit(&mut state, vcpu, Seat::Waiting);
             self.allowed.wait(&mut state);
         }
@@ -202,6 +215,13 @@ impl World {
         }
         state.locked = true;
         Ok(WorldGuard { world: self, who: Some(vcpu) })
+    }
+
+    /// Has whoever waits in [`World::lock_on_vcpu_when`] ask again. Any thread.
+    pub fn look_again(&self) {
+        // Between asking and sleeping the waiter holds this lock.
+        drop(self.state.lock());
+        self.allowed.notify_all();
     }
 
     /// Lets the vCPUs run, once everything is in place.

@@ -3,6 +3,7 @@
 //! A case is a function with a name and a deadline in the table of its file; it gets a [`Bench`] with an
 //! empty folder of its own.
 
+mod bare;
 mod firmware;
 mod grub;
 mod life;
@@ -35,7 +36,7 @@ pub struct Case {
 
 /// All of them, in the order in which they are run.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [options::CASES, firmware::CASES, linux::CASES, picture::CASES, grub::CASES, life::CASES]
+    [options::CASES, firmware::CASES, linux::CASES, picture::CASES, bare::CASES, grub::CASES, life::CASES]
         .into_iter()
         .flatten()
 }

@@ -22,12 +22,14 @@ const FILES: &str = "/usr/lib/grub/i386-pc";
 const SECTOR: usize = 512;
 /// Where the partition starts.
 const PARTITION: usize = 1 << 20;
-/// Length of the image.
-const IMAGE: usize = 4 << 20;
+/// The image's length is a multiple of this.
+const UNIT: usize = 4 << 20;
 /// In the core image: what reads the partition.
 const CORE: [&str; 3] = ["biosdisk", "part_msdos", "tar"];
 /// In the archive: what the menu needs. What these need is found in GRUB's own list.
 const MODULES: [&str; 6] = ["normal", "echo", "sleep", "halt", "reboot", "iorw"];
+/// In the archive: what the menu with Linux needs.
+const LINUX_MODULES: [&str; 3] = ["normal", "linux16", "iorw"];
 
 /// The menu, as the tests look for it.
 pub const ENTRIES: [&str; 4] =
@@ -35,13 +37,37 @@ pub const ENTRIES: [&str; 4] =
 /// What is written to the first serial port when the menu is about to be drawn.
 pub const MARK: u8 = b'G';
 
-/// Makes the image at `path`.
+/// The menu's entry that boots Linux.
+pub const LINUX_ENTRY: &str = "Boot Linux from this disk";
+
+/// What GRUB boots.
+pub struct Linux<'a> {
+    /// A bzImage.
+    pub kernel: &'a [u8],
+    /// Its initramfs.
+    pub initramfs: &'a [u8],
+    /// Its command line, without quotation marks.
+    pub command_line: &'a str,
+}
+
+/// Makes the image at `path`: a menu that waits for a key.
 pub fn make(path: &Path) -> Result<()> {
+    write(path, &archive(&MODULES, &configuration())?.finish())
+}
+
+/// Makes an image at `path` whose menu boots Linux after a second.
+pub fn make_linux(path: &Path, linux: &Linux) -> Result<()> {
+    let mut archive = archive(&LINUX_MODULES, &linux_configuration(linux.command_line))?;
+    archive.add("linux", linux.kernel);
+    archive.add("initramfs", linux.initramfs);
+    write(path, &archive.finish())
+}
+
+fn write(path: &Path, archive: &[u8]) -> Result<()> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let core = core_image(folder.path())?;
-    let archive = archive()?;
     let boot = read(&Path::new(FILES).join("boot.img"))?;
-    let image = assemble(&boot, &core, &archive)?;
+    let image = assemble(&boot, &core, archive)?;
     // Beside it and then renamed: a machine that still reads the old image keeps it.
     let fresh = path.with_extension("new");
     std::fs::write(&fresh, image).with_context(|| format!("cannot write {}", fresh.display()))?;
@@ -69,19 +95,19 @@ fn core_image(folder: &Path) -> Result<Vec<u8>> {
 }
 
 /// Modules and menu, as the partition holds them.
-fn archive() -> Result<Vec<u8>> {
+fn archive(modules: &[&str], configuration: &str) -> Result<tar::Archive> {
     let list = |name: &str| -> Result<String> {
         Ok(String::from_utf8_lossy(&read(&Path::new(FILES).join(name))?).into_owned())
     };
-    let modules = closure(&list("moddep.lst")?, &MODULES);
+    let modules = closure(&list("moddep.lst")?, modules);
     let mut archive = tar::Archive::new();
-    archive.add("grub/grub.cfg", configuration().as_bytes());
+    archive.add("grub/grub.cfg", configuration.as_bytes());
     archive.add("grub/i386-pc/command.lst", commands(&list("command.lst")?, &modules).as_bytes());
     for module in modules {
         let file: PathBuf = Path::new(FILES).join(format!("{module}.mod"));
         archive.add(&format!("grub/i386-pc/{module}.mod"), &read(&file)?);
     }
-    Ok(archive.finish())
+    Ok(archive)
 }
 
 /// `wanted` and all that they depend on by GRUB's list: a module and a colon, then what it needs.
@@ -123,27 +149,37 @@ fn configuration() -> String {
     )
 }
 
+/// GRUB's script: a menu that boots Linux after a second.
+fn linux_configuration(command_line: &str) -> String {
+    format!(
+        "set timeout=1\nset default=0\n\
+         menuentry \"{LINUX_ENTRY}\" {{\n  linux16 /linux {command_line}\n  initrd16 /initramfs\n}}\n\
+         outb 0x3f8 {MARK}\n"
+    )
+}
+
 /// Puts the parts where the boot sector and GRUB look for them.
 fn assemble(boot: &[u8], core: &[u8], archive: &[u8]) -> Result<Vec<u8>> {
-    if boot.len() != SECTOR || SECTOR + core.len() > PARTITION || PARTITION + archive.len() > IMAGE {
+    if boot.len() != SECTOR || SECTOR + core.len() > PARTITION {
         bail!("GRUB's files have sizes that the image has no room for");
     }
-    let mut image = vec![0; IMAGE];
+    let mut image = vec![0; (PARTITION + archive.len()).next_multiple_of(UNIT)];
     // boot.img has a floppy's code where the partition table goes.
     image[..446].copy_from_slice(&boot[..446]);
-    image[446..462].copy_from_slice(&partition_entry());
+    let entry = partition_entry(image.len() - PARTITION);
+    image[446..462].copy_from_slice(&entry);
     image[510..512].copy_from_slice(&[0x55, 0xaa]);
     image[SECTOR..SECTOR + core.len()].copy_from_slice(core);
     image[PARTITION..PARTITION + archive.len()].copy_from_slice(archive);
     Ok(image)
 }
 
-/// An active partition without a file system that anyone knows, from 1 MiB to the end.
-fn partition_entry() -> [u8; 16] {
+/// An active partition without a file system that anyone knows, of `length` bytes from 1 MiB.
+fn partition_entry(length: usize) -> [u8; 16] {
     let sectors = |bytes: usize| u32::try_from(bytes / SECTOR).expect("a small image").to_le_bytes();
     let mut entry = [0x80, 0xfe, 0xff, 0xff, 0xda, 0xfe, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
     entry[8..12].copy_from_slice(&sectors(PARTITION));
-    entry[12..16].copy_from_slice(&sectors(IMAGE - PARTITION));
+    entry[12..16].copy_from_slice(&sectors(length));
     entry
 }
 

@@ -18,11 +18,13 @@
 //! | [`outer`], [`screen`] | the outer machine: a host with KVM, an IOMMU and adapters; what they show |
 //! | [`nested`] | the tests that need one |
 //! | [`up`], [`shot`] | one at hand |
+//! | [`inner`] | the Linux of a guest: an initramfs that carries out steps |
 //! | [`machine`], [`cases`] | a running `trapline`, and the tests that need one |
 
 mod cases;
 mod demo;
 mod grub;
+mod inner;
 mod machine;
 mod nested;
 mod outer;
@@ -63,12 +65,20 @@ enum Command {
     Up(up::Options),
     /// Boot the outer machine, run a command in it, show an adapter's screen
     Shot(shot::Options),
-    /// Write a guest program to a file: a disk that paints (text, planes, chained, linear), or a kernel
+    /// Write a guest program to a file: a disk that paints (text, planes, chained, linear) or carries out
+    /// a program on the bare machine (irqs, edu, movebar), or a kernel
     Payload {
-        /// text, planes, chained, linear or kernel
+        /// text, planes, chained, linear, irqs, edu, movebar or kernel
         name: String,
         /// The file
         file: PathBuf,
+    },
+    /// Write the guest's Linux to a folder: initramfs, and grub.img with the kernel, which boots into steps
+    Inner {
+        /// The folder
+        folder: PathBuf,
+        /// What the guest does: console, functions, configuration, nvme, net, scroll, reset, off
+        steps: Vec<inner::Step>,
     },
     /// Make the disk image with GRUB
     Grub {
@@ -85,6 +95,7 @@ fn main() -> ExitCode {
         Command::Up(options) => up::run(&options),
         Command::Shot(options) => shot::run(&options),
         Command::Payload { name, file } => write_payload(&name, &file),
+        Command::Inner { folder, steps } => inner::write(&folder, &steps),
         Command::Grub { file } => grub::make(&file).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
@@ -98,6 +109,9 @@ fn write_payload(name: &str, file: &Path) -> Result<ExitCode> {
     let bytes = match painter {
         Some((_, mode)) => mode.disk(),
         None if name == "kernel" => payload::kernel::image(),
+        None if name == "edu" => payload::edu::disk(),
+        None if name == "movebar" => payload::movebar::disk(),
+        None if name == "irqs" => payload::irqs::disk(),
         None => bail!("there is no payload {name}"),
     };
     std::fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;

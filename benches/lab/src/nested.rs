@@ -3,6 +3,7 @@
 //! A case names the [`Set`] of devices that it needs. All cases of a set share one outer machine, one after
 //! another, and leave its devices bound to vfio-pci; after one that failed the machine is booted anew.
 
+mod devices;
 mod host;
 mod linux;
 mod peer;
@@ -46,7 +47,7 @@ const VGA: Set = Set {
 
 /// All of them; those of a set are run together.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [host::CASES, peer::CASES, linux::CASES].into_iter().flatten()
+    [host::CASES, peer::CASES, linux::CASES, devices::CASES].into_iter().flatten()
 }
 
 /// Runs these cases on `lab`'s program. The folder `files` is for packages and for what runs leave.

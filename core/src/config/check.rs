@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::device::{self, Adapters, Choice, Disk, Vga};
+use super::device::{self, Adapters, AssignedDevice, Choice, Disk, Vga};
 use super::error::{ConfigError, Origin};
 use super::keys::Script;
 use super::options::{AdapterOptions, Options};
-use super::{AdapterConfig, Io, Linux, RunConfig, Screen, Serial, TextOutput, Window, size};
+use super::{
+    AdapterConfig, Interface, Io, Linux, Pages, RunConfig, Screen, Serial, TextOutput, Window, size,
+};
 
 /// The longest `--timeout`, in seconds: about 31 years.
 const TIMEOUT_LONGEST: f64 = 1e9;
@@ -81,6 +83,8 @@ struct Checked {
     adapters: Option<Adapters>,
     cpus: Option<u8>,
     memory: Option<u64>,
+    pages: Option<(Pages, Origin)>,
+    vfio: Option<Interface>,
     firmware: Option<PathBuf>,
     disks: Option<Vec<Disk>>,
     kernel: Option<PathBuf>,
@@ -106,6 +110,10 @@ impl Checked {
             adapters: at("device").adapters(&options.device)?,
             cpus: at("cpus").value(options.cpus, cpus)?,
             memory: at("memory").value(options.memory, size::memory)?,
+            pages: at("hugepages")
+                .value(options.hugepages, size::pages)?
+                .map(|pages| (pages, origin.clone())),
+            vfio: at("vfio").value(options.vfio, interface)?,
             firmware: at("firmware").value(options.firmware, file)?,
             disks: at("disk").list(&options.disk, device::disk)?,
             kernel: at("kernel").value(options.kernel, file)?,
@@ -129,6 +137,8 @@ impl Checked {
             adapters: self.adapters.or(under.adapters),
             cpus: self.cpus.or(under.cpus),
             memory: self.memory.or(under.memory),
+            pages: self.pages.or(under.pages),
+            vfio: self.vfio.or(under.vfio),
             firmware: self.firmware.or(under.firmware),
             disks: self.disks.or(under.disks),
             kernel: self.kernel.or(under.kernel),
@@ -166,10 +176,31 @@ impl Checked {
                 None
             }
         };
+        let memory = self.memory.unwrap_or(1 << 30);
+        if let Some((pages, origin)) = &self.pages
+            && let Some(problem) = size::misfit(memory, *pages)
+        {
+            return Err(ConfigError::option(origin, "hugepages", &problem));
+        }
+        let adapters = self.adapters.unwrap_or(Adapters::Software);
+        if let Some(card) = adapters.screen_of_card() {
+            let wanted = [
+                ("screenshot", self.screenshot.is_some()),
+                ("screen-text", self.screen_text.is_some()),
+                ("keys", self.keys.as_ref().is_some_and(Script::watches)),
+            ];
+            if let Some((option, _)) = wanted.into_iter().find(|(_, wanted)| *wanted) {
+                let problem =
+                    format!("the screen is that of {card} itself, which trapline can not see; leave it out");
+                return Err(ConfigError::option(&Origin::CommandLine, option, &problem));
+            }
+        }
         Ok(RunConfig {
-            adapters: self.adapters.unwrap_or(Adapters::Software),
+            adapters,
             cpus: self.cpus.unwrap_or(1),
-            memory: self.memory.unwrap_or(1 << 30),
+            memory,
+            pages: self.pages.map(|(pages, _)| pages).unwrap_or_default(),
+            vfio: self.vfio.unwrap_or_default(),
             firmware: self.firmware,
             disks: self.disks.unwrap_or_default(),
             linux,
@@ -218,10 +249,15 @@ impl Checker<'_> {
     fn adapters(&self, texts: &[String]) -> Result<Option<Adapters>, ConfigError> {
         let Some(choices) = self.list(texts, device::device)? else { return Ok(None) };
         let count = choices.len();
-        let mut devices = Vec::with_capacity(count);
+        let mut devices: Vec<AssignedDevice> = Vec::with_capacity(count);
         for choice in choices {
             match choice {
-                Choice::Device(device) => devices.push(device),
+                Choice::Device(device) => {
+                    if devices.iter().any(|other| other.origin == device.origin) {
+                        return Err(self.option_error(&format!("{} is given twice", device.origin)));
+                    }
+                    devices.push(device);
+                }
                 Choice::None if count == 1 => return Ok(Some(Adapters::None)),
                 Choice::None => {
                     return Err(self.option_error("none can not be given together with another device"));
@@ -301,6 +337,15 @@ fn io(text: &str) -> Result<Io, String> {
         "uring" => Ok(Io::Uring),
         "adaptive" => Ok(Io::Adaptive),
         _ => Err("not known; give inline, uring or adaptive".into()),
+    }
+}
+
+fn interface(text: &str) -> Result<Interface, String> {
+    match text {
+        "auto" => Ok(Interface::Auto),
+        "group" => Ok(Interface::Group),
+        "iommufd" => Ok(Interface::Iommufd),
+        _ => Err("not known; give auto, group or iommufd".into()),
     }
 }
 

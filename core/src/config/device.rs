@@ -1,31 +1,66 @@
 //! Adapters and disks: a name and options, separated by commas.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::error::Shown;
+use crate::host::{AddressError, PciAddress};
 
 /// The display adapters of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adapters {
     /// The software adapter, in its own process, started and ended with the machine.
     Software,
-    /// Those named, in this order; never empty, and `vga=on` at most once.
+    /// Those named, in this order; never empty, none named twice, and `vga=on` at most once.
     Given(Vec<AssignedDevice>),
     /// None at all.
     None,
 }
 
-/// One adapter that is somewhere else and is given to the guest.
+impl Adapters {
+    /// The function of this host on whose screen the guest shows, if nothing else can tell what it shows.
+    pub fn screen_of_card(&self) -> Option<PciAddress> {
+        let Adapters::Given(devices) = self else { return None };
+        let host = |device: &AssignedDevice| match device.origin {
+            DeviceOrigin::Host(address) => Some(address),
+            DeviceOrigin::Socket(_) => None,
+        };
+        let all: Vec<PciAddress> = devices.iter().map(host).collect::<Option<_>>()?;
+        let owner = devices.iter().position(|device| device.vga == Vga::On).unwrap_or(0);
+        all.get(owner).copied()
+    }
+}
+
+/// Where a device that is given to the guest is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceOrigin {
+    /// A PCI function of the host, bound to vfio-pci.
+    Host(PciAddress),
+    /// The Unix socket of a vfio-user server.
+    Socket(PathBuf),
+}
+
+impl fmt::Display for DeviceOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceOrigin::Host(address) => write!(f, "{address}"),
+            DeviceOrigin::Socket(socket) => write!(f, "vfio-user:{}", socket.display()),
+        }
+    }
+}
+
+/// One device that is somewhere else and is given to the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssignedDevice {
-    /// The Unix socket of its vfio-user server.
-    pub socket: PathBuf,
+    /// Where it is.
+    pub origin: DeviceOrigin,
     /// Whether it owns the legacy VGA addresses.
     pub vga: Vga,
     /// Its expansion ROM.
     pub rom: Rom,
-    /// Whether it sits behind a PCI Express root port of its own instead of on bus 0.
-    pub root_port: bool,
+    /// Whether it sits behind a PCI Express root port of its own instead of on bus 0; `None` is what
+    /// suits it.
+    pub root_port: Option<bool>,
 }
 
 /// Whether an adapter owns the legacy VGA addresses.
@@ -65,9 +100,10 @@ pub(super) enum Choice {
     None,
 }
 
-const FORMS: &str = "give vfio-user:SOCKET, or none for a machine without an adapter";
+const FORMS: &str = "give the PCI address of a function of this host, as 0000:01:00.0 (trapline devices lists them), \
+                     vfio-user:SOCKET, or none for a machine without an adapter";
 
-/// Parses `none`, or `vfio-user:SOCKET` or a PCI address with options.
+/// Parses `none`, or a PCI address (with or without `vfio:` before it) or `vfio-user:SOCKET` with options.
 pub(super) fn device(text: &str) -> Result<Choice, String> {
     let parts = split(text);
     let (name, options) = parts.split_first().map_or(("", &[][..]), |(name, rest)| (name.as_str(), rest));
@@ -90,21 +126,29 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
             }
         }
     }
-    if is_pci_address(name) {
-        return Err(format!(
-            "assigning a physical function is not in this version yet; {FORMS}, or leave --device out for the \
-             software adapter"
-        ));
-    }
-    let Some(socket) = name.strip_prefix("vfio-user:") else {
-        return Err(format!("{} is no device; {FORMS}", Shown(name)));
-    };
     Ok(Choice::Device(AssignedDevice {
-        socket: path(socket, "vfio-user: needs the path of a socket")?,
+        origin: parse_origin(name)?,
         vga: vga.unwrap_or(Vga::Auto),
         rom: rom.unwrap_or(Rom::Device),
-        root_port: root_port.unwrap_or(false),
+        root_port,
     }))
+}
+
+fn parse_origin(name: &str) -> Result<DeviceOrigin, String> {
+    let address =
+        |text: &str| text.parse().map(DeviceOrigin::Host).map_err(|error: AddressError| error.to_string());
+    match (name.strip_prefix("vfio-user:"), name.strip_prefix("vfio:")) {
+        (Some(socket), _) => path(socket, "vfio-user: needs the path of a socket").map(DeviceOrigin::Socket),
+        (None, Some(text)) => address(text),
+        // What has no colon and no dot in the right places was not meant as an address.
+        (None, None) if looks_like_address(name) => address(name),
+        (None, None) => Err(format!("{} is no device; {FORMS}", Shown(name))),
+    }
+}
+
+/// Whether `text` is made of what addresses are made of, right or wrong.
+fn looks_like_address(text: &str) -> bool {
+    text.contains(':') && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b':' || b == b'.')
 }
 
 /// Parses `FILE` or `FILE,readonly`.
@@ -180,19 +224,4 @@ fn parse_rom(text: &str) -> Result<Rom, String> {
         "off" => Ok(Rom::Off),
         _ => path(text, "rom= needs a file, or off").map(Rom::File),
     }
-}
-
-/// Whether `text` is `[DDDD:]BB:DD.F`, all hexadecimal, with device and function in their ranges.
-fn is_pci_address(text: &str) -> bool {
-    fn hex(text: &str, digits: usize, largest: u32) -> bool {
-        text.len() == digits
-            && text.bytes().all(|b| b.is_ascii_hexdigit())
-            && u32::from_str_radix(text, 16).is_ok_and(|number| number <= largest)
-    }
-    let Some((rest, function)) = text.rsplit_once('.') else { return false };
-    let mut fields = rest.rsplit(':');
-    let device = fields.next().is_some_and(|device| hex(device, 2, 0x1f));
-    let bus = fields.next().is_some_and(|bus| hex(bus, 2, 0xff));
-    let domain = fields.next().is_none_or(|domain| hex(domain, 4, 0xffff));
-    device && bus && domain && fields.next().is_none() && hex(function, 1, 7)
 }

@@ -27,6 +27,13 @@ pub struct Script {
     pub steps: Vec<Step>,
 }
 
+impl Script {
+    /// Whether it waits for something to appear on the screen.
+    pub fn watches(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::WaitText(_)))
+    }
+}
+
 /// One step of a [`Script`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

@@ -19,12 +19,15 @@ until a row of the screen shows STRING (in it \\> stands for >)";
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Options {
-    /// A display adapter: vfio-user:SOCKET, or none; may be repeated [default: the software adapter]
+    /// A device of the guest, first of all a display adapter: a PCI address of this host, vfio-user:SOCKET, or
+    /// none; may be repeated [default: the software adapter]
     ///
-    /// After the socket, separated by commas: vga=on|off|auto (does it own the legacy VGA addresses),
-    /// rom=FILE|off (another expansion ROM, or none), root-port=on|off (behind a PCI Express root port of its
-    /// own). A comma in a name is written twice. Without this option the software adapter is started with the
-    /// machine, in its own process.
+    /// A function of this host, as 0000:01:00.0 (also vfio:0000:01:00.0), is bound to vfio-pci first: trapline
+    /// bind does it. After the name, separated by commas: vga=on|off|auto (does it own the legacy VGA addresses;
+    /// auto: the first that can), rom=FILE|off (another expansion ROM, or none), root-port=on|off (behind a PCI
+    /// Express root port of its own; PCI Express functions are). A comma in a name is written twice. Functions
+    /// of one card that are given together stay one card. Without this option the software adapter is started
+    /// with the machine, in its own process.
     #[arg(long, value_name = "DEVICE[,OPTION..]")]
     #[serde(default, deserialize_with = "many")]
     pub device: Vec<String>,
@@ -38,6 +41,16 @@ pub struct Options {
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     #[serde(default, deserialize_with = "one")]
     pub memory: Option<String>,
+
+    /// RAM in huge pages that the host has set aside [default: whatever pages the kernel gives]
+    #[arg(long, value_name = "2M|1G", num_args = 0..=1, default_missing_value = "2M", require_equals = true)]
+    #[serde(default, deserialize_with = "one")]
+    pub hugepages: Option<String>,
+
+    /// How functions of this host are reached: by VFIO groups, by iommufd, or by what is there [default: auto]
+    #[arg(long, value_name = "auto|group|iommufd")]
+    #[serde(default, deserialize_with = "one")]
+    pub vfio: Option<String>,
 
     /// The BIOS image [default: the distribution's SeaBIOS]
     #[arg(long, value_name = "FILE")]

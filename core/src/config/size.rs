@@ -1,6 +1,6 @@
 //! Sizes of memory as a person writes them.
 
-use trapline_devices::q35::Ram;
+use trapline_devices::q35::{Pages, Ram, RamSplit};
 
 /// The least guest memory: below this the firmware has no room for itself and its tables.
 pub const MEMORY_LEAST: u64 = 16 << 20;
@@ -47,6 +47,23 @@ pub(super) fn memory(text: &str) -> Result<u64, String> {
         return Err(format!("not a multiple of {}", shown(Ram::GRAIN)));
     }
     Ok(bytes)
+}
+
+/// Parses the size of huge pages.
+pub(super) fn pages(text: &str) -> Result<Pages, String> {
+    match parse(text) {
+        Ok(0x20_0000) => Ok(Pages::Huge2M),
+        Ok(0x4000_0000) => Ok(Pages::Huge1G),
+        _ => Err("not a size of huge pages; give 2M or 1G".into()),
+    }
+}
+
+/// Why RAM of `memory` bytes is not made of such pages, if so.
+pub(super) fn misfit(memory: u64, pages: Pages) -> Option<String> {
+    let size = pages.size()?;
+    let split = RamSplit::of(memory);
+    let fits = split.low.is_multiple_of(size) && split.high.is_multiple_of(size);
+    (!fits).then(|| format!("memory of {} is no whole number of pages of {}", shown(memory), shown(size)))
 }
 
 /// A size in the largest unit that divides it.

@@ -24,7 +24,12 @@ fn with(option: &str, value: &str) -> Result<RunConfig, String> {
 }
 
 fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
-    Adapters::Given(vec![AssignedDevice { socket: socket.into(), vga, rom, root_port: false }])
+    Adapters::Given(vec![AssignedDevice {
+        origin: DeviceOrigin::Socket(socket.into()),
+        vga,
+        rom,
+        root_port: None,
+    }])
 }
 
 #[test]
@@ -34,6 +39,8 @@ fn nothing_given_is_a_small_machine_with_the_software_adapter() {
         adapters: Adapters::Software,
         cpus: 1,
         memory: 1 << 30,
+        pages: Pages::Transparent,
+        vfio: Interface::Auto,
         firmware: None,
         disks: Vec::new(),
         linux: None,
@@ -85,6 +92,54 @@ fn devices_are_read() {
 }
 
 #[test]
+fn functions_of_the_host_are_read() {
+    let function = |address: &str, vga, rom, root_port| {
+        let origin = DeviceOrigin::Host(address.parse().unwrap());
+        Adapters::Given(vec![AssignedDevice { origin, vga, rom, root_port }])
+    };
+    let cases = [
+        ("01:00.0", function("0000:01:00.0", Vga::Auto, Rom::Device, None)),
+        ("vfio:0001:0a:1f.7", function("0001:0a:1f.7", Vga::Auto, Rom::Device, None)),
+        ("0000:01:00.1,rom=off,root-port=off,vga=off", function("01:00.1", Vga::Off, Rom::Off, Some(false))),
+    ];
+    for (text, adapters) in cases {
+        assert_eq!(with("device", text).map(|config| config.adapters), Ok(adapters), "{text}");
+    }
+    let twice = toml("device = ['01:00.0', 'vfio:0000:01:00.0,vga=off']").unwrap_err();
+    assert!(twice.ends_with("0000:01:00.0 is given twice"), "{twice}");
+}
+
+#[test]
+fn huge_pages_hold_all_of_the_memory() {
+    let pages = |text: &str| toml(text).map(|config| config.pages);
+    assert_eq!(pages("hugepages = '2M'"), Ok(Pages::Huge2M));
+    assert_eq!(pages("hugepages = '1G'\nmemory = '4G'"), Ok(Pages::Huge1G));
+    let misfit = pages("hugepages = '1G'\nmemory = '1536M'").unwrap_err();
+    assert!(misfit.ends_with("memory of 1536 MiB is no whole number of pages of 1 GiB"), "{misfit}");
+    // 2 GiB lie below the hole, 1 GiB and a half above it.
+    assert!(pages("hugepages = '1G'\nmemory = '3584M'").is_err());
+    let bare = clap::Parser::try_parse_from(["x", "--hugepages"]).map(|Bare { options }| options.hugepages);
+    assert_eq!(bare.unwrap().as_deref(), Some("2M"));
+}
+
+#[derive(clap::Parser)]
+struct Bare {
+    #[command(flatten)]
+    options: Options,
+}
+
+#[test]
+fn what_only_the_card_shows_can_not_be_written() {
+    for option in ["screenshot = 's.png'", "screen-text = '-'", "keys = '<wait-text:login>a'"] {
+        let problem = toml(&format!("device = '01:00.0'\n{option}")).unwrap_err();
+        assert!(problem.contains("the screen is that of 0000:01:00.0 itself"), "{problem}");
+        assert!(toml(&format!("device = ['01:00.0', 'vfio-user:a']\n{option}")).is_ok());
+        assert!(toml(&format!("device = 'none'\n{option}")).is_ok());
+    }
+    assert!(toml("device = '01:00.0'\nkeys = '<wait:1>a'").is_ok());
+}
+
+#[test]
 fn disks_are_read_in_order() {
     let config = toml("disk = ['a', 'b,readonly', 'c,,d']").unwrap();
     let disk = |path: &str, readonly| Disk { path: path.into(), readonly };
@@ -103,6 +158,8 @@ fn the_other_values_are_read() {
         adapters: Adapters::Software,
         cpus: 255,
         memory: 1 << 30,
+        pages: Pages::Transparent,
+        vfio: Interface::Auto,
         firmware: Some("bios".into()),
         disks: Vec::new(),
         linux: Some(Linux { kernel: "k".into(), initrd: Some("i".into()), append: "-x".into() }),
@@ -123,14 +180,14 @@ fn the_other_values_are_read() {
     assert_eq!(with("io", "inline").unwrap().io, Io::Inline);
 }
 
-const FORMS: &str = "give vfio-user:SOCKET, or none for a machine without an adapter";
+const FORMS: &str = "give the PCI address of a function of this host, as 0000:01:00.0 (trapline devices lists them), \
+                     vfio-user:SOCKET, or none for a machine without an adapter";
 
 #[test]
 fn values_that_can_not_be_used_say_why() {
-    let assigning = format!(
-        "assigning a physical function is not in this version yet; {FORMS}, or leave --device out for the software \
-         adapter"
-    );
+    let address = |text: &str| text.parse::<crate::host::PciAddress>().unwrap_err().to_string();
+    let (no_function, high_device, high_function) =
+        (address("01:00"), address("01:20.0"), address("01:00.8"));
     let nonsense = |shown: &str| format!("{shown} is no device; {FORMS}");
     let cases: &[(&str, &str, &str)] = &[
         (
@@ -152,11 +209,17 @@ fn values_that_can_not_be_used_say_why() {
         ("cpus", "two", "not a number of processors; give 1 to 255"),
         ("device", "nonsense", &nonsense("nonsense")),
         ("device", "a b", &nonsense("\"a b\"")),
-        ("device", "01:00", &nonsense("01:00")),
-        ("device", "01:20.0", &nonsense("01:20.0")),
-        ("device", "01:00.8", &nonsense("01:00.8")),
-        ("device", "01:00.0", &assigning),
-        ("device", "0000:0a:1f.7,vga=on", &assigning),
+        ("device", "01:00", &no_function),
+        ("device", "01:20.0,vga=on", &high_device),
+        ("device", "vfio:01:00.8", &high_function),
+        (
+            "device",
+            "01:00.0,root-port=maybe",
+            "root-port=maybe is not known; give root-port=on or root-port=off",
+        ),
+        ("hugepages", "4M", "not a size of huge pages; give 2M or 1G"),
+        ("hugepages", "", "not a size of huge pages; give 2M or 1G"),
+        ("vfio", "cdev", "not known; give auto, group or iommufd"),
         ("device", "vfio-user:", "vfio-user: needs the path of a socket"),
         ("device", "vfio-user:a,vga=yes", "vga=yes is not known; give vga=on, vga=off or vga=auto"),
         ("device", "vfio-user:a,vga", "vga= is not known; give vga=on, vga=off or vga=auto"),
@@ -282,7 +345,7 @@ fn names() -> Vec<String> {
 
 #[test]
 fn the_file_has_the_names_of_the_command_line() {
-    assert_eq!(names().len(), 17);
+    assert_eq!(names().len(), 19);
     for name in names() {
         assert!(Options::from_toml(&format!("{name} = 'x'")).is_ok(), "{name}");
     }

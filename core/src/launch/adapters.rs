@@ -1,26 +1,43 @@
-//! The display adapters of a machine, as parts.
+//! The display adapters and other devices that a machine is given, as parts.
 
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use trapline_devices::assigned::{self, Function, RomSource};
+use trapline_devices::assigned::{self, Backend, Function, Placement, RomSource};
 use trapline_devices::host;
 use trapline_devices::pci::{Devfn, Link};
-use trapline_devices::q35::RootPort;
+use trapline_devices::q35::{Pirqs, Ram, RootPort};
 use trapline_devices::vfio_user::client::{Client, Settings};
 use trapline_devices::vga;
 use trapline_io::Region;
+use trapline_vcpu::Vm;
 
+use super::physical::{self, Physical};
 use super::place;
+use super::seats::{self, Seat, Wish};
 use crate::adapter::{Display, Process};
-use crate::config::{Adapters, AssignedDevice, Rom, Vga};
+use crate::command::say;
+use crate::config::{Adapters, AssignedDevice, DeviceOrigin, Interface, Rom, Vga};
+use crate::dma::{Gate, Mapping, Peers};
 use crate::events::Events;
+use crate::interrupts::FunctionInterrupts;
 use crate::parts::{PartId, Parts, ServedBy};
 use crate::screen::{Frame, Source, TextScreen};
 
 /// What a root port says of its link: what a card of these days has.
 const LINK: Link = Link { speed: 4, lanes: 16 };
+
+/// What devices of the host need of the machine.
+pub(super) struct Machine<'a> {
+    pub(super) vm: &'a Arc<Vm>,
+    pub(super) ram: &'a Ram,
+    pub(super) pirqs: &'a Pirqs,
+    pub(super) events: &'a Events,
+    /// How the kernel's VFIO is used.
+    pub(super) interface: Interface,
+}
 
 /// What the adapters leave outside the machine.
 pub(super) struct Given {
@@ -28,38 +45,160 @@ pub(super) struct Given {
     pub(super) display: Box<dyn Source>,
     /// The software adapter's process.
     pub(super) process: Option<Process>,
+    /// The guest's memory, as functions of the host see it.
+    pub(super) mapping: Option<Mapping>,
+    /// BARs for the DMA of other functions, where there are several.
+    pub(super) peers: Option<Peers>,
 }
 
 /// Connects to the adapters that are wanted, or starts ours, and adds them to `parts`.
-pub(super) fn add(wanted: &Adapters, events: &Events, parts: &mut Vec<Parts>) -> Result<Given> {
-    let mut given = Given { display: Box::new(NoDisplay), process: None };
+pub(super) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Parts>) -> Result<Given> {
+    let mut given = Given { display: Box::new(NoDisplay), process: None, mapping: None, peers: None };
     match wanted {
         Adapters::None => {}
         Adapters::Software => {
             let (process, socket) = Process::start()?;
             given.process = Some(process);
-            let function = software(socket, events)?;
+            let function = software(socket, machine.events)?;
             given.show(&function);
-            parts.push(part(function, 0, None, place::adapter(0)?)?);
+            parts.push(part(function, "adapter0".into(), None, place::adapter(0)?)?);
         }
-        Adapters::Given(devices) => {
-            let mut owned = devices.iter().any(|device| device.vga == Vga::On);
-            for (index, device) in devices.iter().enumerate() {
-                let name = device.socket.display().to_string();
-                let given_as = format!("--device vfio-user:{name}");
-                let client = Client::connect(&device.socket, settings(name, events)).context(given_as)?;
-                let function = Function::open(client, options(device, owned))?;
+        Adapters::Given(devices) => add_given(devices, machine, parts, &mut given)?,
+    }
+    Ok(given)
+}
+
+/// A device that answers, and has no place yet.
+enum Opened {
+    User(Client),
+    Host(Physical),
+}
+
+/// Adds devices that are somewhere else. All are opened first: where one sits depends on the others.
+fn add_given(
+    devices: &[AssignedDevice],
+    machine: &Machine<'_>,
+    parts: &mut Vec<Parts>,
+    given: &mut Given,
+) -> Result<()> {
+    let opened = open(devices, machine)?;
+    let wishes = devices.iter().zip(&opened).map(|(device, opened)| Wish {
+        name: device.origin.to_string(),
+        host: match &device.origin {
+            DeviceOrigin::Host(address) => Some(*address),
+            DeviceOrigin::Socket(_) => None,
+        },
+        express: matches!(opened, Opened::Host(device) if device.express),
+        root_port: device.root_port,
+    });
+    let wishes: Vec<Wish> = wishes.collect();
+    let (seats, told) = seats::plan(&wishes)?;
+    told.iter().for_each(|line| say(line));
+    let gate = Arc::new(Gate::default());
+    map_memory(&opened, machine, &gate, given)?;
+    let mut ports = BTreeMap::new();
+    let mut owned = devices.iter().any(|device| device.vga == Vga::On);
+    for (((device, opened), seat), index) in devices.iter().zip(opened).zip(seats).zip(0_usize..) {
+        let card = place::adapter(seat.card)?;
+        let parent = seat.behind_port.then(|| {
+            let port = || root_port(seat.card, card, parts);
+            *ports.entry(seat.card).or_insert_with(port)
+        });
+        let at = At { name: format!("adapter{index}"), parent, card, seat };
+        match opened {
+            Opened::User(client) => {
+                let function = Function::open(client, options(device, owned, seat))?;
                 owned |= function.has_vga();
                 given.show(&function);
-                let mut at = (None, place::adapter(index)?);
-                if device.root_port {
-                    at = (Some(root_port(index, at.1, parts)), Devfn::default());
-                }
-                parts.push(part(function, index, at.0, at.1)?);
+                parts.push(part(function, at.name, parent, seat.devfn(card))?);
+            }
+            Opened::Host(physical) => {
+                let (part, has_vga) = host_part(physical, device, at, owned, machine)?;
+                owned |= has_vga;
+                parts.push(Parts { dma: Some(Arc::clone(&gate)), ..part });
             }
         }
     }
-    Ok(given)
+    Ok(())
+}
+
+/// Where a device comes to sit.
+struct At {
+    /// What the machine calls it.
+    name: String,
+    /// The root port above it.
+    parent: Option<PartId>,
+    /// The place of its card on bus 0.
+    card: Devfn,
+    seat: Seat,
+}
+
+/// Lets functions of the host reach the guest's memory, and each other's.
+fn map_memory(opened: &[Opened], machine: &Machine<'_>, gate: &Arc<Gate>, given: &mut Given) -> Result<()> {
+    let hosts: Vec<&Physical> = opened.iter().filter_map(Opened::as_host).collect();
+    let Some(first) = hosts.first() else { return Ok(()) };
+    let iommu = &first.iommu;
+    physical::tell_kvm(machine.vm, iommu);
+    let (ram, events) = (machine.ram.clone(), machine.events.clone());
+    given.mapping = Some(Mapping::start(ram, Arc::clone(iommu), Arc::clone(gate), events)?);
+    if hosts.len() > 1 {
+        given.peers = Some(Peers::new(Arc::clone(iommu)));
+    }
+    Ok(())
+}
+
+/// A function of the host as a part, told to the person; and whether it owns legacy VGA.
+fn host_part(
+    physical: Physical,
+    device: &AssignedDevice,
+    at: At,
+    owned: bool,
+    machine: &Machine<'_>,
+) -> Result<(Parts, bool)> {
+    let At { name, parent, card, seat } = at;
+    let Physical { device: backend, iommu, is_vga, name: known_as, .. } = physical;
+    let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
+    let options = assigned::Options { interrupts: Some(Arc::new(lines)), ..options(device, owned, seat) };
+    let mut function = Function::open(backend, options)?;
+    // The gate keeps bus mastering back, before the write comes here.
+    function.allow_dma();
+    let place = match seat.behind_port {
+        true => format!("behind a root port at 00:{:02x}.0", card.device()),
+        false => format!("at 00:{:02x}.{}", card.device(), seat.function),
+    };
+    let mut line = format!("{known_as}: {place}, by {}", physical::interface(&iommu));
+    if is_vga {
+        line.extend(["; ", physical::legacy(function.legacy_vga(), device.vga, owned)]);
+    }
+    say(&line);
+    let has_vga = function.has_vga();
+    // An access to legacy VGA can sleep.
+    let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
+    let part = part(function, name, parent, seat.devfn(card))?;
+    Ok((Parts { served_by, ..part }, has_vga))
+}
+
+impl Opened {
+    fn as_host(&self) -> Option<&Physical> {
+        match self {
+            Opened::Host(physical) => Some(physical),
+            Opened::User(_) => None,
+        }
+    }
+}
+
+fn open(devices: &[AssignedDevice], machine: &Machine<'_>) -> Result<Vec<Opened>> {
+    let mut hosts = physical::Opener::new(machine.interface, machine.events);
+    let open = |device: &AssignedDevice| match &device.origin {
+        // What goes wrong names the function.
+        DeviceOrigin::Host(address) => hosts.open(*address).map(Opened::Host),
+        DeviceOrigin::Socket(socket) => {
+            let name = socket.display().to_string();
+            let client = Client::connect(socket, settings(name, machine.events));
+            Ok(Opened::User(client.with_context(|| format!("--device {}", device.origin))?))
+        }
+    };
+    devices.iter().map(open).collect()
 }
 
 fn software(socket: UnixStream, events: &Events) -> Result<Function<Client>> {
@@ -74,7 +213,7 @@ fn settings(name: String, events: &Events) -> Settings {
 }
 
 /// How a device is given to the guest; `owned` says that another has legacy VGA.
-fn options(device: &AssignedDevice, owned: bool) -> assigned::Options {
+fn options(device: &AssignedDevice, owned: bool, seat: Seat) -> assigned::Options {
     assigned::Options {
         vga: match device.vga {
             Vga::On => assigned::Vga::On,
@@ -86,21 +225,29 @@ fn options(device: &AssignedDevice, owned: bool) -> assigned::Options {
             Rom::File(path) => RomSource::File(path.clone()),
             Rom::Off => RomSource::Off,
         },
+        placement: if seat.behind_port { Placement::BehindPort } else { Placement::RootBus },
+        multifunction: seat.multifunction,
+        interrupts: None,
     }
 }
 
-/// A root port in an adapter's place on bus 0.
-fn root_port(index: usize, devfn: Devfn, parts: &mut Vec<Parts>) -> PartId {
+/// A root port in a card's place on bus 0.
+fn root_port(card: usize, devfn: Devfn, parts: &mut Vec<Parts>) -> PartId {
     let port = RootPort::new(LINK);
-    parts.push(Parts::function(format!("root port {index}"), port, None, devfn, RootPort::TOPOLOGY));
+    parts.push(Parts::function(format!("root port {card}"), port, None, devfn, RootPort::TOPOLOGY));
     parts.len() - 1
 }
 
-/// A function with a worker of its own: an access to legacy VGA can sleep.
-fn part(function: Function<Client>, index: usize, parent: Option<PartId>, devfn: Devfn) -> Result<Parts> {
+/// A function with a worker of its own.
+fn part<B: Backend + 'static>(
+    function: Function<B>,
+    name: String,
+    parent: Option<PartId>,
+    devfn: Devfn,
+) -> Result<Parts> {
     let topology = function.topology();
-    let attention = function.attention().context("an adapter's connection can not be watched")?;
-    let part = Parts::function(format!("adapter{index}"), function, parent, devfn, topology);
+    let attention = function.attention().context("an adapter's descriptors can not be watched")?;
+    let part = Parts::function(name, function, parent, devfn, topology);
     Ok(Parts { served_by: ServedBy::Own, attention, ..part })
 }
 

@@ -1,26 +1,33 @@
 //! An assigned function over a device with any configuration space, regions and answers.
 #![no_main]
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use trapline_devices::assigned::backend::{Backend, Mapping, RegionInfo};
-use trapline_devices::assigned::{Function, Options, RomSource, Vga};
+use trapline_devices::assigned::backend::{Backend, Irqs, Mapping, RegionInfo, Signalled};
+use trapline_devices::assigned::{Function, Options, Placement, RomSource, Vga};
+use trapline_devices::host::{Interrupts, Level, Message, Vector};
 use trapline_devices_fuzz::{CONFIG, Place, Step, drive};
 use trapline_io::{Fault, Region, Width};
 use vm_memory::MmapRegion;
 
-const PLACES: [Place; 8] = [
+const PLACES: [Place; 11] = [
     CONFIG[0],
     CONFIG[1],
     (Region::CONFIG, 0x40, 0xc0),
     (Region::bar(0), 0, 0x4000),
     (Region::VGA, 0x3c0, 0x20),
     (Region::ROM, 0, 0x2000),
-    // The ports of the Bochs adapter, and a copy of the screen.
+    // The ports of the Bochs adapter, the table of MSI-X and its pending bits.
     (Region(0xf0), 0, 4),
-    (Region(0xf1), 0, 1),
+    (Region(0xf1), 0, 0x100),
+    (Region(0xf2), 0, 0x100),
+    // The capabilities of a usual head: MSI and MSI-X; and the extended ones.
+    (Region::CONFIG, 0x40, 0x30),
+    (Region::CONFIG, 0x100, 0x100),
 ];
 
 #[derive(Arbitrary, Debug)]
@@ -33,6 +40,9 @@ struct Any {
     answers: Vec<Result<u64, u8>>,
     rom: Vec<u8>,
     resettable: bool,
+    irqs: (bool, u16, u16, bool),
+    /// Which of the host's interrupts fail: a bit for each call.
+    refused: u32,
     dies_after: Option<u8>,
 }
 
@@ -49,6 +59,11 @@ impl Card {
             any.config[..16]
                 .copy_from_slice(&[0x34, 0x12, 0x11, 0x11, 0, 0, 0x10, 0, 2, 0, 0, 3, 0, 0, 0, 0]);
             any.config[0x0e] = 0;
+            any.config[0x34] = 0x40;
+            any.config.resize(any.config.len().max(0x100), 0);
+            // 64 bits, masks and 32 messages; 5 vectors, in the places that BAR 0 has.
+            any.config[0x40..0x44].copy_from_slice(&[0x05, 0x60, 0x8a, 0x01]);
+            any.config[0x60..0x6c].copy_from_slice(&[0x11, 0x70, 4, 0, 0, 0, 0, 0, 0, 8, 0, 0]);
         }
         let region = |(index, &(shift, more)): (usize, &(u8, u16))| {
             let size = 1_u64
@@ -57,13 +72,18 @@ impl Card {
                 .saturating_add(u64::from(more & 1));
             let mappings = if any.mapped >> (index & 15) & 1 == 1 && (0x1000..=0x1_0000).contains(&size) {
                 let memory = MmapRegion::new(0x1000).expect("address space");
-                vec![Mapping { offset: size - size % 0x1000 - 0x1000, memory: Arc::new(memory) }]
+                vec![Mapping::whole(size - size % 0x1000 - 0x1000, Arc::new(memory))]
             } else {
                 Vec::new()
             };
             RegionInfo { size, readable: more & 2 == 0, writable: more & 4 == 0, mappings }
         };
-        let regions = any.sizes.iter().take(64).enumerate().map(region).collect();
+        let mut regions: Vec<_> = any.sizes.iter().take(64).enumerate().map(region).collect();
+        if any.usual
+            && let Some(region) = regions.first_mut().filter(|region| region.size > 0x1_0000)
+        {
+            *region = RegionInfo { size: 0x1000, readable: true, writable: true, mappings: Vec::new() };
+        }
         Card { any, regions, calls: 0 }
     }
 
@@ -105,6 +125,65 @@ impl Backend for Card {
     fn reset(&mut self) -> Result<(), Fault> {
         self.answer().map(|_| ())
     }
+    fn irqs(&self) -> Irqs {
+        let (intx, msi, msix, msix_grows) = self.any.irqs;
+        Irqs { intx, msi, msix, msix_grows }
+    }
+    fn enable_intx(&mut self, _: BorrowedFd<'_>, _: BorrowedFd<'_>) -> Result<(), Fault> {
+        self.answer().map(|_| ())
+    }
+    fn disable_intx(&mut self) -> Result<(), Fault> {
+        self.answer().map(|_| ())
+    }
+    fn enable_vectors(&mut self, _: Signalled, _: u16, _: &[BorrowedFd<'_>]) -> Result<(), Fault> {
+        self.answer().map(|_| ())
+    }
+    fn disable_vectors(&mut self, _: Signalled) -> Result<(), Fault> {
+        self.answer().map(|_| ())
+    }
+}
+
+/// A host whose interrupts lead nowhere, and are refused now and then.
+struct Host(u32);
+
+#[derive(Debug)]
+struct Nowhere(io::Stdin, u32);
+
+impl Interrupts for Host {
+    fn vectors(&self, count: usize) -> io::Result<Vec<Box<dyn Vector>>> {
+        assert!(count <= 2048);
+        if self.0 & 1 << (count % 32) != 0 {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        Ok((0..count).map(|_| Box::new(Nowhere(io::stdin(), self.0)) as Box<dyn Vector>).collect())
+    }
+    fn line(&self) -> io::Result<Box<dyn Level>> {
+        Ok(Box::new(Nowhere(io::stdin(), 0)))
+    }
+}
+
+impl Vector for Nowhere {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+    fn route(&mut self, message: Option<Message>) -> io::Result<()> {
+        match message {
+            Some(message) if message.data & self.1 == 1 => Err(io::ErrorKind::InvalidInput.into()),
+            _ => Ok(()),
+        }
+    }
+    fn pending(&self) -> bool {
+        self.1 & 2 == 0
+    }
+}
+
+impl Level for Nowhere {
+    fn trigger(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+    fn resample(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 fuzz_target!(|input: (Any, u8, bool, Vec<Step>)| {
@@ -112,6 +191,9 @@ fuzz_target!(|input: (Any, u8, bool, Vec<Step>)| {
     let options = Options {
         vga: [Vga::Auto, Vga::On, Vga::Off][usize::from(options % 3)],
         rom: if options & 0x80 != 0 { RomSource::Off } else { RomSource::Device },
+        placement: if options & 0x40 != 0 { Placement::BehindPort } else { Placement::RootBus },
+        multifunction: options & 0x20 != 0,
+        interrupts: (options & 0x10 == 0).then(|| Arc::new(Host(any.refused)) as Arc<dyn Interrupts>),
     };
     match Function::open(Card::new(any), options) {
         Ok(mut function) => {

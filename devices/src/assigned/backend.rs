@@ -1,9 +1,10 @@
 //! What any way of reaching a device offers: the seam between [`super::Function`] and vfio-user or the
 //! kernel's VFIO.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use trapline_io::file::FileRegion;
 use trapline_io::{Fault, Region, Width};
 use vm_memory::MmapRegion;
 
@@ -15,8 +16,21 @@ static NONE: RegionInfo = RegionInfo { size: 0, readable: false, writable: false
 pub struct Mapping {
     /// Byte offset in the region; page-aligned.
     pub offset: u64,
-    /// The mapping; its length is a whole number of pages.
+    /// Bytes, a whole number of pages. Of a region smaller than a page the whole page is mapped, if
+    /// nothing else lies in it.
+    pub len: u64,
+    /// What owns the mapping. It may be larger than the mapping: then the rest of it must not be
+    /// touched.
     pub memory: Arc<MmapRegion>,
+    /// Where in `memory` the mapping begins, in bytes; page-aligned.
+    pub at: u64,
+}
+
+impl Mapping {
+    /// All of `memory`, from `offset` of the region on.
+    pub fn whole(offset: u64, memory: Arc<MmapRegion>) -> Mapping {
+        Mapping { offset, len: memory.size() as u64, memory, at: 0 }
+    }
 }
 
 /// A region as the device has it.
@@ -30,6 +44,28 @@ pub struct RegionInfo {
     pub writable: bool,
     /// What of it is mapped, with the rights above; ascending and free of overlaps.
     pub mappings: Vec<Mapping>,
+}
+
+/// Interrupts that a device can signal, as VFIO counts them (`VFIO_PCI_*_IRQ_INDEX`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Irqs {
+    /// It has an INTx pin.
+    pub intx: bool,
+    /// Messages of its MSI capability, 0 to 32.
+    pub msi: u16,
+    /// Vectors of its MSI-X table, 0 to 2048.
+    pub msix: u16,
+    /// More MSI-X vectors may be enabled while some are (no `VFIO_IRQ_INFO_NORESIZE`).
+    pub msix_grows: bool,
+}
+
+/// Which of a device's two kinds of message signalled interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signalled {
+    /// MSI.
+    Msi,
+    /// MSI-X.
+    Msix,
 }
 
 /// A device reached from outside of this process's code: numbered regions as VFIO has them
@@ -74,11 +110,65 @@ pub trait Backend: Send {
     /// As [`Backend::read`]; `bytes` may then be filled in part.
     fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault>;
 
+    /// The part of a file that *is* this region, if there is one: a write there is what
+    /// [`Backend::write`] does and nothing else.
+    fn file(&self, region: Region) -> Option<&FileRegion> {
+        let _ = region;
+        None
+    }
+
     /// Resets the device. The deadline is that of an access.
     ///
     /// # Errors
     /// The device has no reset, refused, or is gone.
     fn reset(&mut self) -> Result<(), Fault>;
+
+    /// What it can signal. None of it is enabled by opening it.
+    fn irqs(&self) -> Irqs {
+        Irqs::default()
+    }
+
+    /// Connects INTx: the device writes `trigger` and masks itself; a write to `unmask` unmasks it.
+    /// Messages are off at that time.
+    ///
+    /// # Errors
+    /// It has no pin, or refuses.
+    fn enable_intx(&mut self, trigger: BorrowedFd<'_>, unmask: BorrowedFd<'_>) -> Result<(), Fault> {
+        let _ = (trigger, unmask);
+        Err(Fault::NoRegister)
+    }
+
+    /// Disconnects INTx.
+    ///
+    /// # Errors
+    /// The device refuses or is gone.
+    fn disable_intx(&mut self) -> Result<(), Fault> {
+        Err(Fault::NoRegister)
+    }
+
+    /// Connects vectors `first`, `first + 1` and so on to these eventfds. If none of the kind was
+    /// enabled before, this enables it; INTx and the other kind are off at that time.
+    ///
+    /// # Errors
+    /// It has fewer vectors, the host has fewer to give (none of them is connected then), or it is gone.
+    fn enable_vectors(
+        &mut self,
+        kind: Signalled,
+        first: u16,
+        triggers: &[BorrowedFd<'_>],
+    ) -> Result<(), Fault> {
+        let _ = (kind, first, triggers);
+        Err(Fault::NoRegister)
+    }
+
+    /// Disconnects all vectors of a kind and disables it.
+    ///
+    /// # Errors
+    /// The device refuses or is gone.
+    fn disable_vectors(&mut self, kind: Signalled) -> Result<(), Fault> {
+        let _ = kind;
+        Err(Fault::NoRegister)
+    }
 
     /// Serves what [`Backend::attention`] became readable for. Does not wait for the device.
     fn attend(&mut self) {}

@@ -4,120 +4,46 @@
 //! into the guest where the backend has a mapping. Nothing here assumes whose device it is.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use trapline_io::device::{Claim, Claims, Direct, DirectKind, Range};
+use trapline_io::device::Claims;
+use trapline_io::file::FileRegion;
 use trapline_io::space::DwordSet;
-use trapline_io::{Device, Fault, Gpa, Region, Span, Width};
+use trapline_io::{Device, Fault, Region, Width};
 use vm_memory::MmapRegion;
 
 use super::backend::Backend;
-use super::config::{self, CLASS_VGA, Config};
+use super::config::{CLASS_VGA, Config, Shape};
+use super::interrupts::Interrupts;
+use super::msix::{self, Msix};
 use super::quirks::{DISPI, Dispi, Reached};
+use super::registers::Registers;
 use super::rom::Rom;
 use crate::legacy;
-use crate::pci::spec::{self, Command};
+use crate::pci::spec;
 
+pub use super::error::Error;
+pub use super::options::{LegacyVga, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
-/// Memory slots have whole pages.
-const PAGE: u64 = 4096;
-
-/// Whether the function owns the legacy VGA ranges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Vga {
-    /// If it is a VGA compatible controller and its backend forwards them.
-    #[default]
-    Auto,
-    /// Yes; an error where the backend cannot.
-    On,
-    /// No.
-    Off,
-}
-
-/// How a device is given to the guest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Legacy VGA.
-    pub vga: Vga,
-    /// The expansion ROM.
-    pub rom: RomSource,
-}
-
-/// Why a device cannot be given to the guest.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The device does not even answer.
-    #[error("{device}: its configuration space cannot be read")]
-    Config {
-        /// Its name.
-        device: String,
-    },
-    /// The device could not be brought to a known state.
-    #[error("{device}: it cannot be reset")]
-    Reset {
-        /// Its name.
-        device: String,
-    },
-    /// It is a bridge, or nothing.
-    #[error("no PCI function with a type 0 header: vendor {vendor:04x}, header type {header}")]
-    NotAFunction {
-        /// What its Vendor ID register holds.
-        vendor: u16,
-        /// What its Header Type register holds.
-        header: u8,
-    },
-    /// A base address register that cannot be.
-    #[error("BAR {index} of {size:#x} bytes does not fit its kind")]
-    Bar {
-        /// Which one.
-        index: u8,
-        /// The size of its region.
-        size: u64,
-    },
-    /// Legacy VGA was asked for.
-    #[error("{device}: vga=on, but it does not forward legacy VGA (no VGA region)")]
-    NoVga {
-        /// Its name.
-        device: String,
-    },
-    /// The ROM file cannot be read.
-    #[error("cannot read the ROM file {path}")]
-    RomFile {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The ROM file is none.
-    #[error("the ROM file {path} {what}")]
-    RomImage {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-    /// No memory for the ROM.
-    #[error("out of memory for the ROM")]
-    OutOfMemory,
-}
+mod claims;
 
 /// See the module's page.
 #[derive(Debug)]
-pub struct Function<B> {
+pub struct Function<B: Backend> {
     backend: B,
     config: Config,
+    interrupts: Interrupts,
     rom: Option<Rom>,
-    vga: bool,
+    vga: LegacyVga,
     dispi: Option<Dispi>,
     /// Whether the device reaches guest memory, so that it may master the bus.
     dma: bool,
 }
 
 impl<B: Backend> Function<B> {
-    /// Resets the device if it can be reset, and reads its configuration space and ROM.
+    /// Resets the device if it can be reset, reads its configuration space and ROM, and connects its
+    /// interrupt line.
     ///
     /// # Errors
     /// The device does not answer, or is not what `options` ask for.
@@ -126,23 +52,33 @@ impl<B: Backend> Function<B> {
         if backend.resettable() && backend.reset().is_err() {
             return Err(Error::Reset { device });
         }
-        let mut header = [0; config::SIZE];
-        if backend.read_bytes(Region::CONFIG, 0, &mut header).is_err() {
-            return Err(Error::Config { device });
-        }
-        let sizes = std::array::from_fn(|index| backend.regions().get(index).map_or(0, |region| region.size));
+        let Ok(registers) = Registers::read(&mut backend) else { return Err(Error::Config { device }) };
         let rom = Rom::load(&options.rom, &mut backend)?;
-        let mut config = Config::new(&header, &sizes, rom.as_ref().map(Rom::size))?;
-        let vga = wants_vga(&backend, &config, options.vga)?;
-        if !vga {
+        let bars = std::array::from_fn(|index| backend.regions().get(index).map_or(0, |region| region.size));
+        let shape = Shape {
+            placement: options.placement,
+            multifunction: options.multifunction,
+            intx: options.interrupts.is_some() && backend.irqs().intx,
+            bars,
+            rom: rom.as_ref().map(Rom::size),
+        };
+        let mut config = Config::new(&registers, &shape)?;
+        let interrupts = Interrupts::new(&mut config, &registers, &backend, options.interrupts, &bars);
+        let vga = legacy_vga(&backend, &config, options.vga)?;
+        if vga != LegacyVga::Owned {
             config.be_no_vga();
         }
         let dispi = Dispi::of(
-            config::word(&header, spec::VENDOR_ID),
-            config::word(&header, spec::DEVICE_ID),
+            registers.word(spec::VENDOR_ID),
+            registers.word(spec::DEVICE_ID),
             backend.region(Region::bar(2)).size,
         );
-        Ok(Function { backend, config, rom, vga, dispi, dma: false })
+        let dispi = dispi.filter(|_| vga == LegacyVga::Owned);
+        let mut function = Function { backend, config, interrupts, rom, vga, dispi, dma: false };
+        // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
+        let _ = function.forward_command();
+        function.settle_interrupts();
+        Ok(function)
     }
 
     /// The dwords of configuration space whose writes change the map.
@@ -152,6 +88,11 @@ impl<B: Backend> Function<B> {
 
     /// Whether it owns the legacy VGA ranges.
     pub fn has_vga(&self) -> bool {
+        self.vga == LegacyVga::Owned
+    }
+
+    /// The same with the reason why not.
+    pub fn legacy_vga(&self) -> LegacyVga {
         self.vga
     }
 
@@ -165,7 +106,9 @@ impl<B: Backend> Function<B> {
     pub fn mapping(&self, region: Region) -> Option<Arc<MmapRegion>> {
         let region = self.backend.region(region);
         let first = region.mappings.first().filter(|mapping| mapping.offset == 0)?;
-        (first.memory.size() as u64 >= region.size).then(|| Arc::clone(&first.memory))
+        // Of a larger piece of memory the rest may not be touched, which no caller could know.
+        let whole = first.at == 0 && first.len == first.memory.size() as u64;
+        (whole && first.len >= region.size).then(|| Arc::clone(&first.memory))
     }
 
     /// A descriptor that becomes readable when [`Device::attend`] is to be called.
@@ -192,53 +135,86 @@ impl<B: Backend> Function<B> {
         self.backend.write(Region::CONFIG, spec::COMMAND.into(), Width::B2, value)
     }
 
+    /// The power state as the guest has set it; power management events are not offered.
+    fn forward_power(&mut self, at: u16) -> Result<(), Fault> {
+        let state = u64::from(self.config.power_state());
+        self.backend.write(Region::CONFIG, at.into(), Width::B2, state)
+    }
+
+    fn msix(&self) -> Result<&Msix, Fault> {
+        self.interrupts.msix.as_ref().ok_or(Fault::NoRegister)
+    }
+
+    fn settle_interrupts(&mut self) {
+        if !self.backend.is_dead() {
+            self.interrupts.settle(self.config.space(), &mut self.backend);
+        }
+    }
+
     fn read_config(&mut self, offset: u64, width: Width) -> Result<u64, Fault> {
         let at = config_offset(offset, width)?;
+        self.interrupts.refresh(&mut self.config, at);
         let Function { backend, config, .. } = self;
         config.read(at, width, || backend.read(Region::CONFIG, offset, width))
     }
 
     fn write_config(&mut self, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         let at = config_offset(offset, width)?;
-        if self.config.write(at, width, value) {
-            self.backend.write(Region::CONFIG, offset, width, value)?;
+        if self.config.resets(at, width, value) {
+            return self.function_reset(at, width, value);
         }
-        let command = spec::COMMAND..spec::COMMAND + 2;
-        if command.contains(&at) { self.forward_command() } else { Ok(()) }
+        let state = self.config.power_state();
+        let mut done = self.pass_on(at, width, value);
+        if let Some(control) = self.config.power_control().filter(|_| self.config.power_state() != state) {
+            done = done.and(self.forward_power(control));
+        }
+        if (spec::COMMAND..spec::COMMAND + 2).contains(&at) {
+            done = done.and(self.forward_command());
+        }
+        if self.interrupts.depend_on(at) {
+            self.settle_interrupts();
+        }
+        done
     }
 
-    fn claim_bar(&self, index: u8, ranges: &mut Vec<Claim>) {
-        let Some(range) = self.config.decoded(index) else { return };
-        let region = Region::bar(index);
-        if let Range::Memory(bar) = range
-            && self.backend.region(region).writable
-            && bar.first().0.is_multiple_of(PAGE)
-        {
-            for mapping in &self.backend.region(region).mappings {
-                let first = bar.first().0.checked_add(mapping.offset).map(Gpa);
-                let span = first.and_then(|first| Span::of_len(first, mapping.memory.size() as u64));
-                let Some(span) = span.and_then(|span| span.intersection(bar)) else { continue };
-                let memory = Arc::clone(&mapping.memory);
-                let direct = Direct { memory, offset: 0, kind: DirectKind::Bar };
-                ranges.push(Claim::region(Range::Memory(span), region, mapping.offset).direct(direct));
-            }
-        }
-        ranges.push(Claim::region(range, region, 0));
+    fn pass_on(&mut self, at: u16, width: Width, value: u64) -> Result<(), Fault> {
+        let Function { backend, config, .. } = self;
+        config.write(at, width, value, |at, width, value| {
+            backend.write(Region::CONFIG, at.into(), width, value)
+        })
     }
 
-    fn claim_rom(&self, ranges: &mut Vec<Claim>) {
-        let (Some(rom), Some(range)) = (&self.rom, self.config.decoded(6)) else { return };
-        let direct = Direct { memory: Arc::clone(rom.memory()), offset: 0, kind: DirectKind::Rom };
-        ranges.push(Claim::region(range, Region::ROM, 0).direct(direct));
+    /// The guest resets this function alone (PCI Express base specification 5.0 section 6.6.2): the
+    /// device does it on the write, and all that is kept here follows.
+    fn function_reset(&mut self, at: u16, width: Width, value: u64) -> Result<(), Fault> {
+        self.interrupts.disconnect(&mut self.backend);
+        let done = self.pass_on(at, width, value);
+        self.start_over();
+        self.settle_interrupts();
+        done
     }
 
-    fn claim_legacy(&self, command: Command, ranges: &mut Vec<Claim>) {
-        if command.io() && self.dispi.is_some() {
-            ranges.extend(Dispi::claim());
+    /// All that is kept here as at power-on, and the device told: it decodes nothing and masters no bus.
+    fn start_over(&mut self) {
+        self.config.reset();
+        self.interrupts.reset();
+        if let Some(dispi) = &mut self.dispi {
+            dispi.reset();
         }
-        if self.vga {
-            ranges.extend(legacy::claims(command));
+        // A device that is gone says so by itself.
+        if let Some(control) = self.config.power_control() {
+            let _ = self.forward_power(control);
         }
+        let _ = self.forward_command();
+    }
+}
+
+impl<B: Backend> Drop for Function<B> {
+    /// Leaves the device without interrupts, decode and bus mastering.
+    fn drop(&mut self) {
+        self.interrupts.disconnect(&mut self.backend);
+        self.config.reset();
+        let _ = self.forward_command();
     }
 }
 
@@ -250,6 +226,8 @@ impl<B: Backend> Device for Function<B> {
         match region {
             Region::CONFIG => self.read_config(offset, width),
             Region::ROM => self.rom.as_ref().ok_or(Fault::NoRegister)?.read(offset, width),
+            msix::TABLE => self.msix()?.read_table(offset, width),
+            msix::PENDING => self.msix()?.read_pending(offset, width),
             DISPI => {
                 let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
                 match dispi.reach(offset, width, None)? {
@@ -275,6 +253,12 @@ impl<B: Backend> Device for Function<B> {
                     Reached::Bar2(at) => self.backend.write(Region::bar(2), at, width, value),
                 }
             }
+            msix::TABLE => {
+                let Function { backend, config, interrupts, .. } = self;
+                interrupts.write_table(config.space(), backend, offset, width, value)
+            }
+            // Pending bits are the device's to set.
+            msix::PENDING => Ok(()),
             Region::ROM => Err(Fault::NoRegister),
             _ if self.backend.region(region).holds(offset, width) => {
                 self.backend.write(region, offset, width, value)
@@ -284,43 +268,38 @@ impl<B: Backend> Device for Function<B> {
     }
 
     fn reset(&mut self) {
-        self.config.reset();
-        if let Some(dispi) = &mut self.dispi {
-            dispi.reset();
-        }
-        // A device that is gone says so by itself; one that refuses keeps its state, and at least
-        // decodes nothing and masters no bus.
+        self.interrupts.disconnect(&mut self.backend);
+        self.start_over();
         if self.backend.resettable() {
+            // One that refuses keeps what lies behind its registers; there is nothing to be done.
             let _ = self.backend.reset();
         }
-        let _ = self.forward_command();
+        self.settle_interrupts();
     }
 
     fn claims(&self) -> Claims {
-        let mut ranges = Vec::new();
-        if !self.config.asleep() {
-            self.claim_legacy(self.config.space().command(), &mut ranges);
-        }
-        for bar in 0..6 {
-            self.claim_bar(bar, &mut ranges);
-        }
-        self.claim_rom(&mut ranges);
-        Claims { ranges, bridge: None }
+        Claims { ranges: self.ranges(), bridge: None }
     }
 
     fn attend(&mut self) {
         self.backend.attend();
     }
+
+    fn file(&self, region: Region) -> Option<&FileRegion> {
+        let plain = region == Region::VGA || region < Region::ROM;
+        if plain { self.backend.file(region) } else { None }
+    }
 }
 
-fn wants_vga<B: Backend>(backend: &B, config: &Config, wish: Vga) -> Result<bool, Error> {
+fn legacy_vga<B: Backend>(backend: &B, config: &Config, wish: Vga) -> Result<LegacyVga, Error> {
     let region = backend.region(Region::VGA);
     let forwarded = region.readable && region.writable && region.size > legacy::WINDOW.1;
     let class = config.space().read(spec::REVISION_ID, Width::B4) >> 16;
     match wish {
-        Vga::Off => Ok(false),
-        Vga::Auto => Ok(forwarded && class == CLASS_VGA),
-        Vga::On if forwarded => Ok(true),
+        Vga::Off => Ok(LegacyVga::Off),
+        Vga::Auto if class != CLASS_VGA => Ok(LegacyVga::NotVga),
+        Vga::Auto | Vga::On if forwarded => Ok(LegacyVga::Owned),
+        Vga::Auto => Ok(LegacyVga::NoRegion),
         Vga::On => Err(Error::NoVga { device: backend.name().to_owned() }),
     }
 }

@@ -1,5 +1,8 @@
-//! The expansion ROM: read once, then plain memory behind the ROM base address register.
+//! The expansion ROM: read once, put right as [`crate::rom`] tells, then plain memory behind the ROM
+//! base address register. Each thing that was found is one warning.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,13 +11,15 @@ use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
 use super::backend::Backend;
 use super::function::Error;
+use crate::pci::spec::{self, Command};
+use crate::rom::{self, Ids, Repair, SIGNATURE};
 
 /// The largest image taken; the PCI firmware specification allows no larger base address register.
 const MAX: u64 = 16 << 20;
 /// A memory slot has whole pages.
 const PAGE: usize = 4096;
-/// What an image starts with (PCI Firmware 3.3, section 5.1).
-const SIGNATURE: [u8; 2] = [0x55, 0xaa];
+/// Vendor and device of functions whose own ROM hangs a guest: Broadcom's BCM57810.
+const BAD: [(u16, u16); 1] = [(0x14e4, 0x168e)];
 
 /// Where the ROM comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +43,7 @@ impl Rom {
     pub fn load(source: &Source, backend: &mut dyn Backend) -> Result<Option<Rom>, Error> {
         match source {
             Source::Off => Ok(None),
-            Source::File(path) => from_file(path).map(Some),
+            Source::File(path) => from_file(path, backend).map(Some),
             Source::Device => Ok(from_device(backend)),
         }
     }
@@ -71,15 +76,29 @@ impl Rom {
     }
 }
 
+/// The device's own image. The kernel gives it only while the device decodes memory, so that it does
+/// for as long as this takes.
 fn from_device(backend: &mut dyn Backend) -> Option<Rom> {
     let region = backend.region(Region::ROM);
     let size = region.size;
     if size == 0 || !region.readable {
         return None;
     }
-    let mut image = vec![0xff; usize::try_from(size.min(MAX)).ok()?];
     let device = backend.name().to_owned();
-    if backend.read_bytes(Region::ROM, 0, &mut image).is_err() {
+    let ids = ids(backend);
+    if ids.is_some_and(|ids| BAD.contains(&(ids.vendor, ids.device))) {
+        tracing::warn!(device, "its ROM is known to hang guests; the guest sees none (rom=FILE gives one)");
+        return None;
+    }
+    let mut image = vec![0xff; usize::try_from(size.min(MAX)).ok()?];
+    let offset = spec::COMMAND.into();
+    let command = backend.read(Region::CONFIG, offset, Width::B2).unwrap_or(0);
+    let memory = u64::from(Command::new().with_memory(true).into_bits());
+    // A device that takes no write does not give its ROM either, and says so at once.
+    let _ = backend.write(Region::CONFIG, offset, Width::B2, command | memory);
+    let read = backend.read_bytes(Region::ROM, 0, &mut image);
+    let _ = backend.write(Region::CONFIG, offset, Width::B2, command);
+    if read.is_err() {
         tracing::warn!(device, "its ROM cannot be read; the guest sees none (rom=FILE gives one)");
         return None;
     }
@@ -87,19 +106,50 @@ fn from_device(backend: &mut dyn Backend) -> Option<Rom> {
         tracing::warn!(device, "its ROM does not start with 55 aa; the guest sees none (rom=FILE gives one)");
         return None;
     }
+    if let Some(ids) = ids {
+        for finding in rom::repair(&mut image, ids, Repair::All) {
+            tracing::warn!(device, "its ROM: {finding} (rom=FILE gives another)");
+        }
+    }
     Rom::new(&image)
 }
 
-fn from_file(path: &Path) -> Result<Rom, Error> {
+/// The image in a file: as it is, except for the ids, without which no firmware would run it.
+fn from_file(path: &Path, backend: &mut dyn Backend) -> Result<Rom, Error> {
     let failed = |source| Error::RomFile { path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(failed)?.len();
     let bad = |what| Error::RomImage { path: path.to_owned(), what };
-    if size > MAX {
+    // A pipe would be waited for.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(bad("is no regular file"));
+    }
+    let file = File::open(path).map_err(failed)?;
+    let mut image = Vec::new();
+    file.take(MAX + 1).read_to_end(&mut image).map_err(failed)?;
+    if image.len() as u64 > MAX {
         return Err(bad("is larger than 16 MiB"));
     }
-    let image = std::fs::read(path).map_err(failed)?;
     if !image.starts_with(&SIGNATURE) {
-        return Err(bad("does not start with 55 aa: it is no expansion ROM"));
+        return Err(bad(match rom::first_image(&image) {
+            Some(_) => "has other data before its first image: cut it off, up to the first 55 aa with a PCIR",
+            None => "does not start with 55 aa: it is no expansion ROM",
+        }));
+    }
+    if let Some(ids) = ids(backend) {
+        for finding in rom::repair(&mut image, ids, Repair::Id) {
+            tracing::warn!(device = backend.name(), "the ROM file {}: {finding}", path.display());
+        }
     }
     Rom::new(&image).ok_or(Error::OutOfMemory)
 }
+
+/// The device's ids, if it answers.
+fn ids(backend: &mut dyn Backend) -> Option<Ids> {
+    let mut word = |offset: u16| {
+        let value = backend.read(Region::CONFIG, offset.into(), Width::B2).ok()?;
+        u16::try_from(value).ok()
+    };
+    Some(Ids { vendor: word(spec::VENDOR_ID)?, device: word(spec::DEVICE_ID)? })
+}
+
+#[cfg(test)]
+mod tests;

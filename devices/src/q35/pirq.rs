@@ -4,6 +4,7 @@
 //! A PIRQ always reaches its own I/O APIC input, 16 to 23, and, where its routing register says so,
 //! an ISA interrupt as well. All wires are shared: an input is high while any line on it is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -32,8 +33,30 @@ pub(super) const DEFAULT_ROUTE: u16 = 0x3210;
 #[derive(Clone)]
 pub struct Pirqs(Arc<Mutex<Wires>>);
 
+/// Which inputs of the interrupt controllers a pin reaches at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    /// The pin of the I/O APIC, 16 to 23.
+    pub io_apic: u32,
+    /// The ISA interrupt, if the PIRQ is routed to one.
+    pub isa: Option<u8>,
+}
+
+/// Is told which inputs a pin reaches.
+type Listener = Box<dyn FnMut(Inputs) + Send>;
+
+/// Someone who is told where a pin leads.
+struct Follower {
+    at: (usize, usize),
+    told: Inputs,
+    listener: Listener,
+}
+
 struct Wires {
     gsis: Arc<dyn Gsis>,
+    /// Who is told where a pin leads, by a number that is never used again.
+    followers: BTreeMap<u64, Follower>,
+    next_follower: u64,
     /// How many lines pull each pin of each slot of the root bus.
     pulls: [[u32; 4]; SLOTS],
     /// How many lines pull each PIRQ.
@@ -60,6 +83,8 @@ impl Pirqs {
     pub fn new(gsis: Arc<dyn Gsis>) -> Pirqs {
         Pirqs(Arc::new(Mutex::new(Wires {
             gsis,
+            followers: BTreeMap::new(),
+            next_follower: 0,
             pulls: [[0; 4]; SLOTS],
             pirqs: [0; PIRQS],
             slots: power_on_slots(),
@@ -79,12 +104,21 @@ impl Pirqs {
     /// up to that of the bridge on the root bus; every bridge turns the pins by the number of the
     /// device below it.
     pub fn line_behind(&self, path: &[u8], pin: Pin) -> Box<dyn IrqLine> {
-        let (slot, pin) = match path {
-            [below @ .., slot] => (*slot, below.iter().fold(pin, |pin, device| pin.swizzle(*device))),
-            [] => (0, pin),
-        };
-        let at = (usize::from(slot) % SLOTS, usize::from(pin.index()));
-        Box::new(Line { pirqs: self.clone(), at, level: AtomicBool::new(false) })
+        Box::new(Line { pirqs: self.clone(), at: at_root(path, pin), level: AtomicBool::new(false) })
+    }
+
+    /// Tells `listener` which inputs `pin` of the function at `path` (see [`Pirqs::line_behind`])
+    /// reaches: at once, and whenever the chipset's registers change that, until the result is dropped.
+    /// It is called with the wires' lock held, so it must not touch any of them.
+    pub fn follow(&self, path: &[u8], pin: Pin, mut listener: Listener) -> Following {
+        let at = at_root(path, pin);
+        let mut wires = self.0.lock();
+        let told = wires.inputs(at);
+        listener(told);
+        let id = wires.next_follower;
+        wires.next_follower += 1;
+        wires.followers.insert(id, Follower { at, told, listener });
+        Following { pirqs: self.clone(), id }
     }
 
     /// The PIRQ, 0 for A to 7 for H, that `pin` of device `slot` of the root bus pulls after reset:
@@ -103,6 +137,7 @@ impl Pirqs {
         let mut wires = self.0.lock();
         wires.routes = routes;
         wires.settle();
+        wires.tell();
     }
 
     /// Takes the Device Interrupt Route register of a slot: three bits for each pin, four apart.
@@ -114,6 +149,7 @@ impl Pirqs {
         }
         wires.count();
         wires.settle();
+        wires.tell();
     }
 
     /// Sets the level of the system control interrupt, and which input it reaches.
@@ -140,7 +176,34 @@ fn power_on_slots() -> [[u8; 4]; SLOTS] {
     slots
 }
 
+/// The slot and pin of the root bus by which a function's pin arrives there.
+fn at_root(path: &[u8], pin: Pin) -> (usize, usize) {
+    let (slot, pin) = match path {
+        [below @ .., slot] => (*slot, below.iter().fold(pin, |pin, device| pin.swizzle(*device))),
+        [] => (0, pin),
+    };
+    (usize::from(slot) % SLOTS, usize::from(pin.index()))
+}
+
 impl Wires {
+    /// The inputs that a pin reaches now.
+    fn inputs(&self, (slot, pin): (usize, usize)) -> Inputs {
+        let pirq = self.slots[slot][pin];
+        Inputs { io_apic: Pirqs::gsi(pirq), isa: isa(self.routes[usize::from(pirq)]) }
+    }
+
+    /// Tells those whose pin leads elsewhere now.
+    fn tell(&mut self) {
+        let mut followers = std::mem::take(&mut self.followers);
+        for follower in followers.values_mut() {
+            let inputs = self.inputs(follower.at);
+            if std::mem::replace(&mut follower.told, inputs) != inputs {
+                (follower.listener)(inputs);
+            }
+        }
+        self.followers = followers;
+    }
+
     fn pull(&mut self, (slot, pin): (usize, usize), level: bool) {
         let pirq = usize::from(self.slots[slot][pin]);
         for count in [&mut self.pulls[slot][pin], &mut self.pirqs[pirq]] {
@@ -181,6 +244,27 @@ impl Wires {
 fn isa(route: u8) -> Option<u8> {
     let irq = route & 0xf;
     (route & UNROUTED == 0 && ROUTABLE >> irq & 1 == 1).then_some(irq)
+}
+
+/// As long as this lives, a listener is told where its pin leads.
+#[must_use]
+pub struct Following {
+    pirqs: Pirqs,
+    id: u64,
+}
+
+impl std::fmt::Debug for Following {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Following").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let gone = self.pirqs.0.lock().followers.remove(&self.id);
+        // What the listener holds may have a lock of its own.
+        drop(gone);
+    }
 }
 
 struct Line {

@@ -23,11 +23,12 @@ use super::wire::{
     Capabilities, Command, DeviceFlags, DeviceInfo, Header, IrqFlags, IrqInfo, IrqSet, IrqSetFlags, Kind,
     MAJOR, MAX_FDS, MAX_REGIONS, MINOR, Malformed, RegionAccess, Request, Version, exactly, prefix,
 };
-use crate::assigned::backend::RegionInfo;
+use crate::assigned::backend::{Irqs, RegionInfo};
 use crate::host::{Event, Events};
 
 mod access;
 mod dma;
+mod irq;
 mod region;
 
 /// How many messages of the server's own are served in one [`Client::attend`].
@@ -124,7 +125,10 @@ pub struct Client {
     ready: bool,
     peer: Capabilities,
     flags: DeviceFlags,
-    irqs: u32,
+    irq_types: u32,
+    irqs: Irqs,
+    /// INTx masks itself when it fires, and is unmasked by an eventfd.
+    automasked: bool,
     regions: Vec<RegionInfo>,
     memory: Option<GuestMemoryMmap>,
     windows: Vec<dma::Window>,
@@ -171,7 +175,9 @@ impl Client {
             ready: false,
             peer: Capabilities::default(),
             flags: DeviceFlags::new(),
-            irqs: 0,
+            irq_types: 0,
+            irqs: Irqs::default(),
+            automasked: false,
             regions: Vec::new(),
             memory: None,
             windows: Vec::new(),
@@ -185,7 +191,7 @@ impl Client {
 
     /// How many interrupt types the device has.
     pub fn irq_types(&self) -> u32 {
-        self.irqs
+        self.irq_types
     }
 
     /// Whether the device can be reset.
@@ -309,7 +315,7 @@ impl Client {
         self.call(&Request::DeviceInfo(info), &[])?;
         let info: DeviceInfo = self.reply(Command::DEVICE_INFO)?;
         self.flags = DeviceFlags::from_bits(info.flags.get());
-        self.irqs = info.irqs.get();
+        self.irq_types = info.irqs.get();
         if !self.flags.pci() {
             return Err(Error::NotPci);
         }
@@ -326,7 +332,7 @@ impl Client {
             let region = self.learn_region(index)?;
             self.regions.push(region);
         }
-        Ok(())
+        self.learn_irqs()
     }
 
     /// Sends a request and waits for its reply, whose payload the channel then holds.

@@ -162,3 +162,58 @@ fn the_message_names_all_that_are_late() {
     let late = NotParked { vcpus: vec![0, 3] };
     assert_eq!(late.to_string(), "vcpu0, vcpu3 did not stop within 5 s: a device behind it hangs");
 }
+
+/// A vCPU that waits for `ready` on its way to the topology mutex, and whether it got it.
+fn waits(fakes: &Fakes, ready: &Arc<AtomicU32>) -> std::thread::JoinHandle<bool> {
+    let (world, ready) = (fakes.world.clone(), ready.clone());
+    world.begin(1);
+    spawn(move || {
+        let got = world.lock_on_vcpu_when(1, || ready.load(SeqCst) == 1).is_ok();
+        world.leave(1);
+        got
+    })
+}
+
+/// One vCPU that runs, and the place of another.
+fn one_of_two() -> Fakes {
+    let fakes = Fakes { world: Arc::new(World::new(2)), ..Fakes::start(0, 0) };
+    fakes.world.release();
+    fakes
+}
+
+#[test]
+fn who_waits_for_something_counts_as_parked_and_keeps_nobody_out() {
+    let (fakes, ready) = (one_of_two(), Arc::new(AtomicU32::new(0)));
+    let waiter = waits(&fakes, &ready);
+    for _ in 0..20 {
+        change(&fakes.world, None, &fakes.inside);
+        sleep(Duration::from_millis(1));
+    }
+    assert!(!waiter.is_finished());
+    // Ready while somebody else has the mutex: it waits on.
+    let guard = fakes.world.lock();
+    ready.store(1, SeqCst);
+    fakes.world.look_again();
+    sleep(Duration::from_millis(20));
+    assert!(!waiter.is_finished());
+    drop(guard);
+    assert!(waiter.join().unwrap());
+}
+
+#[test]
+fn a_stop_or_a_reset_ends_the_waiting() {
+    let (fakes, ready) = (one_of_two(), Arc::new(AtomicU32::new(0)));
+    let waiter = waits(&fakes, &ready);
+    sleep(Duration::from_millis(10));
+    let mut guard = fakes.world.lock();
+    let parked = guard.park().unwrap();
+    parked.reset_vcpus().unwrap().unwrap();
+    drop(parked);
+    drop(guard);
+    assert!(!waiter.join().unwrap(), "its write was the old guest's");
+
+    let waiter = waits(&fakes, &ready);
+    sleep(Duration::from_millis(10));
+    fakes.world.stop();
+    assert!(!waiter.join().unwrap());
+}

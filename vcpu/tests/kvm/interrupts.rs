@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use vmm_sys_util::eventfd::EventFd;
-
 use super::code::Code;
 use super::machine::{Machine, START, WINDOW};
 
@@ -56,37 +54,6 @@ fn a_level_interrupts_as_long_as_it_lasts() {
     }
     machine.parts.vm.set_gsi(GSI, false);
     machine.parts.vm.set_gsi(4096, true);
-    machine.stop();
-}
-
-#[test]
-fn a_written_descriptor_interrupts() {
-    let Some(machine) = started(false) else { return };
-    let fd = EventFd::new(0).unwrap();
-    machine.parts.vm.register_irqfd(&fd, GSI).unwrap();
-    for _ in 0..3 {
-        fd.write(1).unwrap();
-        assert_eq!(machine.told(), 0x55);
-    }
-    machine.parts.vm.unregister_irqfd(&fd, GSI).unwrap();
-    fd.write(1).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(20));
-    assert_eq!(machine.told_already(), None);
-    machine.stop();
-}
-
-#[test]
-fn an_acknowledged_level_is_released_and_told() {
-    let Some(machine) = started(true) else { return };
-    let (fd, resample) = (EventFd::new(0).unwrap(), EventFd::new(0).unwrap());
-    machine.parts.vm.register_irqfd_with_resample(&fd, &resample, GSI).unwrap();
-    for _ in 0..3 {
-        fd.write(1).unwrap();
-        assert_eq!(machine.told(), 0x55);
-        // Waits for the acknowledgement.
-        assert_eq!(resample.read().unwrap(), 1);
-    }
-    assert_eq!(machine.told_already(), None);
     machine.stop();
 }
 

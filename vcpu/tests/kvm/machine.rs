@@ -79,6 +79,7 @@ pub fn kvm() -> Option<Arc<Vm>> {
 pub enum Report {
     Shutdown(usize),
     Failed(usize, String),
+    NoMemory(usize),
 }
 
 struct Reports(Mutex<Sender<Report>>);
@@ -89,6 +90,9 @@ impl Exits for Reports {
     }
     fn failed(&self, vcpu: usize, text: &str) {
         let _ = self.0.lock().unwrap().send(Report::Failed(vcpu, text.into()));
+    }
+    fn no_memory(&self, vcpu: usize, _: Option<Gpa>) {
+        let _ = self.0.lock().unwrap().send(Report::NoMemory(vcpu));
     }
 }
 

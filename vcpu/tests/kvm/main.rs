@@ -5,6 +5,7 @@
 mod accesses;
 mod code;
 mod interrupts;
+mod irqfd;
 mod machine;
 mod memory;
 mod park;

@@ -8,6 +8,7 @@ use anyhow::Context;
 use crossterm::event::{self, Event};
 
 use crate::command::log::Log;
+use crate::command::say;
 use crate::config::{RunConfig, Screen, Serial};
 use crate::guest::{End, Guest};
 use crate::screen::chord::{Action, Chord};
@@ -34,7 +35,7 @@ impl Watch {
             ended,
             deadline: config.timeout.and_then(|timeout| now.checked_add(timeout)),
             typist: Typist::new(config.keys.clone().unwrap_or_default()),
-            live: config.screen == Screen::Auto && config.serial != Serial::Stdio && terminal::is_there(),
+            live: is_shown(config),
         }
     }
 
@@ -126,6 +127,21 @@ impl Watch {
     fn sleep(&self, now: Instant, draw_at: Option<Instant>) -> Duration {
         let next = [self.deadline, self.typist.due(now), draw_at].into_iter().flatten().min();
         next.map_or(SLEEP_LONGEST, |next| next.saturating_duration_since(now)).min(SLEEP_LONGEST)
+    }
+}
+
+/// Whether there is a screen to show and a terminal to show it on. One that only the card itself shows is
+/// named.
+fn is_shown(config: &RunConfig) -> bool {
+    let wanted = config.screen == Screen::Auto && config.serial != Serial::Stdio && terminal::is_there();
+    match config.adapters.screen_of_card().filter(|_| wanted) {
+        None => wanted,
+        Some(card) => {
+            say(&format!(
+                "the guest's screen is that of {card} itself, not this terminal; Ctrl-C ends the guest"
+            ));
+            false
+        }
     }
 }
 

@@ -241,3 +241,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_follower_is_told_at_once_and_of_every_change_until_it_leaves() {
+    let (pirqs, _) = wires();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener = {
+        let told = Arc::clone(&told);
+        move |inputs: super::Inputs| told.lock().push((inputs.io_apic, inputs.isa))
+    };
+    // Device 0 behind a bridge that is device 2 of the root bus: PIRQG.
+    let following = pirqs.follow(&[0, 2], Pin::A, Box::new(listener));
+    assert_eq!(*told.lock(), [(22, None)]);
+    pirqs.route([10, 10, 11, 11, 10, 10, 11, 11]);
+    pirqs.route([10, 10, 11, 11, 10, 10, 11, 5]);
+    assert_eq!(*told.lock(), [(22, None), (22, Some(11))], "PIRQH is another's");
+    pirqs.route([UNROUTED; 8]);
+    drop(following);
+    pirqs.route([10; 8]);
+    assert_eq!(*told.lock(), [(22, None), (22, Some(11)), (22, None)]);
+}
+
+#[test]
+fn a_follower_of_a_slot_with_a_route_register_is_told_of_it() {
+    let (pirqs, _) = wires();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener = {
+        let told = Arc::clone(&told);
+        move |inputs: super::Inputs| told.lock().push(inputs.io_apic)
+    };
+    let following = pirqs.follow(&[25], Pin::B, Box::new(listener));
+    pirqs.route_slot(25, 0x3270);
+    pirqs.route_slot(26, 0);
+    assert_eq!(*told.lock(), [17, 23]);
+    drop(following);
+}

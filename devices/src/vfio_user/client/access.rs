@@ -1,12 +1,12 @@
 //! Region accesses, and the client as a backend of an assigned function.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use trapline_io::{Fault, Region, Width};
 
-use super::{Client, Error};
-use crate::assigned::backend::{Backend, RegionInfo};
+use super::{Client, Error, irq};
+use crate::assigned::backend::{Backend, Irqs, RegionInfo, Signalled};
 use crate::vfio_user::wire::{Command, MAX_DATA, RegionAccess, Request};
 
 impl Client {
@@ -103,6 +103,31 @@ impl Backend for Client {
 
     fn reset(&mut self) -> Result<(), Fault> {
         Client::reset(self).map_err(|error| fault(&error))
+    }
+
+    fn irqs(&self) -> Irqs {
+        self.irqs
+    }
+
+    fn enable_intx(&mut self, trigger: BorrowedFd<'_>, unmask: BorrowedFd<'_>) -> Result<(), Fault> {
+        self.connect_line(trigger, unmask).map_err(|error| fault(&error))
+    }
+
+    fn disable_intx(&mut self) -> Result<(), Fault> {
+        self.disconnect_all(irq::INTX).map_err(|error| fault(&error))
+    }
+
+    fn enable_vectors(
+        &mut self,
+        kind: Signalled,
+        first: u16,
+        triggers: &[BorrowedFd<'_>],
+    ) -> Result<(), Fault> {
+        self.connect_vectors(irq::index(kind), first, triggers).map_err(|error| fault(&error))
+    }
+
+    fn disable_vectors(&mut self, kind: Signalled) -> Result<(), Fault> {
+        self.disconnect_all(irq::index(kind)).map_err(|error| fault(&error))
     }
 
     fn attend(&mut self) {

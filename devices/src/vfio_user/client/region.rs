@@ -93,7 +93,7 @@ fn map(reply: &RegionReply, fds: Vec<OwnedFd>, writable: bool) -> Result<Vec<Map
         let flags = (MapFlags::SHARED | MapFlags::NORESERVE).bits().cast_signed();
         let memory = MmapRegion::build(Some(file), bytes, rights.bits().cast_signed(), flags)
             .map_err(|error| Unmapped::Map(error.to_string()))?;
-        mappings.push(Mapping { offset, memory: Arc::new(memory) });
+        mappings.push(Mapping::whole(offset, Arc::new(memory)));
         behind = end;
     }
     Ok(mappings)

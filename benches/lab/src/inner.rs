@@ -1,0 +1,162 @@
+//! The guest's Linux: an initramfs whose first process carries out steps and tells what came of them.
+//!
+//! The steps are words of the kernel's command line, which [`command_line`] makes. Lines that tell of them
+//! start with [`SAYS`] and are written to the screen and to the serial line; the last one is [`DONE`],
+//! after which the guest waits to be looked at.
+//!
+//! | step | what is done and told |
+//! |---|---|
+//! | `Console` | the kernel's console: `colour VGA+ 80x25` on a VGA adapter whose BIOS ran |
+//! | `Functions` | address, ids and class of every PCI function |
+//! | `Configuration` | every function's configuration space, on the serial line only |
+//! | `Nvme` | the SHA-256 of the first NVMe disk, its interrupts and their kind |
+//! | `Net` | link, packets from and to a peer, by an e1000e; its interrupts and their kind |
+//! | `Scroll` | 100 lines on the screen |
+//! | `Reset` | the machine is reset, which ends the steps |
+//! | `Off` | the machine is turned off, which ends the steps |
+
+pub mod peers;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::grub::{self, Linux};
+use crate::outer::Tree;
+use crate::outer::archive::Archive;
+use crate::workspace::Workspace;
+
+/// What each line starts with.
+pub const SAYS: &str = "lab: ";
+/// The line after the last step.
+pub const DONE: &str = "lab: done";
+/// The kernel's line before the first process runs.
+pub const RUN_INIT: &str = "Run /init as init process";
+/// The guest's address in step [`Step::Net`], and its peer's.
+pub const GUEST_ADDRESS: &str = "10.77.0.2";
+/// The peer must answer here, and send three echo requests to the guest.
+pub const PEER_ADDRESS: &str = "10.77.0.1";
+
+/// The first process.
+const INIT: &str = include_str!("inner/init.sh");
+/// Modules that steps load, each with what it needs.
+const MODULES: [&str; 2] = ["nvme", "e1000e"];
+
+/// One thing that the guest does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Step {
+    /// Tells the kernel's console.
+    Console,
+    /// Lists the PCI functions.
+    Functions,
+    /// Dumps their configuration spaces.
+    Configuration,
+    /// Reads an NVMe disk.
+    Nvme,
+    /// Exchanges packets with a peer.
+    Net,
+    /// Scrolls the screen.
+    Scroll,
+    /// Resets the machine.
+    Reset,
+    /// Turns the machine off.
+    Off,
+}
+
+impl Step {
+    /// Its word in the command line, which is also a name in the script.
+    fn word(self) -> &'static str {
+        match self {
+            Step::Console => "console",
+            Step::Functions => "functions",
+            Step::Configuration => "configuration",
+            Step::Nvme => "nvme",
+            Step::Net => "net",
+            Step::Scroll => "scroll",
+            Step::Reset => "reset",
+            Step::Off => "off",
+        }
+    }
+}
+
+/// The kernel's command line: both consoles, the screen being the one that the first process has.
+pub fn command_line(steps: &[Step]) -> String {
+    let words: Vec<&str> = steps.iter().map(|step| step.word()).collect();
+    let steps = if words.is_empty() { "stay".to_owned() } else { words.join(",") };
+    format!("console=ttyS0 console=tty0 panic=-1 mitigations=off lab={steps}")
+}
+
+/// The initramfs, not packed: unpacking costs an emulated processor more than reading.
+pub fn initramfs(tree: &Tree) -> Result<Vec<u8>> {
+    let busybox = tree.busybox()?;
+    let busybox = std::fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
+    let modules = tree.modules()?;
+    let mut archive = Archive::default();
+    archive.folder("bin").folder("modules").file("init", INIT.as_bytes()).file("bin/busybox", &busybox);
+    let mut order = String::new();
+    for wanted in MODULES {
+        for module in modules.in_order(&[wanted])? {
+            archive.file(&format!("modules/{}.ko", module.name), &module.object);
+            order += &format!("{wanted} {}\n", module.name);
+        }
+    }
+    archive.file("modules/order", order.as_bytes());
+    Ok(archive.finish())
+}
+
+/// Writes a disk with GRUB, the kernel and the initramfs, whose menu has one entry that carries out `steps`.
+pub fn disk(tree: &Tree, steps: &[Step], path: &Path) -> Result<()> {
+    let kernel = tree.kernel()?;
+    let kernel = std::fs::read(&kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
+    let initramfs = initramfs(tree)?;
+    let linux = Linux { kernel: &kernel, initramfs: &initramfs, command_line: &command_line(steps) };
+    grub::make_linux(path, &linux)
+}
+
+/// Writes `initramfs` and `grub.img` to a folder, for hand use.
+pub fn write(folder: &Path, steps: &[Step]) -> Result<ExitCode> {
+    let tree = Tree::prepare(&Workspace::find()?.lab()?)?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = folder.join("initramfs");
+    std::fs::write(&file, initramfs(&tree)?).with_context(|| format!("cannot write {}", file.display()))?;
+    disk(&tree, steps, &folder.join("grub.img"))?;
+    println!("--kernel {} --append \"{}\"", tree.kernel()?.display(), command_line(steps));
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_stand_in_the_command_line() {
+        assert!(command_line(&[Step::Console, Step::Off]).ends_with(" lab=console,off"));
+        assert!(command_line(&[]).ends_with(" lab=stay"));
+        assert!(command_line(&[]).contains("console=ttyS0 console=tty0 "));
+    }
+
+    #[test]
+    fn the_script_knows_every_step() {
+        let steps = [
+            Step::Console,
+            Step::Functions,
+            Step::Configuration,
+            Step::Nvme,
+            Step::Net,
+            Step::Scroll,
+            Step::Reset,
+            Step::Off,
+        ];
+        for step in steps {
+            let word = step.word();
+            assert!(
+                INIT.contains(&format!("\n{word}() {{")) || INIT.contains(&format!("\n    {word}) ")),
+                "{word}"
+            );
+        }
+        let done = DONE.strip_prefix(SAYS).unwrap();
+        assert!(INIT.contains(&format!("say \"{done}\"")));
+        assert!(INIT.contains(GUEST_ADDRESS) && INIT.contains(PEER_ADDRESS));
+    }
+}

@@ -1,0 +1,129 @@
+#!/bin/busybox sh
+# The first process of the guest. The kernel's command line has lab=STEP,STEP,...: what is done, in order.
+# Each line that is looked for starts with "lab:" and goes to the serial line and to the screen. There the
+# kernel is silenced first, so that its own last line and these stay visible together.
+export PATH=/bin
+/bin/busybox mkdir -p /proc /sys /dev
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+dmesg -n 1
+
+say() {
+    echo "lab: $*" > /dev/tty0
+    echo "lab: $*" > /dev/ttyS0
+}
+
+# load MODULE: with what it needs, in the order of the archive's list
+load() {
+    while read -r wanted module; do
+        [ "$wanted" = "$1" ] && insmod "/modules/$module.ko"
+    done < /modules/order
+}
+
+# within SECONDS COMMAND...: until it succeeds; the guest's clock may run slow
+within() {
+    tries=$(($1 * 10))
+    shift
+    while [ $tries -gt 0 ]; do
+        "$@" > /dev/null 2>&1 && return 0
+        usleep 100000
+        tries=$((tries - 1))
+    done
+    return 1
+}
+
+# interrupts NAME: how many came so far to the vectors of this driver, on all processors
+interrupts() {
+    awk -v name="$1" 'NR == 1 { cpus = NF; next }
+        index($0, name) { for (i = 2; i <= cpus + 1; i++) sum += $i } END { print sum + 0 }' /proc/interrupts
+}
+
+# vectors NAME: of which kind they are
+vectors() {
+    awk -v name="$1" 'index($0, name) { for (i = 1; i <= NF; i++) if ($i ~ /MSI|APIC/) kinds[$i]++ }
+        END { for (kind in kinds) printf "%s x%d ", kind, kinds[kind] }' /proc/interrupts
+}
+
+# What console the kernel found at start
+console() {
+    say "$(dmesg | sed -n 's/.*\(Console: colour .*\)/\1/p' | head -n 1)"
+}
+
+# Every function, as the guest sees it
+functions() {
+    for function in /sys/bus/pci/devices/*; do
+        class=$(cut -c 3- "$function/class")
+        say "function ${function##*/} $(cut -c 3- "$function/vendor"):$(cut -c 3- "$function/device") $class"
+    done
+}
+
+# The configuration of every function, only on the serial line
+configuration() {
+    for function in /sys/bus/pci/devices/*; do
+        echo "lab: configuration ${function##*/}"
+        hexdump -C "$function/config"
+        cat "$function/resource"
+    done > /dev/ttyS0
+}
+
+nvme() {
+    load nvme
+    within 60 test -b /dev/nvme0n1 || { say "nvme FAILED: no disk"; return; }
+    before=$(interrupts nvme0)
+    sum=$(sha256sum < /dev/nvme0n1)
+    say "nvme bytes $(cat /sys/class/block/nvme0n1/size) x 512"
+    say "nvme sha256 ${sum%% *}"
+    say "nvme interrupts before $before after $(interrupts nvme0)"
+    say "nvme vectors $(vectors nvme0)"
+}
+
+# 10.77.0.2 here and 10.77.0.1 the peer; it must send three requests too
+net() {
+    load e1000e
+    within 30 test -e /sys/class/net/eth0 || { say "net FAILED: no interface"; return; }
+    before=$(interrupts eth0)
+    ip link set eth0 up
+    ip address add 10.77.0.2/24 dev eth0
+    within 60 grep -q 1 /sys/class/net/eth0/carrier || { say "net FAILED: no link"; return; }
+    say "net link up, $(cat /sys/class/net/eth0/address)"
+    # The peer may come later than this.
+    within 60 ping -c 1 -W 1 10.77.0.1
+    say "net $(ping -c 3 -s 1000 10.77.0.1 | grep received)"
+    within 60 pinged 3 || { say "net FAILED: the peer sent $(requests) requests"; return; }
+    say "net requests of the peer $(requests)"
+    say "net interrupts before $before after $(interrupts eth0)"
+    say "net vectors $(vectors eth0)"
+}
+
+requests() {
+    awk '/^Icmp:/ { if (++line == 1) { for (i = 1; i <= NF; i++) if ($i == "InEchos") at = i } else print $at }' \
+        /proc/net/snmp
+}
+
+pinged() {
+    [ "$(requests)" -ge "$1" ]
+}
+
+# Text that scrolls, as many lines as a screen has four times
+scroll() {
+    for line in $(seq 100); do
+        echo "line $line of 100" > /dev/tty0
+    done
+    say "scrolled"
+}
+
+steps=$(sed -n 's/.*\blab=\([^ ]*\).*/\1/p' /proc/cmdline)
+say "init, uptime $(cut -d ' ' -f 1 /proc/uptime)"
+for step in $(echo "$steps" | tr , ' '); do
+    case $step in
+    console | functions | configuration | nvme | net | scroll) $step ;;
+    stay) ;;
+    reset) say "reset"; reboot -f ;;
+    off) say "off"; poweroff -f ;;
+    *) say "FAILED: no step $step" ;;
+    esac
+done
+say "done"
+while :; do sleep 3600; done

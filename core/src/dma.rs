@@ -1,0 +1,249 @@
+//! Guest memory for DMA by functions of the host.
+//!
+//! The kernel has to find and pin every page before a device may reach it, which takes seconds for a
+//! large guest. So a thread does it while the guest already boots: several threads take the pages (that
+//! is what takes long), then each piece of RAM is mapped as a whole. Until then the [`Gate`] keeps a vCPU
+//! that switches a function's bus mastering on.
+
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use trapline_devices::host;
+use trapline_devices::q35::{self, Ram};
+use trapline_devices::vfio::{DmaError, Iommu};
+use trapline_io::Gpa;
+use trapline_io::device::DirectKind;
+use trapline_vcpu::{Slot, World};
+use vm_memory::MmapRegion;
+
+use crate::events::{Event, Events};
+
+/// How much memory one thread takes at a time, so that an end of the run is not kept waiting.
+const CHUNK: usize = 64 << 20;
+/// More threads than this only fight for the kernel's locks.
+const MOST_THREADS: usize = 4;
+
+/// Shut until guest memory is mapped. A write that lets a function master the bus waits before it.
+#[derive(Debug, Default)]
+pub struct Gate {
+    open: AtomicBool,
+    world: OnceLock<Arc<World>>,
+}
+
+impl Gate {
+    /// Whether it is open. It never shuts again.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Acquire)
+    }
+
+    /// Opens it, and lets those go on who wait.
+    pub fn open(&self) {
+        self.open.store(true, Release);
+        if let Some(world) = self.world.get() {
+            world.look_again();
+        }
+    }
+
+    /// Says whose vCPUs wait before it; before the first of them runs.
+    pub fn stand_in(&self, world: &Arc<World>) {
+        // A second world would be another machine's.
+        let _ = self.world.set(Arc::clone(world));
+    }
+}
+
+/// Guest memory on its way into an [`Iommu`], or there. Dropping it takes the memory back, which is only
+/// right once no device uses it.
+#[derive(Debug)]
+pub struct Mapping {
+    work: Arc<Work>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Work {
+    ram: Ram,
+    iommu: Arc<Iommu>,
+    stop: AtomicBool,
+    /// How many of RAM's pieces are mapped.
+    mapped: AtomicUsize,
+}
+
+impl Mapping {
+    /// Starts mapping all of `ram`; opens `gate` when it is done, or tells `events` why it is not.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(ram: Ram, iommu: Arc<Iommu>, gate: Arc<Gate>, events: Events) -> Result<Mapping> {
+        let work = Work { ram, iommu, stop: AtomicBool::new(false), mapped: AtomicUsize::new(0) };
+        let work = Arc::new(work);
+        let mine = Arc::clone(&work);
+        let thread = std::thread::Builder::new().name("dma".into()).spawn(move || match mine.carry_out() {
+            Ok(()) => gate.open(),
+            Err(_) if mine.stop.load(Relaxed) => {}
+            Err(error) => events.push(Event::Guest(host::Event::Failed(failure(&error)))),
+        });
+        let thread = thread.context("cannot start the thread that maps memory for DMA")?;
+        Ok(Mapping { work, thread: Some(thread) })
+    }
+
+    /// Has the thread end soon, if it still works. Does not wait.
+    pub fn stop(&self) {
+        self.work.stop.store(true, Relaxed);
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that maps memory for DMA panicked");
+        }
+        self.work.take_back();
+    }
+}
+
+fn failure(error: &anyhow::Error) -> String {
+    format!("the guest's memory can not be reached by its devices: {error:#}")
+}
+
+impl Work {
+    fn carry_out(&self) -> Result<()> {
+        let start = Instant::now();
+        self.populate()?;
+        let populated = start.elapsed();
+        for (at, memory) in self.ram.pieces() {
+            self.iommu.map(at, memory, 0, memory.size() as u64, &self.stop)?;
+            self.mapped.fetch_add(1, Relaxed);
+        }
+        let (all, populated) = (start.elapsed().as_millis(), populated.as_millis());
+        tracing::info!(
+            bytes = self.ram.split().total(),
+            "guest memory is mapped for DMA after {all} ms, {populated} of them for taking its pages"
+        );
+        Ok(())
+    }
+
+    /// Takes all pages, by several threads.
+    fn populate(&self) -> Result<()> {
+        let chunks: Vec<(&MmapRegion, Range<usize>)> =
+            self.ram.pieces().flat_map(|(_, memory)| chunks(memory)).collect();
+        let next = AtomicUsize::new(0);
+        let take = || {
+            while let Some((memory, range)) = chunks.get(next.fetch_add(1, Relaxed)) {
+                if self.stop.load(Relaxed) {
+                    return Err(DmaError::Stopped.into());
+                }
+                q35::populate(memory, range.start, range.len())
+                    .context("the host has too little memory for the guest (--memory)")?;
+            }
+            Ok(())
+        };
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads.min(chunks.len())).map(|_| scope.spawn(take)).collect();
+            let mine: Result<()> = take();
+            others.into_iter().fold(mine, |done, other| {
+                done.and(other.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))))
+            })
+        })
+    }
+
+    fn take_back(&self) {
+        for (at, memory) in self.ram.pieces().take(self.mapped.load(Relaxed)) {
+            if let Err(error) = self.iommu.unmap(at, memory.size() as u64) {
+                tracing::error!(?at, %error, "guest memory stays mapped for DMA until the program ends");
+            }
+        }
+    }
+}
+
+fn chunks(memory: &Arc<MmapRegion>) -> impl Iterator<Item = (&MmapRegion, Range<usize>)> {
+    let size = memory.size();
+    (0..size).step_by(CHUNK).map(move |start| (&**memory, start..size.min(start.saturating_add(CHUNK))))
+}
+
+/// BARs as targets of other functions' DMA (peer to peer): what of them is in the guest is in the
+/// [`Iommu`] too.
+#[derive(Debug)]
+pub struct Peers {
+    iommu: Arc<Iommu>,
+    mapped: Vec<Bar>,
+    told: bool,
+}
+
+/// A part of a BAR in the guest.
+#[derive(Clone, Debug)]
+struct Bar {
+    at: Gpa,
+    /// Bytes.
+    len: u64,
+    memory: Arc<MmapRegion>,
+    /// Where in `memory` it begins.
+    offset: u64,
+}
+
+impl Bar {
+    /// What of a BAR a slot holds.
+    fn of(slot: &Slot) -> Option<Bar> {
+        let len = slot.span.extent().checked_add(1).filter(|_| slot.kind == DirectKind::Bar)?;
+        Some(Bar { at: slot.span.first(), len, memory: Arc::clone(&slot.memory), offset: slot.offset })
+    }
+}
+
+impl PartialEq for Bar {
+    fn eq(&self, other: &Bar) -> bool {
+        (self.at, self.len, self.offset) == (other.at, other.len, other.offset)
+            && Arc::ptr_eq(&self.memory, &other.memory)
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        self.remove_unwanted(&[]);
+    }
+}
+
+impl Peers {
+    /// No BARs yet.
+    pub fn new(iommu: Arc<Iommu>) -> Peers {
+        Peers { iommu, mapped: Vec::new(), told: false }
+    }
+
+    /// Takes out what has no slot in `wanted`: before the device stops decoding it.
+    pub fn remove_unwanted(&mut self, wanted: &[Slot]) {
+        let Peers { iommu, mapped, .. } = self;
+        mapped.retain(|bar| {
+            let keep = wanted.iter().filter_map(Bar::of).any(|wanted| wanted == *bar);
+            if !keep && let Err(error) = iommu.unmap(bar.at, bar.len) {
+                tracing::warn!(at = ?bar.at, %error, "a BAR stays mapped for DMA");
+            }
+            keep
+        });
+    }
+
+    /// Puts in what of `wanted` is not there: after the device has begun to decode it. A device whose
+    /// memory can not be mapped is none that others reach, which is told once.
+    pub fn add_missing(&mut self, wanted: &[Slot]) {
+        for bar in wanted.iter().filter_map(Bar::of) {
+            if self.mapped.contains(&bar) {
+                continue;
+            }
+            let never = AtomicBool::new(false);
+            match self.iommu.map(bar.at, &bar.memory, bar.offset, bar.len, &never) {
+                Ok(()) => self.mapped.push(bar),
+                Err(error) if !std::mem::replace(&mut self.told, true) => {
+                    tracing::warn!(%error, "assigned functions do not reach each other's memory (peer-to-peer DMA)");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Functions of the host, opened by VFIO.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use trapline_devices::assigned::{Backend, LegacyVga};
+use trapline_devices::host;
+use trapline_devices::vfio::{Device, Iommu, Settings};
+use trapline_io::Region;
+use trapline_vcpu::Vm;
+
+use crate::config::{Interface, Vga};
+use crate::events::Events;
+use crate::host::{Host, PciAddress, Tree};
+
+/// Offsets in configuration space (PCI 3.0 section 6.1): STATUS, and the first capability's offset.
+const STATUS: usize = 0x06;
+const CAPABILITIES: usize = 0x34;
+/// STATUS: there are capabilities.
+const HAS_CAPABILITIES: u8 = 1 << 4;
+/// The id of the PCI Express capability.
+const EXPRESS: u8 = 0x10;
+
+/// A function that is open, and has no place in the guest yet.
+pub(super) struct Physical {
+    pub(super) device: Device,
+    pub(super) iommu: Arc<Iommu>,
+    /// Whether it has a PCI Express capability.
+    pub(super) express: bool,
+    /// Whether it is a VGA compatible controller.
+    pub(super) is_vga: bool,
+    /// Its address and what a person would call it.
+    pub(super) name: String,
+}
+
+/// Opens functions of the host for one machine.
+pub(super) struct Opener {
+    iommu: Arc<Iommu>,
+    settings: Settings,
+    /// Read with the first.
+    host: Option<Host>,
+}
+
+impl Opener {
+    /// Opens nothing yet.
+    pub(super) fn new(interface: Interface, events: &Events) -> Opener {
+        let events: Arc<dyn host::Events> = Arc::new(events.clone());
+        Opener { iommu: Iommu::new(interface), settings: Settings { events: Some(events) }, host: None }
+    }
+
+    /// Opens the function at `address`.
+    pub(super) fn open(&mut self, address: PciAddress) -> Result<Physical> {
+        let host = self.host.get_or_insert_with(|| Host::read(Tree::host()));
+        let is_vga = host.function(address).is_some_and(crate::host::Function::is_vga);
+        let name = match host.function(address) {
+            Some(function) => format!("{address} ({})", host.name_of(function)),
+            None => address.to_string(),
+        };
+        let at = address.to_string().parse().context("the address")?;
+        let mut device = Device::open(at, &self.iommu, self.settings.clone())?;
+        let express = is_express(&mut device);
+        Ok(Physical { device, iommu: Arc::clone(&self.iommu), express, is_vga, name })
+    }
+}
+
+/// Whether a function has a PCI Express capability.
+fn is_express(device: &mut dyn Backend) -> bool {
+    let mut header = [0; 256];
+    device.read_bytes(Region::CONFIG, 0, &mut header).is_ok() && lists(&header, EXPRESS)
+}
+
+/// Whether the capability list of a configuration space holds `id`.
+fn lists(space: &[u8; 256], id: u8) -> bool {
+    let mut at = space[CAPABILITIES] & !3;
+    // A list longer than there is room for is a loop.
+    for _ in 0..48 {
+        if at < 0x40 || space[STATUS] & HAS_CAPABILITIES == 0 {
+            return false;
+        }
+        if space[usize::from(at)] == id {
+            return true;
+        }
+        at = space[usize::from(at) + 1] & !3;
+    }
+    false
+}
+
+/// Tells KVM of what is open. A guest runs without that too, as a rule.
+pub(super) fn tell_kvm(vm: &Vm, iommu: &Iommu) {
+    let told = iommu.kvm_files().and_then(|files| {
+        use std::os::fd::AsFd;
+        files.iter().try_for_each(|file| vm.tell_of_vfio(file.as_fd()))
+    });
+    if let Err(error) = told {
+        tracing::warn!(%error, "KVM was not told of the assigned functions; caches may not be kept coherent");
+    }
+}
+
+/// What became of a VGA adapter's legacy ranges, for a person; `wish` is what was asked for, and `owned`
+/// says that another device has them.
+pub(super) fn legacy(became: LegacyVga, wish: Vga, owned: bool) -> &'static str {
+    match became {
+        LegacyVga::Owned => "owns legacy VGA, so firmware and boot loader show on its screen",
+        LegacyVga::Off if wish == Vga::Off => "without legacy VGA, as vga=off says",
+        LegacyVga::Off if owned => "without legacy VGA, which another device owns",
+        LegacyVga::Off | LegacyVga::NotVga => "without legacy VGA",
+        LegacyVga::NoRegion => {
+            "without legacy VGA, which the host's kernel does not give (vfio-pci's parameter disable_vga, or \
+             CONFIG_VFIO_PCI_VGA): its screen stays dark until a driver of the guest takes it over"
+        }
+    }
+}
+
+/// What the kernel's VFIO is used by.
+pub(super) fn interface(iommu: &Iommu) -> &'static str {
+    match iommu.interface() {
+        Interface::Iommufd => "iommufd",
+        Interface::Group | Interface::Auto => "its VFIO group",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(list: &[(u8, u8)]) -> [u8; 256] {
+        let mut space = [0; 256];
+        space[STATUS] = HAS_CAPABILITIES;
+        let mut from = CAPABILITIES;
+        for (at, id) in list {
+            space[from] = *at;
+            space[usize::from(*at)] = *id;
+            from = usize::from(*at) + 1;
+        }
+        space
+    }
+
+    #[test]
+    fn a_capability_is_found_in_the_list_only() {
+        let mut express = space(&[(0x40, 1), (0x80, EXPRESS)]);
+        assert!(lists(&express, EXPRESS) && lists(&express, 1) && !lists(&express, 5));
+        express[STATUS] = 0;
+        assert!(!lists(&express, EXPRESS));
+        assert!(!lists(&space(&[(0x40, 1)]), EXPRESS));
+    }
+
+    #[test]
+    fn a_list_that_never_ends_does() {
+        assert!(!lists(&space(&[(0x40, 1), (0x50, 2), (0x40, 1)]), EXPRESS));
+        assert!(!lists(&[0xff; 256], EXPRESS));
+        assert!(!lists(&space(&[(0x10, EXPRESS)]), EXPRESS));
+    }
+}

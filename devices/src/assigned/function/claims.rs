@@ -1,0 +1,81 @@
+//! What a function decodes, from its registers.
+
+use std::sync::Arc;
+
+use trapline_io::device::{Claim, Direct, DirectKind, Range};
+use trapline_io::{Gpa, Region, Span};
+
+use super::Function;
+use crate::assigned::backend::Backend;
+use crate::assigned::msix::{self, Area};
+use crate::assigned::quirks::Dispi;
+use crate::legacy;
+
+/// Memory slots have whole pages.
+const PAGE: u64 = 4096;
+
+impl<B: Backend> Function<B> {
+    /// The ranges, overlays first.
+    pub(super) fn ranges(&self) -> Vec<Claim> {
+        let mut ranges = Vec::new();
+        if !self.config.asleep() {
+            self.claim_legacy(&mut ranges);
+        }
+        self.claim_msix(&mut ranges);
+        for bar in 0..6 {
+            self.claim_bar(bar, &mut ranges);
+        }
+        self.claim_rom(&mut ranges);
+        ranges
+    }
+
+    fn claim_legacy(&self, ranges: &mut Vec<Claim>) {
+        let command = self.config.space().command();
+        if command.io() && self.dispi.is_some() {
+            ranges.extend(Dispi::claim());
+        }
+        if self.has_vga() {
+            ranges.extend(legacy::claims(command));
+        }
+    }
+
+    /// The table and the pending bits over their BARs. What the device has there stays hidden, and the
+    /// pages that hold them are never mapped: a slot has whole pages only.
+    fn claim_msix(&self, ranges: &mut Vec<Claim>) {
+        let Some(msix) = &self.interrupts.msix else { return };
+        ranges.extend(self.overlay(msix.table, msix::TABLE));
+        ranges.extend(self.overlay(msix.pending, msix::PENDING));
+    }
+
+    fn overlay(&self, area: Area, region: Region) -> Option<Claim> {
+        let Some(Range::Memory(bar)) = self.config.decoded(area.bar) else { return None };
+        let first = bar.first().0.checked_add(area.offset).map(Gpa)?;
+        let span = Span::of_len(first, area.len)?.intersection(bar)?;
+        Some(Claim::region(Range::Memory(span), region, 0))
+    }
+
+    fn claim_bar(&self, index: u8, ranges: &mut Vec<Claim>) {
+        let Some(range) = self.config.decoded(index) else { return };
+        let region = Region::bar(index);
+        if let Range::Memory(bar) = range
+            && self.backend.region(region).writable
+            && bar.first().0.is_multiple_of(PAGE)
+        {
+            for mapping in &self.backend.region(region).mappings {
+                let first = bar.first().0.checked_add(mapping.offset).map(Gpa);
+                let span = first.and_then(|first| Span::of_len(first, mapping.len));
+                let Some(span) = span.and_then(|span| span.intersection(bar)) else { continue };
+                let memory = Arc::clone(&mapping.memory);
+                let direct = Direct { memory, offset: mapping.at, kind: DirectKind::Bar };
+                ranges.push(Claim::region(Range::Memory(span), region, mapping.offset).direct(direct));
+            }
+        }
+        ranges.push(Claim::region(range, region, 0));
+    }
+
+    fn claim_rom(&self, ranges: &mut Vec<Claim>) {
+        let (Some(rom), Some(range)) = (&self.rom, self.config.decoded(6)) else { return };
+        let direct = Direct { memory: Arc::clone(rom.memory()), offset: 0, kind: DirectKind::Rom };
+        ranges.push(Claim::region(range, Region::ROM, 0).direct(direct));
+    }
+}

@@ -1,0 +1,70 @@
+//! How a device is given to the guest, and what became of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::rom::Source as RomSource;
+use crate::host::Interrupts;
+
+/// Whether the function is to own the legacy VGA ranges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vga {
+    /// If it is a VGA compatible controller and its backend forwards them.
+    #[default]
+    Auto,
+    /// Yes; an error where the backend cannot.
+    On,
+    /// No.
+    Off,
+}
+
+/// Whether a function owns the legacy VGA ranges, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegacyVga {
+    /// It does.
+    Owned,
+    /// It was not to ([`Vga::Off`]).
+    Off,
+    /// It is no VGA compatible controller (class 0300).
+    NotVga,
+    /// It is one, but its backend does not forward the ranges: BIOS and boot loader stay dark on it,
+    /// a driver of the guest's does not need them.
+    NoRegion,
+}
+
+/// Where in the guest's PCI topology a function sits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// On bus 0, as a part of the root complex: no link, no extended capabilities.
+    #[default]
+    RootBus,
+    /// Behind a root port, at the end of a link.
+    BehindPort,
+}
+
+/// How a device is given to the guest.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// Legacy VGA.
+    pub vga: Vga,
+    /// The expansion ROM.
+    pub rom: RomSource,
+    /// Where it sits.
+    pub placement: Placement,
+    /// Function 0 of a device says so if there are others; a guest looks for those only then.
+    pub multifunction: bool,
+    /// The host's interrupts. Without them the guest sees a function that has none.
+    pub interrupts: Option<Arc<dyn Interrupts>>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("vga", &self.vga)
+            .field("rom", &self.rom)
+            .field("placement", &self.placement)
+            .field("multifunction", &self.multifunction)
+            .field("interrupts", &self.interrupts.is_some())
+            .finish()
+    }
+}

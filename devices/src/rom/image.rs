@@ -1,0 +1,208 @@
+//! The chain of images in a ROM.
+
+use std::fmt;
+
+use super::{BLOCK, SIGNATURE};
+
+/// Where an image keeps the offset of its PCI data structure.
+const POINTER: usize = 0x18;
+/// The first byte of a PCI data structure that is not there in every revision.
+const PCIR_LEN: usize = 0x18;
+/// Bit of the indicator: no image follows.
+const LAST: u8 = 0x80;
+/// NVIDIA's addition to the PCI data structure, behind it at the next multiple of 16: it says whether an
+/// image follows where the PCI data structure does not tell the truth (Linux, Documentation/gpu/nova).
+const NPDE_ALIGN: usize = 16;
+const NPDE_INDICATOR: usize = 0x0a;
+/// The most entries of a device list that are read.
+const LIST_MOST: usize = 256;
+
+/// For which firmware an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeType {
+    /// 0: x86, PC-AT.
+    Bios,
+    /// 1: Open Firmware.
+    OpenFirmware,
+    /// 2: HP PA-RISC.
+    PaRisc,
+    /// 3: UEFI.
+    Efi,
+    /// What has no name in the specification, such as e0 for NVIDIA's firmware.
+    Other(u8),
+}
+
+/// One image of a ROM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its first byte, counted from the first byte of the ROM.
+    pub offset: usize,
+    /// Bytes, as its PCI data structure says; not zero. They may lie beyond the end of the ROM.
+    pub length: usize,
+    /// Bytes that a BIOS checks and copies, as the byte at offset 2 says; only for [`CodeType::Bios`].
+    pub bios_length: usize,
+    /// Its PCI data structure, counted from the first byte of the ROM.
+    pub pcir: usize,
+    /// Vendor of the function that it is for.
+    pub vendor: u16,
+    /// Device of the function that it is for.
+    pub device: u16,
+    /// More devices of that vendor that it is for (PCI data structure of revision 3).
+    pub devices: Vec<u16>,
+    /// Class code: base class, subclass, programming interface.
+    pub class: u32,
+    /// For which firmware.
+    pub code: CodeType,
+    /// Whether it is the last of the chain.
+    pub last: bool,
+}
+
+/// Why a chain ends before an image that is marked as the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// No image starts at this offset.
+    NoSignature(usize),
+    /// The image at this offset has no PCI data structure: an ISA ROM, or a damaged one.
+    NoData(usize),
+    /// The image at this offset has a length of zero.
+    NoLength(usize),
+}
+
+/// All images of a ROM, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Images that could be read.
+    pub images: Vec<Image>,
+    /// Why there are no more, if none of them is the last.
+    pub broken: Option<Broken>,
+}
+
+/// Reads the chain of images that starts with the first byte of `rom`.
+///
+/// Any bytes are taken. The work is bounded by the length of `rom`: each image has at least a block.
+pub fn chain(rom: &[u8]) -> Chain {
+    let mut images: Vec<Image> = Vec::new();
+    let mut at = 0;
+    let broken = loop {
+        match read(rom, at) {
+            Ok(image) => {
+                at += image.length;
+                let last = image.last;
+                images.push(image);
+                if last {
+                    break None;
+                }
+            }
+            Err(broken) => break Some(broken),
+        }
+    };
+    Chain { images, broken }
+}
+
+/// The offset of the first image in `file` that has a PCI data structure, on any byte: a dump of a whole
+/// flash has other things before it.
+pub fn first_image(file: &[u8]) -> Option<usize> {
+    let starts = file.windows(SIGNATURE.len()).enumerate().filter(|(_, bytes)| *bytes == SIGNATURE);
+    starts.map(|(at, _)| at).find(|at| read(file, *at).is_ok())
+}
+
+impl Image {
+    /// What the bytes add up to that a BIOS checks, modulo 256: right if it is zero. `None` for images of
+    /// other code types, which have no checksum, and if `rom` ends before the image does.
+    pub fn checksum(&self, rom: &[u8]) -> Option<u8> {
+        let bytes = rom.get(self.offset..self.offset.checked_add(self.bios_length)?)?;
+        let checked = self.code == CodeType::Bios && !bytes.is_empty();
+        checked.then(|| bytes.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)))
+    }
+
+    /// Whether it says that it is for this function, by its id or its list of devices.
+    pub fn is_for(&self, vendor: u16, device: u16) -> bool {
+        self.vendor == vendor && (self.device == device || self.devices.contains(&device))
+    }
+}
+
+fn read(rom: &[u8], at: usize) -> Result<Image, Broken> {
+    let image = rom.get(at..).filter(|image| image.starts_with(&SIGNATURE)).ok_or(Broken::NoSignature(at))?;
+    let pcir = word(image, POINTER).map(usize::from).ok_or(Broken::NoData(at))?;
+    let data = image.get(pcir..).filter(|data| data.starts_with(b"PCIR")).ok_or(Broken::NoData(at))?;
+    let fixed: &[u8; PCIR_LEN] = data.first_chunk().ok_or(Broken::NoData(at))?;
+    let field = |offset: usize| u16::from_le_bytes([fixed[offset], fixed[offset + 1]]);
+    let blocks = usize::from(field(0x10));
+    if blocks == 0 {
+        return Err(Broken::NoLength(at));
+    }
+    let code = CodeType::of(fixed[0x14]);
+    Ok(Image {
+        offset: at,
+        length: blocks * BLOCK,
+        bios_length: if code == CodeType::Bios {
+            usize::from(image.get(2).map_or(0, |size| *size)) * BLOCK
+        } else {
+            0
+        },
+        pcir: at + pcir,
+        vendor: field(4),
+        device: field(6),
+        devices: if fixed[0x0c] >= 3 { device_list(data, field(8)) } else { Vec::new() },
+        class: u32::from_le_bytes([fixed[0x0d], fixed[0x0e], fixed[0x0f], 0]),
+        code,
+        last: nvidia_last(image, pcir, field(0x0a)).unwrap_or(fixed[0x15] & LAST != 0),
+    })
+}
+
+/// The words from `offset` of the PCI data structure on, up to a zero.
+fn device_list(data: &[u8], offset: u16) -> Vec<u16> {
+    if offset == 0 {
+        return Vec::new();
+    }
+    let words = (usize::from(offset)..).step_by(2).map_while(|at| word(data, at));
+    words.take_while(|id| *id != 0).take(LIST_MOST).collect()
+}
+
+/// What NVIDIA's structure behind the PCI data structure says of a next image, if it is there.
+fn nvidia_last(image: &[u8], pcir: usize, length: u16) -> Option<bool> {
+    let at = (pcir + usize::from(length)).next_multiple_of(NPDE_ALIGN);
+    let data = image.get(at..).filter(|data| data.starts_with(b"NPDE"))?;
+    data.get(NPDE_INDICATOR).map(|indicator| indicator & LAST != 0)
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|word| u16::from_le_bytes(*word))
+}
+
+impl CodeType {
+    fn of(byte: u8) -> CodeType {
+        match byte {
+            0 => CodeType::Bios,
+            1 => CodeType::OpenFirmware,
+            2 => CodeType::PaRisc,
+            3 => CodeType::Efi,
+            other => CodeType::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for CodeType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CodeType::Bios => f.write_str("BIOS"),
+            CodeType::OpenFirmware => f.write_str("Open Firmware"),
+            CodeType::PaRisc => f.write_str("PA-RISC"),
+            CodeType::Efi => f.write_str("UEFI"),
+            CodeType::Other(code) => write!(f, "code type {code:#04x}"),
+        }
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Broken::NoSignature(at) => write!(f, "at {at:#x} there is no 55 aa"),
+            Broken::NoData(at) => write!(f, "the image at {at:#x} has no PCI data structure (PCIR)"),
+            Broken::NoLength(at) => write!(f, "the image at {at:#x} has no length"),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,325 @@
+//! One function, as a [`Backend`].
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rustix::io::Errno;
+use trapline_io::file::{FileDevice, FileRegion};
+use trapline_io::{Device as _, Fault, Region, Width};
+
+use super::attention::Attention;
+use super::irq::{self, Index};
+use super::owned::Function;
+use super::reset::{Facts, Method};
+use super::sys::{Question, View};
+use super::{Address, Error, Iommu, message, open};
+use crate::assigned::backend::{Backend, Irqs, RegionInfo, Signalled};
+use crate::host::{Event, Events};
+use crate::pci::spec::{self, Command};
+
+mod again;
+
+/// How to use a device.
+#[derive(Clone, Default)]
+pub struct Settings {
+    /// Who is told when the device fails or the host wants it back; else it is only logged.
+    pub events: Option<Arc<dyn Events>>,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").finish_non_exhaustive()
+    }
+}
+
+/// Why a device forwards no legacy VGA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoVga {
+    /// It is no VGA compatible controller (class 0300): a 3D or other display controller, or no
+    /// display controller at all.
+    Class(u16),
+    /// It is one, but the kernel does not forward: built without `CONFIG_VFIO_PCI_VGA`, or vfio-pci
+    /// loaded with `disable_vga=1`.
+    Kernel,
+}
+
+/// A function of the host, as a [`Backend`].
+///
+/// When it is dropped its interrupts are disconnected, bus mastering is off, and its BARs are mapped
+/// for nobody's DMA any more. The kernel resets it when its last descriptor is closed: a mapping of a
+/// BAR and KVM's VFIO device hold one.
+pub struct Device {
+    name: String,
+    function: Function,
+    settings: Settings,
+    regions: Vec<RegionInfo>,
+    /// The same regions as parts of the device's file.
+    files: FileDevice,
+    irqs: Irqs,
+    attention: Attention,
+    facts: Facts,
+    method: Method,
+    /// A bus reset was tried, and it did not work.
+    bus_failed: bool,
+    no_vga: Option<NoVga>,
+    /// Vendor and device ID, as they read when all is well.
+    identity: u32,
+    dead: bool,
+    /// The host's wish was told.
+    asked_back: bool,
+    iommu: Arc<Iommu>,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("name", &self.name).field("dead", &self.dead).finish_non_exhaustive()
+    }
+}
+
+impl Device {
+    /// Opens the function at `address`. Its interrupts are off, it decodes nothing and masters no bus.
+    /// Waits for the kernel, which resets the device: up to some seconds.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn open(address: Address, iommu: &Arc<Iommu>, settings: Settings) -> Result<Device, Error> {
+        let function = open::function(address, iommu)?;
+        let opened = open::learn(&function, &iommu.owned());
+        let opened = opened.inspect_err(|_| iommu.owned().close(address))?;
+        Ok(Device {
+            name: address.to_string(),
+            function,
+            settings,
+            regions: opened.regions,
+            files: opened.files,
+            irqs: opened.irqs,
+            attention: opened.attention,
+            facts: opened.facts,
+            method: opened.method,
+            bus_failed: false,
+            no_vga: opened.no_vga,
+            identity: opened.identity,
+            dead: false,
+            asked_back: false,
+            iommu: Arc::clone(iommu),
+        })
+    }
+
+    /// Where it is on the host.
+    pub fn address(&self) -> Address {
+        self.function.address
+    }
+
+    /// How it is reset, as far as that could be told when it was opened.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Why it forwards no legacy VGA; `None` if it does.
+    pub fn no_vga(&self) -> Option<NoVga> {
+        self.no_vga
+    }
+
+    /// Set by whoever stops the machine: from then on an interrupted transfer is not tried again, so
+    /// that a signal gets a thread out of a device that does not answer.
+    pub fn stopping(&self) -> Arc<AtomicBool> {
+        self.files.stopping()
+    }
+
+    /// What became of the device after an access that did not work.
+    fn look_after(&mut self, fault: Fault) -> Fault {
+        if fault == Fault::Failed && !self.dead {
+            match self.files.read(Region::CONFIG, spec::VENDOR_ID.into(), Width::B4) {
+                // It lives: the access was one that the kernel does not let through now.
+                Ok(value) if value != Width::B4.all_ones() => {}
+                _ => self.die("does not answer any more: it was removed, or lost its power or its link"),
+            }
+        }
+        fault
+    }
+
+    fn die(&mut self, what: &str) {
+        if !std::mem::replace(&mut self.dead, true) {
+            self.tell(format!("{}: {what}", self.name));
+        }
+    }
+
+    fn tell(&self, text: String) {
+        match &self.settings.events {
+            Some(events) => events.report(Event::Failed(text)),
+            None => tracing::error!("{text}"),
+        }
+    }
+
+    fn command(&mut self) -> Result<Command, Fault> {
+        let value = self.files.read(Region::CONFIG, spec::COMMAND.into(), Width::B2)?;
+        u16::try_from(value).map(Command::from_bits).map_err(|_| Fault::Failed)
+    }
+
+    fn set_command(&mut self, command: Command) -> Result<(), Fault> {
+        let value = u64::from(command.into_bits());
+        self.files.write(Region::CONFIG, spec::COMMAND.into(), Width::B2, value)
+    }
+
+    fn connected(&self, done: Result<(), Errno>, what: &str) -> Result<(), Fault> {
+        done.map_err(|errno| {
+            tracing::warn!(device = self.name, "the kernel refused to {what}: {errno}");
+            Fault::Failed
+        })
+    }
+}
+
+impl Backend for Device {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn regions(&self) -> &[RegionInfo] {
+        &self.regions
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    fn resettable(&self) -> bool {
+        !matches!(self.way(&self.iommu.owned()), Method::None(_))
+    }
+
+    fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
+        if self.dead {
+            return Err(Fault::Failed);
+        }
+        self.files.read(region, offset, width).map_err(|fault| self.look_after(fault))
+    }
+
+    fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
+        if self.dead {
+            return Err(Fault::Failed);
+        }
+        if region == Region::CONFIG {
+            // Nothing is done with a device before its COMMAND register is written.
+            self.function.fresh.store(false, Relaxed);
+        }
+        self.files.write(region, offset, width, value).map_err(|fault| self.look_after(fault))
+    }
+
+    fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        if self.dead {
+            return Err(Fault::Failed);
+        }
+        let file = self.files.file(region).ok_or(Fault::NoRegister)?.clone();
+        if region != Region::ROM {
+            return open::transfer(&file, offset, bytes).map_err(|fault| self.look_after(fault));
+        }
+        // The kernel reads the ROM only while the function decodes memory.
+        let command = self.command()?;
+        self.set_command(command.with_memory(true))?;
+        let read = open::transfer(&file, offset, bytes);
+        self.set_command(command)?;
+        read.map_err(|fault| self.look_after(fault))
+    }
+
+    fn file(&self, region: Region) -> Option<&FileRegion> {
+        self.files.file(region)
+    }
+
+    fn reset(&mut self) -> Result<(), Fault> {
+        if self.dead {
+            return Err(Fault::Failed);
+        }
+        self.start_again()
+    }
+
+    fn irqs(&self) -> Irqs {
+        self.irqs
+    }
+
+    fn enable_intx(&mut self, trigger: BorrowedFd<'_>, unmask: BorrowedFd<'_>) -> Result<(), Fault> {
+        if !self.irqs.intx {
+            return Err(Fault::NoRegister);
+        }
+        let file = &self.function.file;
+        let done = irq::connect(file, Index::Intx, 0, &[trigger]).and_then(|()| {
+            // Only now there is something to unmask.
+            irq::connect_unmask(file, unmask).inspect_err(|_| {
+                let _ = irq::disconnect(file, Index::Intx);
+            })
+        });
+        self.connected(done, "connect INTx")
+    }
+
+    fn disable_intx(&mut self) -> Result<(), Fault> {
+        self.connected(irq::disconnect(&self.function.file, Index::Intx), "disconnect INTx")
+    }
+
+    fn enable_vectors(
+        &mut self,
+        kind: Signalled,
+        first: u16,
+        triggers: &[BorrowedFd<'_>],
+    ) -> Result<(), Fault> {
+        let (index, most) = self.vectors(kind);
+        if usize::from(first) + triggers.len() > usize::from(most) || triggers.is_empty() {
+            return Err(Fault::NoRegister);
+        }
+        let done = irq::connect(&self.function.file, index, first.into(), triggers);
+        self.connected(done, "connect message interrupts")
+    }
+
+    fn disable_vectors(&mut self, kind: Signalled) -> Result<(), Fault> {
+        let (index, _) = self.vectors(kind);
+        self.connected(irq::disconnect(&self.function.file, index), "disconnect message interrupts")
+    }
+
+    fn attend(&mut self) {
+        let told = self.attention.take();
+        if told.error {
+            self.tell(format!(
+                "{}: it reported an error that it cannot recover from (PCI Express AER; the host's dmesg has more)",
+                self.name
+            ));
+            self.look_after(Fault::Failed);
+        }
+        // The kernel asks again and again until it is given.
+        if told.request && !std::mem::replace(&mut self.asked_back, true) {
+            self.tell(format!(
+                "{}: the host wants it back (its driver is being unbound, or it is being removed), so the guest \
+                 cannot go on",
+                self.name
+            ));
+        }
+    }
+
+    fn attention(&self) -> std::io::Result<Option<OwnedFd>> {
+        self.attention.watch().map(Some)
+    }
+}
+
+impl Device {
+    fn vectors(&self, kind: Signalled) -> (Index, u16) {
+        match kind {
+            Signalled::Msi => (Index::Msi, self.irqs.msi),
+            Signalled::Msix => (Index::Msix, self.irqs.msix),
+        }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        for index in [Index::Intx, Index::Msi, Index::Msix, Index::Error, Index::Request] {
+            // What was not connected may be refused, and a device that is gone refuses all.
+            let _ = irq::disconnect(&self.function.file, index);
+        }
+        let _ = self.set_command(Command::new());
+        for mapping in self.regions.drain(..).flat_map(|region| region.mappings) {
+            self.iommu.forget(&mapping.memory);
+        }
+        if let Ok(View::Iommufd(_)) = self.iommu.view() {
+            let _ = self.function.file.ask(Question::Detach, &mut message::message(&[0]));
+        }
+        self.iommu.owned().close(self.function.address);
+    }
+}

@@ -1,0 +1,182 @@
+//! Opening a function, and learning all about it that does not change.
+
+use std::ops::Range;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use trapline_io::file::{FileDevice, FileRegion};
+use trapline_io::{Device, Fault, Region, Width};
+use vfio_bindings::bindings::vfio::{VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RESET};
+
+use super::attention::Attention;
+use super::caps::Header;
+use super::device::NoVga;
+use super::message::{message, word};
+use super::owned::{Function, Owned};
+use super::region::{self, Learned};
+use super::reset::{self, Facts, Method};
+use super::sys::Question;
+use super::{Address, Error, Iommu, bus_reset, irq, sysfs, view};
+use crate::assigned::backend::{Irqs, RegionInfo};
+use crate::pci::spec;
+
+/// The regions that a PCI function can have: six BARs, ROM, configuration space, legacy VGA. Those
+/// behind them belong to some vendor's driver.
+const REGIONS: u8 = 9;
+/// A VGA compatible controller: base class and subclass.
+const CLASS_VGA: u16 = 0x0300;
+/// How many bytes one transfer asks for.
+const CHUNK: usize = 64 << 10;
+
+/// All that was learned.
+pub(super) struct Opened {
+    pub regions: Vec<RegionInfo>,
+    pub files: FileDevice,
+    pub irqs: Irqs,
+    pub attention: Attention,
+    pub facts: Facts,
+    pub method: Method,
+    pub no_vga: Option<NoVga>,
+    pub identity: u32,
+}
+
+/// Opens it by the interface of this machine, which the first one settles.
+pub(super) fn function(address: Address, iommu: &Iommu) -> Result<Function, Error> {
+    sysfs::check(address)?;
+    let mut owned = iommu.owned();
+    let view = match iommu.view() {
+        Ok(view) => view,
+        Err(wish) => iommu.settle(view::open(address, wish)?),
+    };
+    owned.open(address, view)
+}
+
+/// Learns about a function that was just opened. It decodes nothing afterwards.
+pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error> {
+    let address = function.address;
+    let file = &function.file;
+    let step = |what| move |errno: Errno| Error::step(address, what, errno);
+    // Before the first use with io_uring, which looks at it once (design rule 6).
+    let flags = rustix::fs::fcntl_getfl(file.fd()).map_err(step("ask for its file's flags"))?;
+    rustix::fs::fcntl_setfl(file.fd(), flags | OFlags::NONBLOCK).map_err(step("set its file's flags"))?;
+    let mut info = message(&[0, 0, 0]);
+    file.ask(Question::Info, &mut info).map_err(step("ask what it is"))?;
+    let flags = word(&info, 4).unwrap_or(0);
+    if flags & VFIO_DEVICE_FLAGS_PCI == 0 {
+        return Err(Error::step(address, "use it: it is no PCI device to VFIO", Errno::NODEV));
+    }
+    let mut learned = Vec::new();
+    for index in 0..REGIONS {
+        let region = region::learn(file, index.into()).map_err(step("ask for its regions"))?;
+        learned.push(region.unwrap_or_default());
+    }
+    let mut files = learned.iter().zip(0..).filter(|(region, _)| region.size > 0).fold(
+        FileDevice::new(),
+        |files, (region, index)| {
+            let place = FileRegion { fd: file.fd().clone(), offset: region.offset, len: region.size };
+            files.with_region(Region(index), place)
+        },
+    );
+    let mut header = [0; 256];
+    let config = files.file(Region::CONFIG).cloned();
+    let read = config.ok_or(Fault::NoRegister).and_then(|config| transfer(&config, 0, &mut header));
+    read.map_err(|_| Error::Silent(address))?;
+    let header = Header(&header);
+    if header.identity() == u32::MAX {
+        return Err(Error::Silent(address));
+    }
+    // With decoding off, whether the kernel lets us touch a BAR can be tried without touching it.
+    files
+        .write(Region::CONFIG, spec::COMMAND.into(), Width::B2, 0)
+        .map_err(|_| Error::step(address, "write its configuration space", Errno::IO))?;
+    let regions = regions(function, &header, &learned);
+    let facts = Facts {
+        kernel: flags & VFIO_DEVICE_FLAGS_RESET != 0,
+        methods: sysfs::reset_methods(address),
+        flr: header.has_flr(),
+        power: header.has_power_reset(),
+    };
+    let method = reset::plan(&facts, &bus_reset::affected(file, owned));
+    tracing::info!(device = %address, "opened; its reset: {method}");
+    let attention = Attention::new(file)
+        .map_err(|source| Error::step(address, "be told of its errors and of the host's wishes", source))?;
+    let no_vga = no_vga(&learned, header.class());
+    let identity = header.identity();
+    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, no_vga, identity })
+}
+
+fn no_vga(learned: &[Learned], class: u16) -> Option<NoVga> {
+    let there = learned.get(usize::from(Region::VGA.0)).is_some_and(|region| region.size > 0);
+    match class {
+        _ if there => None,
+        CLASS_VGA => Some(NoVga::Kernel),
+        class => Some(NoVga::Class(class)),
+    }
+}
+
+/// The regions as the rest of the program sees them, BARs mapped where that is allowed.
+fn regions(function: &Function, header: &Header<'_>, learned: &[Learned]) -> Vec<RegionInfo> {
+    let table = header.msix_table();
+    let as_seen = |(index, learned): (u8, &Learned)| {
+        let table = table.clone().filter(|(bar, _)| *bar == index).map(|(_, range)| range);
+        let mappings = if index < 6 { mapped(function, index, learned, table) } else { Vec::new() };
+        RegionInfo { size: learned.size, readable: learned.readable, writable: learned.writable, mappings }
+    };
+    (0..).zip(learned).map(as_seen).collect()
+}
+
+fn mapped(
+    function: &Function,
+    index: u8,
+    learned: &Learned,
+    table: Option<Range<u64>>,
+) -> Vec<crate::assigned::backend::Mapping> {
+    let parts = region::parts(learned, table);
+    let device = function.address;
+    region::map(&function.file, learned, &parts).unwrap_or_else(|errno| {
+        let held = errno == Errno::BUSY && {
+            let place = FileRegion {
+                fd: function.file.fd().clone(),
+                offset: learned.offset,
+                len: learned.size,
+            };
+            probe(&place) == Err(Errno::BUSY)
+        };
+        if held {
+            tracing::warn!(
+                %device,
+                "BAR {index} belongs to some other driver of the host, most likely to the firmware's frame buffer \
+                 (see /proc/iomem): the guest cannot use it at all; boot the host with \
+                 initcall_blacklist=sysfb_init, or with another adapter as its display"
+            );
+        } else {
+            tracing::warn!(%device, "BAR {index} cannot be mapped, so that every access traps: {errno}");
+        }
+        Vec::new()
+    })
+}
+
+/// What the kernel says to a read of a memory BAR while the function decodes none: an I/O error, unless
+/// it is not even ours to read.
+fn probe(place: &FileRegion) -> Result<usize, Errno> {
+    rustix::io::pread(&*place.fd, &mut [0; 4], place.offset)
+}
+
+/// Fills `bytes` from `offset` of a region on, all of them in the region.
+pub(super) fn transfer(place: &FileRegion, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let from = offset.checked_add(done as u64).filter(|from| *from < place.len);
+        let from = from.ok_or(Fault::NoRegister)?;
+        let inside = usize::try_from(place.len - from).unwrap_or(usize::MAX);
+        let len = rest.len().min(CHUNK).min(inside);
+        let chunk = rest.get_mut(..len).ok_or(Fault::NoRegister)?;
+        match rustix::io::pread(&*place.fd, chunk, place.offset.saturating_add(from)) {
+            Ok(0) => return Err(Fault::Failed),
+            Ok(read) => done += read,
+            Err(Errno::INTR) => {}
+            Err(_) => return Err(Fault::Failed),
+        }
+    }
+    Ok(())
+}
