@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use trapline::dma::Gate;
 use trapline::events::Events;
 use trapline::machine::{Ending, Error, Machine};
 use trapline::parts::Parts;
@@ -52,6 +53,8 @@ struct Card {
     config: ConfigSpace,
     memory: Option<Arc<MmapRegion>>,
     writes: Arc<AtomicU64>,
+    /// How often bus mastering was switched on.
+    masters: Arc<AtomicU64>,
 }
 
 impl Card {
@@ -59,7 +62,7 @@ impl Card {
         let id = Identity { vendor: 0x1234, device: 1, revision: 0, class: 0x03_8000, subsystem: (0, 0) };
         let mut config = ConfigSpace::new(id);
         config.add_bar(0, bar);
-        Card { config, memory, writes: Arc::default() }
+        Card { config, memory, writes: Arc::default(), masters: Arc::default() }
     }
 }
 
@@ -70,6 +73,7 @@ impl Device for Card {
 
     fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         if region == Region::CONFIG {
+            self.masters.fetch_add(u64::from(offset == 4 && value & 4 != 0), SeqCst);
             return self.config.write_region(offset, width, value).map(drop);
         }
         self.writes.fetch_add(1, SeqCst);
@@ -101,6 +105,29 @@ struct Run {
 
 /// Runs the code at f000:0000 for vCPU 0, and at f800:0000 for those that it starts.
 fn run(card: Card, cpus: u16, first: &[u8], others: &[u8]) -> Run {
+    run_gated(card, cpus, first, others, Gated::default())
+}
+
+/// Is given the machine's events and what the switch was told.
+type Meanwhile = Box<dyn FnOnce(&Events, &AtomicU64) + Send>;
+
+/// What happens to a machine from outside, while its card's bus mastering stands before a gate.
+struct Gated {
+    gate: Arc<Gate>,
+    meanwhile: Meanwhile,
+    longest: Duration,
+}
+
+impl Default for Gated {
+    fn default() -> Gated {
+        let gate = Arc::new(Gate::default());
+        gate.open();
+        Gated { gate, meanwhile: Box::new(|_, _| {}), longest: Duration::from_secs(30) }
+    }
+}
+
+fn run_gated(card: Card, cpus: u16, first: &[u8], others: &[u8], gated: Gated) -> Run {
+    let Gated { gate, meanwhile, longest } = gated;
     let vm = Arc::new(Vm::new().expect("needs /dev/kvm"));
     let image = MmapRegion::new(0x1_0000).unwrap();
     let slice = image.as_volatile_slice();
@@ -111,13 +138,18 @@ fn run(card: Card, cpus: u16, first: &[u8], others: &[u8]) -> Run {
     let switch = Switch { told: Arc::clone(&told), events: events.clone() };
     let bridge = HostBridge::new(Ram::new(MIB).unwrap(), Arc::new(image)).unwrap();
     let function = |name: &str, card, at, topology| Parts::function(name, card, None, at, topology);
+    let card = function("card", card, Devfn::new(1, 0).unwrap(), ConfigSpace::TOPOLOGY);
     let parts = vec![
         Parts::function("host bridge", bridge, None, Devfn::default(), HostBridge::TOPOLOGY),
         Parts::platform("switch", switch),
-        function("card", card, Devfn::new(1, 0).unwrap(), ConfigSpace::TOPOLOGY),
+        Parts { dma: Some(gate), ..card },
     ];
-    let mut machine = Machine::new(vm, cpus, Service::Adaptive, published.clone(), parts, events).unwrap();
-    let ending = machine.run(Instant::now().checked_add(Duration::from_secs(30)));
+    let mut machine =
+        Machine::new(vm, cpus, Service::Adaptive, published.clone(), parts, events.clone()).unwrap();
+    let ending = std::thread::scope(|scope| {
+        scope.spawn(|| meanwhile(&events, &told));
+        machine.run(Instant::now().checked_add(longest))
+    });
     let space = published.current();
     machine.stop();
     Run { ending, told: told.load(SeqCst), space }
@@ -223,4 +255,51 @@ fn another_vcpus_writes_are_not_lost_while_a_register_is_written() {
     let run = run(card, 2, &command_again_and_again(), &writer);
     assert_eq!(run.ending.unwrap(), Ending::PowerOff);
     assert_eq!(writes.load(SeqCst), u64::from(WRITES));
+}
+
+/// Tells, lets the card master the bus, tells again and switches off.
+fn master_the_bus() -> Vec<u8> {
+    let tell = vec![0xba, 0x04, 0x50, 0xee]; // mov dx, 0x5004; out dx, al
+    [configure(0x04, 2), tell, configure(0x04, 6), TELL_AND_SWITCH_OFF.to_vec()].concat()
+}
+
+fn wait_until(told: &AtomicU64, count: u64) {
+    let since = Instant::now();
+    while told.load(SeqCst) < count && since.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+#[test]
+fn bus_mastering_waits_for_memory_also_across_a_reset() {
+    let card = memory_card(MIB, BarKind::Memory32 { prefetchable: false });
+    let (gate, masters) = (Arc::new(Gate::default()), Arc::clone(&card.masters));
+    let meanwhile = {
+        let (gate, masters) = (Arc::clone(&gate), Arc::clone(&masters));
+        move |events: &Events, told: &AtomicU64| {
+            wait_until(told, 1);
+            assert_eq!((told.load(SeqCst), masters.load(SeqCst)), (1, 0), "it waits");
+            events.report(Event::Reset);
+            wait_until(told, 2);
+            assert_eq!((told.load(SeqCst), masters.load(SeqCst)), (2, 0), "it waits again");
+            gate.open();
+        }
+    };
+    let gated = Gated { gate, meanwhile: Box::new(meanwhile), ..Gated::default() };
+    let run = run_gated(card, 1, &master_the_bus(), &[], gated);
+    assert_eq!(run.ending.unwrap(), Ending::PowerOff);
+    assert_eq!((run.told, masters.load(SeqCst)), (3, 1));
+}
+
+#[test]
+fn the_end_of_a_run_does_not_wait_for_memory() {
+    let card = memory_card(MIB, BarKind::Memory32 { prefetchable: false });
+    let masters = Arc::clone(&card.masters);
+    let gated = Gated { gate: Arc::default(), longest: Duration::from_millis(300), ..Gated::default() };
+    let since = Instant::now();
+    let run = run_gated(card, 1, &master_the_bus(), &[], gated);
+    assert_eq!(run.ending.unwrap(), Ending::TimedOut);
+    assert_eq!((run.told, masters.load(SeqCst)), (1, 0));
+    assert!(since.elapsed() < Duration::from_secs(5));
 }

@@ -189,15 +189,13 @@ impl Opened {
 
 fn open(devices: &[AssignedDevice], machine: &Machine<'_>) -> Result<Vec<Opened>> {
     let mut hosts = physical::Opener::new(machine.interface, machine.events);
-    let open = |device: &AssignedDevice| {
-        let given_as = format!("--device {}", device.origin);
-        match &device.origin {
-            DeviceOrigin::Host(address) => hosts.open(*address).context(given_as).map(Opened::Host),
-            DeviceOrigin::Socket(socket) => {
-                let name = socket.display().to_string();
-                let client = Client::connect(socket, settings(name, machine.events));
-                Ok(Opened::User(client.context(given_as)?))
-            }
+    let open = |device: &AssignedDevice| match &device.origin {
+        // What goes wrong names the function.
+        DeviceOrigin::Host(address) => hosts.open(*address).map(Opened::Host),
+        DeviceOrigin::Socket(socket) => {
+            let name = socket.display().to_string();
+            let client = Client::connect(socket, settings(name, machine.events));
+            Ok(Opened::User(client.with_context(|| format!("--device {}", device.origin))?))
         }
     };
     devices.iter().map(open).collect()

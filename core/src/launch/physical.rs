@@ -53,10 +53,7 @@ impl Opener {
         let host = self.host.get_or_insert_with(|| Host::read(Tree::host()));
         let is_vga = host.function(address).is_some_and(crate::host::Function::is_vga);
         let name = match host.function(address) {
-            Some(function) => {
-                let ids = format!("{:04x}:{:04x}", function.vendor, function.device);
-                format!("{address} {} [{ids}]", host.name_of(function))
-            }
+            Some(function) => format!("{address} ({})", host.name_of(function)),
             None => address.to_string(),
         };
         let at = address.to_string().parse().context("the address")?;

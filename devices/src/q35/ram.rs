@@ -281,6 +281,40 @@ mod tests {
     }
 
     #[test]
+    fn taking_pages_keeps_what_is_in_them() {
+        let ram = Ram::new(8 << 20).unwrap();
+        let memory = ram.low();
+        memory.as_volatile_slice().write_obj(0x55_u8, 0x20_1000).unwrap();
+        for (offset, len) in [(0, 8 << 20), (0x20_0000, 0x1000), (0x3000, 0)] {
+            populate(memory, offset, len).unwrap();
+            touch(&memory.get_slice(offset, len).unwrap()).unwrap();
+        }
+        assert_eq!(memory.as_volatile_slice().read_obj::<u8>(0x20_1000).unwrap(), 0x55);
+        for (offset, len) in [(0, 9 << 20), (8 << 20, 1), (usize::MAX, 2)] {
+            assert!(populate(memory, offset, len).is_err(), "{offset:#x} {len:#x}");
+        }
+    }
+
+    #[test]
+    fn huge_pages_are_there_or_the_message_says_how_to_get_them() {
+        // No host has set aside 1 TiB for a test.
+        let error = Ram::of_pages(1 << 40, Pages::Huge1G).unwrap_err().to_string();
+        assert!(error.contains("no 1024 free huge pages of 1048576 KiB"), "{error}");
+        assert!(error.contains("hugepages-1048576kB/nr_hugepages"), "{error}");
+        match Ram::of_pages(4 << 20, Pages::Huge2M) {
+            Ok(ram) => ram.guest_memory().write_obj(1_u8, GuestAddress(0)).unwrap(),
+            Err(error) => println!("skipped: {error}"),
+        }
+    }
+
+    #[test]
+    fn pieces_lie_where_the_guest_has_them() {
+        let ram = Ram::new(4 << 30).unwrap();
+        let pieces: Vec<_> = ram.pieces().map(|(at, memory)| (at.0, memory.size())).collect();
+        assert_eq!(pieces, [(0, 2 << 30), (HIGH_RAM, 2 << 30)]);
+    }
+
+    #[test]
     fn dma_and_slots_share_the_memory() {
         let ram = Ram::new(4 << 30).unwrap();
         ram.guest_memory().write_obj(0x1122_3344_u32, GuestAddress(HIGH_RAM + 0x1000)).unwrap();
