@@ -97,15 +97,13 @@ impl Host {
         &self.tree
     }
 
-    /// What a person would call a function: vendor and device, or what is known of them.
+    /// What a person would call a function: vendor and device, or its class where pci.ids knows neither.
     pub fn name_of(&self, function: &Function) -> String {
         let vendor = self.names.vendor(function.vendor);
         match (vendor, self.names.device(function.vendor, function.device)) {
             (Some(vendor), Some(device)) => format!("{vendor} {device}"),
             (Some(vendor), None) => format!("{vendor} device {:04x}", function.device),
-            (None, _) => {
-                format!("{} {:04x}:{:04x}", self.class_of(function), function.vendor, function.device)
-            }
+            (None, _) => self.class_of(function),
         }
     }
 

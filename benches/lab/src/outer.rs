@@ -40,7 +40,7 @@ use crate::screen::{Font, Picture, Screen};
 use vmm::Vmm;
 
 /// How long one try to boot may take.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(90);
 /// How often it is tried. A nested boot can go wrong by itself; what is tested afterwards is not repeated.
 const TRIES: u32 = 3;
 /// How often a condition is looked at: a look at a screen stops the emulated processors for a moment.
@@ -68,20 +68,22 @@ pub struct Outer {
     vmm: Vmm,
     plan: Plan,
     font: Font,
+    boot_time: Duration,
 }
 
 impl Outer {
     /// Boots it, up to three times, until commands can be run in it. Its files go below `lab`.
     ///
-    /// Blocks for some seconds, at most for three minutes.
+    /// Blocks for some seconds, at most for some minutes.
     pub fn boot(tree: &Tree, lab: &Path, plan: &Plan) -> Result<Self> {
         let rom = tree.rom("vgabios-stdvga.bin")?;
         let bytes = std::fs::read(&rom).with_context(|| format!("cannot read {}", rom.display()))?;
         let font = Font::find(&bytes).with_context(|| rom.display().to_string())?;
         let mut attempt = 1;
         loop {
-            match Vmm::start(tree, lab, plan)?.ready(Instant::now() + BOOT) {
-                Ok(vmm) => return Ok(Outer { vmm, plan: plan.clone(), font }),
+            let vmm = Vmm::start(tree, lab, plan).context("the outer machine cannot be started")?;
+            match vmm.boot(Instant::now() + BOOT) {
+                Ok(boot_time) => return Ok(Outer { vmm, plan: plan.clone(), font, boot_time }),
                 Err(error) if attempt == TRIES => {
                     return Err(error)
                         .with_context(|| format!("the outer machine failed to boot {TRIES} times"));
@@ -99,7 +101,7 @@ impl Outer {
 
     /// How long the boot took that succeeded.
     pub fn boot_time(&self) -> Duration {
-        self.vmm.boot_time
+        self.boot_time
     }
 
     /// Where the device with this number, from 0, is found.

@@ -122,6 +122,18 @@ impl Host {
         found
     }
 
+    /// Those of them that a run which opens the function does not meet by itself, and whose outcome is a
+    /// dark screen or a slow one: for a line each before it starts. `own_rom` says that the guest sees the
+    /// function's own ROM.
+    pub fn unseen_by_run(&self, function: &Function, own_rom: bool) -> Vec<Obstacle> {
+        let mut found = self.obstacles_of(function);
+        found.retain(|obstacle| match obstacle.code {
+            Kind::ShadowedRom => own_rom,
+            code => code == Kind::Framebuffer,
+        });
+        found
+    }
+
     /// Group and driver.
     fn binding(&self, function: &Function) -> Vec<Obstacle> {
         let Some(group) = function.group else {

@@ -13,6 +13,8 @@ pub const CASES: &[Case] = &[Case {
 
 fn outer(stage: &Stage<'_>) -> Result<()> {
     stage.output("exec 3<> /dev/kvm 4<> /dev/vfio/vfio")?;
+    let interrupted = stage.start("kill -INT $$; echo survived")?.wait(stage.deadline)?;
+    ensure!(interrupted.status == 130, "a command that is interrupted ends with {}", interrupted.status);
     let said = stage.output("dmesg")?;
     for line in
         ["DMAR: Intel(R) Virtualization Technology for Directed I/O", "DMAR-IR: Enabled IRQ remapping"]

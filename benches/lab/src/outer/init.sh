@@ -41,10 +41,11 @@ ended() {
     mv "/host$SHARE/jobs/$1/ended" "/host$SHARE/jobs/$1/status"
 }
 
-# A command in the background. As the leader of a session it can be killed with all that it started.
+# A command in the background. As the leader of a session it can be killed with all that it started. The shell
+# ignores the terminal's signals for what is in the background; env lets them through again.
 job() {
     folder=$SHARE/jobs/$1
-    setsid chroot /host /bin/sh "$folder/command" < /dev/null > "/host$folder/output" 2>&1 &
+    setsid chroot /host /usr/bin/env --default-signal /bin/sh "$folder/command" < /dev/null > "/host$folder/output" 2>&1 &
     echo $! > "/jobs/$1"
     wait $!
     ended "$1" $?
@@ -53,11 +54,12 @@ job() {
 # A command on the terminal.
 shell() {
     stty -F /dev/ttyS2 sane
-    setsid -c chroot /host /bin/sh "$SHARE/jobs/$1/command" < /dev/ttyS2 > /dev/ttyS2 2>&1
+    setsid -c chroot /host /usr/bin/env --default-signal /bin/sh "$SHARE/jobs/$1/command" < /dev/ttyS2 > /dev/ttyS2 2>&1
     ended "$1" $?
 }
 
-stty -F /dev/ttyS1 raw -echo
+# Whole lines only: this shell forgets a half-read one when a command ends meanwhile.
+stty -F /dev/ttyS1 sane -echo
 exec < /dev/ttyS1
 echo "lab: ready" > /dev/ttyS1
 while read -r verb number; do

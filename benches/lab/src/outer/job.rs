@@ -130,7 +130,7 @@ impl Drop for Job<'_> {
     fn drop(&mut self) {
         if !self.is_over && self.status().is_none() {
             // Without an outer machine there is no command either.
-            let _ = self.vmm.say(&format!("kill {}\n", self.number));
+            let _ = self.kill();
         }
     }
 }

@@ -40,10 +40,11 @@ pub fn unpack(folder: &Path, root: &Path) -> Result<()> {
     );
     let release = Release::find(Path::new("/"))?;
     remove(folder)?;
+    eprintln!("The packages for the outer machine are fetched once, about 150 MB; nothing is installed.");
     let apt = Apt::with_new_enough(folder.to_owned(), &release)?;
     let packages = apt.plan()?;
     let (count, suite) = (packages.len(), apt.suite());
-    eprintln!("Unpacking {count} packages of {suite} into {}: once, nothing is installed", root.display());
+    eprintln!("{count} packages of {suite} go to {}", root.display());
     let files = apt.download(&packages)?;
     let unfinished = root.with_extension("unfinished");
     remove(&unfinished)?;

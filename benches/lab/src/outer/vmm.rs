@@ -29,31 +29,26 @@ const MODULES: [&str; 8] =
 const INIT: &str = include_str!("init.sh");
 /// What it says when it takes commands.
 const READY: &[u8] = b"lab: ready";
-/// What the outer kernel is told: its messages on the first serial port, the IOMMU on.
-const WORDS: &str = "console=ttyS0 panic=-1 quiet intel_iommu=on iommu=pt mitigations=off";
+/// What the outer kernel is told: its messages on the first serial port, the IOMMU on. It must not try
+/// whether its timer ticks: on a busy host the emulated one is late, which with interrupt remapping is a panic.
+const WORDS: &str = "console=ttyS0 panic=-1 quiet intel_iommu=on iommu=pt mitigations=off no_timer_check";
 /// SVM for nested KVM; the rest is what QEMU can translate and distributions have come to expect.
 const CPU: &str = "qemu64,+svm,+npt,+x2apic,+rdrand,+pdpe1gb,+sse4.2,+popcnt,+cx16,+ssse3";
+/// How long it may take until its sockets are open.
+const OPENING: Duration = Duration::from_secs(30);
 /// How long it may take to end when it is told to.
 const FAREWELL: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(20);
 /// How many lines of a log are worth showing.
 const TAIL: usize = 12;
 
-/// A process of QEMU that is on its way to take commands.
-pub struct Starting {
-    child: Child,
-    started: Instant,
-    folders: Folders,
-}
-
-/// A process of QEMU that takes commands. It is ended when this is dropped.
+/// A process of QEMU. It is ended when this is dropped.
 pub struct Vmm {
     child: Mutex<Child>,
     control: Mutex<UnixStream>,
     monitor: Monitor,
     folders: Folders,
-    /// How long it took until commands were taken.
-    pub boot_time: Duration,
+    started: Instant,
 }
 
 /// Its files, which go with it.
@@ -65,8 +60,8 @@ struct Folders {
 }
 
 impl Vmm {
-    /// Starts the process.
-    pub fn start(tree: &Tree, lab: &Path, plan: &Plan) -> Result<Starting> {
+    /// Starts the process, whose processors then run. An error is one of the command line.
+    pub fn start(tree: &Tree, lab: &Path, plan: &Plan) -> Result<Self> {
         let runs = lab.join("runs");
         sweep(&runs);
         std::fs::create_dir_all(&runs).with_context(|| format!("cannot make {}", runs.display()))?;
@@ -83,8 +78,41 @@ impl Vmm {
         if !plan.terminal {
             command.stdin(Stdio::null()).stdout(Stdio::null());
         }
-        let child = command.spawn().context("cannot start the outer machine")?;
-        Ok(Starting { child, started: Instant::now(), folders })
+        let mut child = command.spawn().context("cannot start the outer machine")?;
+        let started = Instant::now();
+        match connect(&mut child, &folders, started + OPENING) {
+            Ok((control, monitor)) => {
+                Ok(Vmm { child: Mutex::new(child), control: Mutex::new(control), monitor, folders, started })
+            }
+            Err(error) => {
+                // Both fail if it has ended already, which is as well.
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error).with_context(|| folders.last_words())
+            }
+        }
+    }
+
+    /// Waits until commands are taken, and tells how long that took from the start.
+    pub fn boot(&self, deadline: Instant) -> Result<Duration> {
+        self.listen(deadline).with_context(|| self.folders.last_words())?;
+        Ok(self.started.elapsed())
+    }
+
+    fn listen(&self, deadline: Instant) -> Result<()> {
+        let mut control = self.control.lock().map_err(|_| anyhow!("the control line is lost"))?;
+        control.set_read_timeout(Some(TICK)).context("no deadline for the control line")?;
+        let mut said: Vec<u8> = Vec::new();
+        while !said.windows(READY.len()).any(|window| window == READY) {
+            let mut bytes = [0; 64];
+            match control.read(&mut bytes) {
+                Ok(0) => bail!("it ended before it took commands"),
+                Ok(count) => said.extend(&bytes[..count]),
+                Err(_) if Instant::now() > deadline => bail!("it takes no commands in time"),
+                Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// The folder that is shared.
@@ -123,56 +151,6 @@ impl Vmm {
     }
 }
 
-impl Starting {
-    /// Waits until commands are taken.
-    pub fn ready(mut self, deadline: Instant) -> Result<Vmm> {
-        match self.connect(deadline) {
-            Ok((control, monitor)) => Ok(Vmm {
-                boot_time: self.started.elapsed(),
-                child: Mutex::new(self.child),
-                control: Mutex::new(control),
-                monitor,
-                folders: self.folders,
-            }),
-            Err(error) => {
-                // Both fail if it has ended already, which is as well.
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                Err(error).with_context(|| self.folders.last_words())
-            }
-        }
-    }
-
-    fn connect(&mut self, deadline: Instant) -> Result<(UnixStream, Monitor)> {
-        let private = self.folders.private.path().to_owned();
-        let mut control = loop {
-            if let Ok(stream) = UnixStream::connect(private.join("control")) {
-                break stream;
-            }
-            if let Ok(Some(status)) = self.child.try_wait() {
-                bail!("QEMU ended with {status}");
-            }
-            if Instant::now() > deadline {
-                bail!("QEMU did not open its sockets in time");
-            }
-            sleep(TICK);
-        };
-        let monitor = Monitor::connect(&private.join("monitor"))?;
-        control.set_read_timeout(Some(TICK)).context("no deadline for the control line")?;
-        let mut said: Vec<u8> = Vec::new();
-        while !said.windows(READY.len()).any(|window| window == READY) {
-            let mut bytes = [0; 64];
-            match control.read(&mut bytes) {
-                Ok(0) => bail!("it ended before it took commands"),
-                Ok(count) => said.extend(&bytes[..count]),
-                Err(_) if Instant::now() > deadline => bail!("it takes no commands in time"),
-                Err(_) => {}
-            }
-        }
-        Ok((control, monitor))
-    }
-}
-
 impl Drop for Vmm {
     fn drop(&mut self) {
         let Ok(child) = self.child.get_mut() else { return };
@@ -184,6 +162,25 @@ impl Drop for Vmm {
         }
         let _ = child.kill();
         let _ = child.wait();
+    }
+}
+
+/// Waits for the sockets of a process and connects to them: it has then understood its command line.
+fn connect(child: &mut Child, folders: &Folders, deadline: Instant) -> Result<(UnixStream, Monitor)> {
+    let private = folders.private.path();
+    loop {
+        // The monitor's socket is opened later than the control line's.
+        if let Ok(monitor) = Monitor::connect(&private.join("monitor")) {
+            let control = UnixStream::connect(private.join("control")).context("there is no control line")?;
+            return Ok((control, monitor));
+        }
+        if let Ok(Some(status)) = child.try_wait() {
+            bail!("QEMU ended with {status}");
+        }
+        if Instant::now() > deadline {
+            bail!("QEMU did not open its sockets in time");
+        }
+        sleep(TICK);
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn text(host: &Host, chosen: &[&Function], memory: u64, details: bool
         tell(&mut page, &obstacles);
     }
     for function in chosen.iter().filter(|_| details) {
-        let _ = writeln!(page, "\n{}  {}", function.address, cut(&host.name_of(function), WIDTH - 16));
+        let _ = writeln!(page, "\n{}  {}", function.address, cut(&name(host, function), WIDTH - 16));
         paragraph(&mut page, host, function);
         tell(&mut page, &host.obstacles_of(function));
     }
@@ -63,12 +63,20 @@ fn table(page: &mut String, host: &Host, chosen: &[&Function], ready: bool) {
         let group = function.group.map_or("-".into(), |group| group.to_string());
         let ready = ready && !any_stops(&host.obstacles_of(function));
         let ready = if ready { "yes" } else { "no" };
-        row(&function.address.to_string(), driver(function), &group, vga, ready, &host.name_of(function));
+        row(&function.address.to_string(), driver(function), &group, vga, ready, &name(host, function));
     }
 }
 
 fn any_stops(obstacles: &[Obstacle]) -> bool {
     obstacles.iter().any(|obstacle| obstacle.stops)
+}
+
+/// The name, with ids where nothing else tells one device from another.
+fn name(host: &Host, function: &Function) -> String {
+    match host.names().vendor(function.vendor) {
+        Some(_) => host.name_of(function),
+        None => format!("{} {:04x}:{:04x}", host.name_of(function), function.vendor, function.device),
+    }
 }
 
 fn driver(function: &Function) -> &str {

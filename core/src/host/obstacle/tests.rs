@@ -157,6 +157,10 @@ fn weaknesses_do_not_stop() {
         &format!("{}0x00000000000c0000 0x00000000000dffff 0x0000000000000212\n", "0x0 0x0 0x0\n".repeat(6)),
     );
     only(card(&fake), Kind::ShadowedRom, false, &["rom=FILE"]);
+    let host = Host::read(fake.tree().clone());
+    let function = host.function(CARD.parse().unwrap()).unwrap();
+    only(host.unseen_by_run(function, true), Kind::ShadowedRom, false, &["rom=FILE"]);
+    assert_eq!(host.unseen_by_run(function, false), [], "with rom=FILE");
 
     let fake = good();
     fake.set(CARD, "reset_method", "\n");
