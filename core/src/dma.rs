@@ -158,8 +158,9 @@ impl Work {
 
     fn take_back(&self) {
         for (at, memory) in self.ram.pieces().take(self.mapped.load(Relaxed)) {
+            // The kernel does this by itself when the last function goes, as when the host takes it back.
             if let Err(error) = self.iommu.unmap(at, memory.size() as u64) {
-                tracing::error!(?at, %error, "guest memory stays mapped for DMA until the program ends");
+                tracing::debug!(?at, %error, "guest memory was not unmapped");
             }
         }
     }

@@ -36,7 +36,16 @@ fn bad_usage_is_one_line_and_status_2() {
         (&["run", "--memory"], "a value is required for '--memory <SIZE>' but none was supplied"),
         (&["run", "--cpus", "1", "--cpus", "2"], "the argument '--cpus <N>' cannot be used multiple times"),
         (&["run", "--memory", "3"], "--memory 3: 3 bytes is less than the least guest memory, 16 MiB"),
-        (&["run", "--device", "nonsense"], "--device nonsense: nonsense is no device; give the PCI address"),
+        (
+            &["run", "--device", "nonsense"],
+            "--device nonsense: nonsense is no device; give the PCI address of a function of this host",
+        ),
+        (&["run", "--device", "01:00.9"], "--device 01:00.9: \"01:00.9\" is no PCI address"),
+        (&["run", "--hugepages=3M"], "--hugepages 3M: not a size of huge pages; give 2M or 1G"),
+        (
+            &["run", "--device", "01:00.0", "--screenshot", "/tmp/x.png"],
+            "--screenshot: the screen is that of 0000:01:00.0 itself, which trapline can not see",
+        ),
         (&["run", "--window", "shadowed"], "--window shadowed: not in this version yet"),
         (&["run", "--append", "-x"], "--append: is for a kernel"),
         (&["run", "--keys", "<nokey>"], "--keys <nokey>: <nokey> is no key"),

@@ -4,6 +4,10 @@
 //!   container, or iommufd), and guest memory as the devices see it.
 //! * [`Device`]: one function, as an [`assigned::Backend`](crate::assigned::Backend).
 //!
+//! What a kernel offers differs. Debian's has groups only (no `CONFIG_IOMMUFD`); Ubuntu's has both ways,
+//! and with both all of this was seen to work on real functions. An iommufd maps no BARs for the DMA of
+//! other devices. The tests of `device` run on functions that `TRAPLINE_VFIO` names, as in the lab.
+//!
 //! # What vfio-ioctls does, and what not
 //!
 //! The container, the I/O address space of an iommufd, mapping and unmapping for DMA, and finding a

@@ -5,6 +5,7 @@
 
 mod adapters;
 mod devices;
+mod firmware;
 mod host;
 mod life;
 mod linux;
@@ -49,7 +50,7 @@ static VGA: Set = Set {
 
 /// All of them; those of a set are run together.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [host::CASES, peer::CASES, linux::CASES, devices::CASES, adapters::CASES, life::CASES]
+    [host::CASES, peer::CASES, firmware::CASES, linux::CASES, devices::CASES, adapters::CASES, life::CASES]
         .into_iter()
         .flatten()
 }

@@ -20,6 +20,8 @@ use crate::host::{Event, Events};
 use crate::pci::spec::{self, Command};
 
 mod again;
+#[cfg(test)]
+mod tests;
 
 /// How to use a device.
 #[derive(Clone, Default)]

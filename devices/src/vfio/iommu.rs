@@ -223,7 +223,8 @@ impl Drop for Iommu {
         let Some(view) = self.view.get() else { return };
         for (at, piece) in self.mapped.get_mut().iter() {
             if let Err(errno) = view.unmap(*at, piece.len) {
-                tracing::warn!("guest memory at {:?} stays mapped for DMA: {errno}", Gpa(*at));
+                // The kernel may have done so itself, when the last function went.
+                tracing::debug!("guest memory at {:?} was not unmapped: {errno}", Gpa(*at));
             }
         }
     }

@@ -98,6 +98,12 @@ pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error>
     };
     let method = reset::plan(&facts, &bus_reset::affected(file, owned));
     tracing::info!(device = %address, "opened; its reset: {method}");
+    if let Method::None(why) = &method {
+        tracing::warn!(
+            device = %address,
+            "it cannot be reset ({why}): the guest finds it in the state in which its last use left it"
+        );
+    }
     let attention = Attention::new(file)
         .map_err(|source| Error::step(address, "be told of its errors and of the host's wishes", source))?;
     let no_vga = no_vga(&learned, header.class());

@@ -129,11 +129,11 @@ fn join(address: Address, group: &Group, container: &VfioContainer, first: bool)
 }
 
 fn by_cdev(address: Address, iommufd: &VfioIommufd) -> Result<(DeviceFile, u32), Error> {
-    let path = format!("/dev/vfio/devices/ of {address}");
+    let path = sysfs::cdev(address).unwrap_or_else(|| "/dev/vfio/devices".to_owned());
     let advice = "load the kernel's module vfio-pci (modprobe), and see that /dev is the host's";
     let file = VfioDevice::open_cdev(&address.sysfs()).map_err(|error| match error {
-        VfioError::OpenDeviceCdev(error) => Error::open(address, path, advice, error),
-        _ => Error::Missing { address, path, advice },
+        VfioError::OpenDeviceCdev(error) => Error::open(address, path.clone(), advice, error),
+        _ => Error::Missing { address, path: path.clone(), advice },
     })?;
     let device = DeviceFile::of_cdev(file);
     let id = bind(&device, iommufd).map_err(|errno| match errno {
@@ -142,7 +142,8 @@ fn by_cdev(address: Address, iommufd: &VfioIommufd) -> Result<(DeviceFile, u32),
         Errno::BUSY | Errno::INVAL if !sysfs::in_use(address).is_empty() => {
             not_viable(address, sysfs::group(address).unwrap_or(0))
         }
-        Errno::BUSY => Error::Busy { address, path: format!("the group of {address}") },
+        // The kernel says so of a device, or a group, that is open elsewhere.
+        Errno::BUSY | Errno::INVAL => Error::Busy { address, path },
         errno => Error::step(address, "bind it to an iommufd", errno),
     })?;
     let mut attach = message(&[0, iommufd.ioas().id(), 0]);

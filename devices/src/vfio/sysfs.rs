@@ -21,11 +21,12 @@ pub(super) fn reset_methods(address: Address) -> Option<Vec<String>> {
     Some(text.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Whether the kernel offers it as a device of its own, besides its group.
-pub(super) fn has_cdev(address: Address) -> bool {
+/// Its own node, if the kernel offers it as a device besides its group.
+pub(super) fn cdev(address: Address) -> Option<String> {
+    let entries = fs::read_dir(address.sysfs().join("vfio-dev")).ok()?;
     // The entry is there without CONFIG_VFIO_DEVICE_CDEV too, but is no node of /dev then.
-    let entries = fs::read_dir(address.sysfs().join("vfio-dev"));
-    entries.is_ok_and(|entries| entries.flatten().any(|entry| entry.path().join("dev").is_file()))
+    let node = entries.flatten().find(|entry| entry.path().join("dev").is_file())?;
+    Some(format!("/dev/vfio/devices/{}", node.file_name().to_str()?))
 }
 
 /// The others of its group that the host uses, with their drivers: what keeps the group from being

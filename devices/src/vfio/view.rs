@@ -52,7 +52,7 @@ fn container(address: Address) -> Result<View, Error> {
 }
 
 fn iommufd(address: Address) -> Result<View, Error> {
-    if !sysfs::has_cdev(address) {
+    if sysfs::cdev(address).is_none() {
         let path = address.sysfs().join("vfio-dev").display().to_string();
         let advice = "this kernel offers the device only by its group (no CONFIG_VFIO_DEVICE_CDEV)";
         return Err(Error::Missing { address, path, advice });

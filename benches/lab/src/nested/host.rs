@@ -1,15 +1,24 @@
 //! The outer machine itself: what the other cases rely on.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{Case, Stage, VGA};
+use crate::outer::Job;
 
-pub const CASES: &[Case] = &[Case {
-    name: "vfio: the outer machine has KVM, an IOMMU and adapters to give away",
-    set: &VGA,
-    seconds: 60,
-    run: outer,
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "vfio: the outer machine has KVM, an IOMMU and adapters to give away",
+        set: &VGA,
+        seconds: 60,
+        run: outer,
+    },
+    Case {
+        name: "vfio: commands that start while others end are not lost",
+        set: &VGA,
+        seconds: 90,
+        run: commands,
+    },
+];
 
 fn outer(stage: &Stage<'_>) -> Result<()> {
     stage.output("exec 3<> /dev/kvm 4<> /dev/vfio/vfio")?;
@@ -32,5 +41,30 @@ fn outer(stage: &Stage<'_>) -> Result<()> {
             stage.output(&format!("exec 3<> /dev/vfio/$(basename $(readlink {device}/iommu_group))"))?;
         }
     }
+    Ok(())
+}
+
+fn commands(stage: &Stage<'_>) -> Result<()> {
+    // Two that run side by side: each that ends does so while another is being started.
+    let mut before = None;
+    for number in 0..50 {
+        let job = stage.start(&format!("echo {number}; exit {number}"))?;
+        if let Some((wanted, job)) = before.replace((number, job)) {
+            ended_with(stage, wanted, job)?;
+        }
+    }
+    if let Some((wanted, job)) = before {
+        ended_with(stage, wanted, job)?;
+    }
+    let mut long = stage.start("sleep 1000")?;
+    long.kill()?;
+    ensure!(long.status() == Some(137), "a killed command ended with status {:?}", long.status());
+    Ok(())
+}
+
+fn ended_with(stage: &Stage<'_>, wanted: i32, job: Job<'_>) -> Result<()> {
+    let ended = job.wait(stage.deadline).with_context(|| format!("command {wanted}"))?;
+    ensure!(ended.status == wanted, "command {wanted} ended with status {}", ended.status);
+    ensure!(ended.output.trim() == wanted.to_string(), "command {wanted} said {}", ended.output.trim());
     Ok(())
 }

@@ -160,9 +160,10 @@ impl<'a> Stage<'a> {
             let screen = self.place(number).and_then(|place| Ok((self.outer.screen(&place.id)?, place.id)));
             // A device without a screen is none to look at.
             if let Ok((screen, id)) = screen {
-                parts.push(match screen.text.as_str() {
-                    "" => format!("{id} shows no text"),
-                    text => format!("{id} shows:\n{text}"),
+                let lines: Vec<&str> = screen.text.lines().filter(|line| !line.is_empty()).collect();
+                parts.push(match lines.as_slice() {
+                    [] => format!("{id} shows no text"),
+                    lines => format!("{id} shows:\n{}", lines.join("\n")),
                 });
             }
         }
