@@ -93,9 +93,14 @@ impl<'a> Stage<'a> {
         self.outer.start(&self.here(command))
     }
 
+    /// The program under test, at this path here and inside.
+    pub fn program(&self) -> &Path {
+        self.lab.trapline()
+    }
+
     /// Starts `trapline` inside with these arguments, in the case's folder. One at a time can be asked to end.
     pub fn trapline(&self, arguments: &[&str]) -> Result<Job<'a>> {
-        let program = quoted(&self.lab.trapline().to_string_lossy());
+        let program = quoted(&self.program().to_string_lossy());
         let words: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
         self.start(&format!("echo $$ > {PROCESS}\nexec {program} {}", words.join(" ")))
     }
