@@ -4,12 +4,14 @@
 //! another, and leave its devices bound to vfio-pci; after one that failed the machine is booted anew.
 
 mod adapters;
+mod bars;
 mod devices;
 mod firmware;
 mod host;
 mod life;
 mod linux;
 mod peer;
+pub mod speed;
 mod stage;
 
 use std::path::Path;
@@ -50,9 +52,19 @@ static VGA: Set = Set {
 
 /// All of them; those of a set are run together.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [host::CASES, peer::CASES, firmware::CASES, linux::CASES, devices::CASES, adapters::CASES, life::CASES]
-        .into_iter()
-        .flatten()
+    [
+        host::CASES,
+        peer::CASES,
+        firmware::CASES,
+        linux::CASES,
+        devices::CASES,
+        bars::CASES,
+        speed::CASES,
+        adapters::CASES,
+        life::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Runs these cases on `lab`'s program. The folder `files` is for packages and for what runs leave.

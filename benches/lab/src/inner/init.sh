@@ -68,13 +68,25 @@ configuration() {
     done > /dev/ttyS0
 }
 
+# How many pages of files are above 4 GiB
+high() {
+    awk '/^Node/ { above = $4 == "Normal" } above && /nr_zone_(in)?active_file/ { sum += $2 } END { print sum + 0 }' \
+        /proc/zoneinfo
+}
+
 nvme() {
     load nvme
     within 60 test -b /dev/nvme0n1 || { say "nvme FAILED: no disk"; return; }
     before=$(interrupts nvme0)
+    high=$(high)
+    # What was read is forgotten when nobody has the disk open any more.
+    exec 3< /dev/nvme0n1
     sum=$(sha256sum < /dev/nvme0n1)
+    high=$(($(high) - high))
+    exec 3<&-
     say "nvme bytes $(cat /sys/class/block/nvme0n1/size) x 512"
     say "nvme sha256 ${sum%% *}"
+    say "nvme pages above 4 GiB $high"
     say "nvme interrupts before $before after $(interrupts nvme0)"
     say "nvme vectors $(vectors nvme0)"
 }

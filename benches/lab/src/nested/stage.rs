@@ -93,6 +93,11 @@ impl<'a> Stage<'a> {
         self.outer.start(&self.here(command))
     }
 
+    /// The program under test, at this path here and inside.
+    pub fn program(&self) -> &Path {
+        self.lab.trapline()
+    }
+
     /// Starts `trapline` inside with these arguments, in the case's folder. One at a time can be asked to end.
     pub fn trapline(&self, arguments: &[&str]) -> Result<Job<'a>> {
         self.start(&format!("echo $$ > {PROCESS}\nexec {}", self.command(arguments)))
@@ -100,7 +105,7 @@ impl<'a> Stage<'a> {
 
     /// `trapline` with these arguments, for the shell.
     pub fn command(&self, arguments: &[&str]) -> String {
-        let program = self.lab.trapline().to_string_lossy();
+        let program = self.program().to_string_lossy();
         let words = std::iter::once(&*program).chain(arguments.iter().copied());
         words.map(quoted).collect::<Vec<_>>().join(" ")
     }
