@@ -37,7 +37,7 @@ pub trait Vector: Send + std::fmt::Debug {
     /// calls; any thread.
     ///
     /// # Errors
-    /// The host has no route left, or refuses the message.
+    /// The host has no route left, or refuses the message. What was delivered before is not any more.
     fn route(&mut self, message: Option<Message>) -> io::Result<()>;
 
     /// Whether a write waits for a message.

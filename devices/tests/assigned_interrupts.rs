@@ -194,6 +194,23 @@ fn msi_makes_do_with_fewer_messages() {
 }
 
 #[test]
+fn a_vector_lives_on_after_a_message_that_is_none() {
+    let (card, host) = (Card::new(), Host::new());
+    let mut driver = running(&card, &host);
+    driver.set32(MSI + 4, FEE_LOW);
+    driver.set16(MSI + 12, 0x50);
+    driver.set16(MSI + 2, 1);
+    // Rewritten register by register while it is enabled.
+    driver.set32(MSI + 4, 0);
+    assert!(card.fire(Msi, 0));
+    assert_eq!(host.delivered(), []);
+    driver.set32(MSI + 4, FEE_LOW);
+    assert_eq!(host.delivered(), [message(FEE, 0x50)], "the same as before");
+    assert!(card.fire(Msi, 0));
+    assert_eq!(host.delivered(), [message(FEE, 0x50)]);
+}
+
+#[test]
 fn a_function_reset_leaves_it_as_at_power_on() {
     let (card, host) = (Card::new(), Host::new());
     let mut driver = running(&card, &host);

@@ -344,8 +344,10 @@ impl Vector for HostVector {
     }
     fn route(&mut self, message: Option<Message>) -> io::Result<()> {
         *self.routes.lock().unwrap() += 1;
-        self.slots.lock().unwrap()[self.place].message = message;
-        Ok(())
+        // As KVM's are: what is no interrupt is refused, and nothing is delivered from then on.
+        let refused = message.is_some_and(|message| message.address >> 20 != 0xfee);
+        self.slots.lock().unwrap()[self.place].message = message.filter(|_| !refused);
+        if refused { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
     }
     fn pending(&self) -> bool {
         // Looks and puts it back.
