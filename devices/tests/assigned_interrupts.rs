@@ -3,6 +3,7 @@
 
 use trapline_devices::assigned::backend::Signalled::{Msi, Msix};
 use trapline_devices::assigned::{Function, Options, Placement};
+use trapline_devices::pci::Pin;
 use trapline_io::device::{Claim, Range};
 use trapline_io::space::{ConfigLatch, EndpointId, Resolved, SpaceBuilder};
 use trapline_io::{Address, Device, Fault, Gpa, Op, Region, Trap, Width};
@@ -208,6 +209,15 @@ fn a_vector_lives_on_after_a_message_that_is_none() {
     assert_eq!(host.delivered(), [message(FEE, 0x50)], "the same as before");
     assert!(card.fire(Msi, 0));
     assert_eq!(host.delivered(), [message(FEE, 0x50)]);
+}
+
+#[test]
+fn the_line_is_that_of_the_functions_pin() {
+    // The audio function of a display adapter has INTB#.
+    let (card, host) = (Card::with(|card| card.config[0x3d] = 2), Host::new());
+    let mut driver = running(&card, &host);
+    assert_eq!(driver.get16(0x3c), 0x200);
+    assert_eq!(*host.pins.lock().unwrap(), [Pin::B]);
 }
 
 #[test]
