@@ -4,6 +4,7 @@
 //! another, and leave its devices bound to vfio-pci; after one that failed the machine is booted anew.
 
 mod devices;
+mod firmware;
 mod host;
 mod linux;
 mod peer;
@@ -47,7 +48,7 @@ const VGA: Set = Set {
 
 /// All of them; those of a set are run together.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [host::CASES, peer::CASES, linux::CASES, devices::CASES].into_iter().flatten()
+    [host::CASES, peer::CASES, firmware::CASES, linux::CASES, devices::CASES].into_iter().flatten()
 }
 
 /// Runs these cases on `lab`'s program. The folder `files` is for packages and for what runs leave.
