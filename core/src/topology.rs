@@ -251,6 +251,11 @@ impl Topology {
     }
 }
 
+/// Whether memory of that kind is claimed.
+fn has(claims: &Claims, kind: DirectKind) -> bool {
+    claims.ranges.iter().filter_map(|claim| claim.direct.as_ref()).any(|direct| direct.kind == kind)
+}
+
 /// Whether `access` sets Bus Master Enable, bit 2 of COMMAND (PCI 3.0 section 6.2.2).
 fn masters_bus(access: Access) -> bool {
     const COMMAND: u64 = 4;
@@ -277,13 +282,8 @@ impl trapline_io::path::Topology for Topology {
         // While a reset or the end is under way the write is void, like the rest of what the vCPU does.
         let Ok(mut guard) = self.world.lock_on_vcpu_when(usize::from(caller.id().0), ready) else { return };
         let mut state = self.state.lock();
-        let owns_memory = state.claims.get(root).is_some_and(|claims| {
-            claims
-                .ranges
-                .iter()
-                .filter_map(|claim| claim.direct.as_ref())
-                .any(|direct| direct.kind != DirectKind::Bar)
-        });
+        // A ROM of a function's is no reason to leave its BARs in the map.
+        let owns_memory = state.claims.get(root).is_some_and(|claims| has(claims, DirectKind::Ram));
         let write = || {
             target.call(caller, access);
         };
