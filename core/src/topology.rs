@@ -124,6 +124,17 @@ impl Topology {
         tracing::debug!(vcpu, ?at, lost, "a device took its memory away; it is trapped for now");
     }
 
+    /// Takes devices' memory out of the map, before they are reset: they decode nothing then. The caller has
+    /// parked every vCPU.
+    ///
+    /// # Errors
+    /// KVM refuses a slot.
+    pub fn before_reset(&self) -> Result<(), SlotError> {
+        let mut state = self.state.lock();
+        let devices: Vec<bool> = state.claims.iter().map(|claims| has(claims, DirectKind::Bar)).collect();
+        self.show(&mut state, |id| devices.get(id).is_some_and(|device| *device))
+    }
+
     /// Asks every function again after all were reset. The caller has parked every vCPU.
     ///
     /// # Errors

@@ -93,6 +93,7 @@ impl Device for Card {
     }
 
     fn reset(&mut self) {
+        self.shown.fetch_add(u64::from(self.is_shown()), SeqCst);
         self.config.reset();
     }
 
@@ -297,7 +298,8 @@ fn another_vcpus_writes_are_not_lost_while_a_register_is_written() {
 /// Tells, lets the card master the bus, tells again and switches off.
 fn master_the_bus() -> Vec<u8> {
     let tell = vec![0xba, 0x04, 0x50, 0xee]; // mov dx, 0x5004; out dx, al
-    [configure(0x04, 2), tell, configure(0x04, 6), TELL_AND_SWITCH_OFF.to_vec()].concat()
+    let shown = [configure(0x10, 0xe000_0000), configure(0x04, 2)].concat();
+    [shown, tell, configure(0x04, 6), TELL_AND_SWITCH_OFF.to_vec()].concat()
 }
 
 fn wait_until(told: &AtomicU64, count: u64) {
@@ -312,6 +314,7 @@ fn wait_until(told: &AtomicU64, count: u64) {
 fn bus_mastering_waits_for_memory_also_across_a_reset() {
     let card = memory_card(MIB, BarKind::Memory32 { prefetchable: false });
     let (gate, masters) = (Arc::new(Gate::default()), Arc::clone(&card.masters));
+    let shown = Arc::clone(&card.shown);
     let meanwhile = {
         let (gate, masters) = (Arc::clone(&gate), Arc::clone(&masters));
         move |events: &Events, told: &AtomicU64| {
@@ -327,6 +330,7 @@ fn bus_mastering_waits_for_memory_also_across_a_reset() {
     let run = run_gated(card, 1, &master_the_bus(), &[], gated);
     assert_eq!(run.ending.unwrap(), Ending::PowerOff);
     assert_eq!((run.told, masters.load(SeqCst)), (3, 1));
+    assert_eq!(shown.load(SeqCst), 0, "in the map while it was reset");
 }
 
 #[test]
