@@ -158,7 +158,8 @@ fn linux_unseen(stage: &Stage<'_>, adapter: &Place) -> Result<()> {
 fn greets<'a>(stage: &Stage<'a>, devices: &[String], adapter: &Place, line: &str) -> Result<Job<'a>> {
     let disk = stage.write("greeting.disk", &greeting::disk(line))?;
     let disk = disk.to_string_lossy();
-    let mut words = vec!["--disk", &*disk];
+    // For the report, should nothing show.
+    let mut words = vec!["--disk", &*disk, "--debugcon", "debug"];
     devices.iter().for_each(|device| words.extend(["--device", device.as_str()]));
     let mut guest = stage.machine(&words)?;
     let screen = stage.until_text(&mut guest, &adapter.id, line)?;
