@@ -17,7 +17,6 @@
 //! and it panics when it is dropped after its device is gone. Those calls are in `sys`, the one file
 //! here with unsafe code.
 
-mod address;
 mod attention;
 mod bus_reset;
 mod caps;
@@ -35,7 +34,6 @@ mod sys;
 mod sysfs;
 mod view;
 
-pub use address::{Address, BadAddress};
 pub use device::{Device, NoVga, Settings};
 pub use dma::DmaError;
 pub use error::Error;

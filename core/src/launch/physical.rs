@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use trapline_devices::assigned::{Backend, LegacyVga};
 use trapline_devices::host;
 use trapline_devices::vfio::{Device, Iommu, Settings};
@@ -56,8 +56,7 @@ impl Opener {
             Some(function) => format!("{address} ({})", host.name_of(function)),
             None => address.to_string(),
         };
-        let at = address.to_string().parse().context("the address")?;
-        let mut device = Device::open(at, &self.iommu, self.settings.clone())?;
+        let mut device = Device::open(address, &self.iommu, self.settings.clone())?;
         let express = is_express(&mut device);
         Ok(Physical { device, iommu: Arc::clone(&self.iommu), express, is_vga, name })
     }

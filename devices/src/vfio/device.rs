@@ -14,9 +14,10 @@ use super::irq::{self, Index};
 use super::owned::Function;
 use super::reset::{Facts, Method};
 use super::sys::{Question, View};
-use super::{Address, Error, Iommu, message, open};
+use super::{Error, Iommu, message, open};
 use crate::assigned::backend::{Backend, Irqs, RegionInfo, Signalled};
 use crate::host::{Event, Events};
+use crate::pci::PciAddress;
 use crate::pci::spec::{self, Command};
 
 mod again;
@@ -86,7 +87,7 @@ impl Device {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn open(address: Address, iommu: &Arc<Iommu>, settings: Settings) -> Result<Device, Error> {
+    pub fn open(address: PciAddress, iommu: &Arc<Iommu>, settings: Settings) -> Result<Device, Error> {
         let function = open::function(address, iommu)?;
         let opened = open::learn(&function, &iommu.owned());
         let opened = opened.inspect_err(|_| iommu.owned().close(address))?;
@@ -110,7 +111,7 @@ impl Device {
     }
 
     /// Where it is on the host.
-    pub fn address(&self) -> Address {
+    pub fn address(&self) -> PciAddress {
         self.function.address
     }
 

@@ -16,9 +16,9 @@ use super::owned::{Function, Owned};
 use super::region::{self, Learned};
 use super::reset::{self, Facts, Method};
 use super::sys::Question;
-use super::{Address, Error, Iommu, bus_reset, irq, sysfs, view};
+use super::{Error, Iommu, bus_reset, irq, sysfs, view};
 use crate::assigned::backend::{Irqs, RegionInfo};
-use crate::pci::spec;
+use crate::pci::{PciAddress, spec};
 
 /// The regions that a PCI function can have: six BARs, ROM, configuration space, legacy VGA. Those
 /// behind them belong to some vendor's driver.
@@ -41,7 +41,7 @@ pub(super) struct Opened {
 }
 
 /// Opens it by the interface of this machine, which the first one settles.
-pub(super) fn function(address: Address, iommu: &Iommu) -> Result<Function, Error> {
+pub(super) fn function(address: PciAddress, iommu: &Iommu) -> Result<Function, Error> {
     sysfs::check(address)?;
     let mut owned = iommu.owned();
     let view = match iommu.view() {

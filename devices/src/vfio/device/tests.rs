@@ -25,7 +25,7 @@ fn interface() -> Interface {
     }
 }
 
-fn addresses() -> Option<(MutexGuard<'static, ()>, Vec<Address>)> {
+fn addresses() -> Option<(MutexGuard<'static, ()>, Vec<PciAddress>)> {
     let Ok(text) = std::env::var("TRAPLINE_VFIO") else {
         println!("skipped: TRAPLINE_VFIO names no functions of this host");
         return None;
@@ -34,9 +34,9 @@ fn addresses() -> Option<(MutexGuard<'static, ()>, Vec<Address>)> {
     Some((TURN.lock(), addresses))
 }
 
-fn machine(addresses: &[Address]) -> (Arc<Iommu>, Vec<Device>) {
+fn machine(addresses: &[PciAddress]) -> (Arc<Iommu>, Vec<Device>) {
     let iommu = Iommu::new(interface());
-    let open = |address: &Address| Device::open(*address, &iommu, Settings::default()).unwrap();
+    let open = |address: &PciAddress| Device::open(*address, &iommu, Settings::default()).unwrap();
     let devices = addresses.iter().map(open).collect();
     (iommu, devices)
 }
