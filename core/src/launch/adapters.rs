@@ -88,7 +88,7 @@ fn add_given(
             DeviceOrigin::Host(address) => Some(*address),
             DeviceOrigin::Socket(_) => None,
         },
-        express: matches!(opened, Opened::Host(device) if device.express),
+        express: matches!(opened, Opened::Host(physical) if physical.device.is_express()),
         root_port: device.root_port,
     });
     let wishes: Vec<Wish> = wishes.collect();

@@ -10,7 +10,7 @@ use super::express;
 use super::extended;
 use super::header;
 use super::options::Placement;
-use super::registers::{CLASSIC, EXTENDED, FIRST, Registers};
+use super::registers::{CLASSIC, EXTENDED, Registers};
 use crate::pci::spec::{self, PowerControl};
 use crate::pci::{Bar, BarKind, ConfigSpace};
 
@@ -84,7 +84,8 @@ impl Config {
             msix: None,
         };
         let last = if device.extended() { EXTENDED } else { CLASSIC.into() };
-        config.pass(FIRST, u16::try_from(last).unwrap_or(CLASSIC) - FIRST);
+        let first = spec::FIRST_CAPABILITY;
+        config.pass(first, u16::try_from(last).unwrap_or(CLASSIC) - first);
         config.pass(spec::STATUS, 2);
         // Whether there are capabilities is known here.
         config.answered[usize::from(spec::STATUS)] &= 0xef;

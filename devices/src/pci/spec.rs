@@ -32,6 +32,8 @@ pub const SUBSYSTEM_ID: u16 = 0x2e;
 pub const ROM_BAR: u16 = 0x30;
 /// Capabilities Pointer, 8 bits.
 pub const CAPABILITIES: u16 = 0x34;
+/// Where the header ends, and the first capability can be.
+pub const FIRST_CAPABILITY: u16 = 0x40;
 /// Interrupt Line, 8 bits.
 pub const INTERRUPT_LINE: u16 = 0x3c;
 /// Interrupt Pin, 8 bits: 0 none, 1 INTA#.

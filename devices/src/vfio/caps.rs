@@ -1,7 +1,8 @@
-//! What a device's own capabilities say about resetting and mapping it.
+//! What a device's own header and capabilities say about using it.
 
 use std::ops::Range;
 
+use crate::pci;
 use crate::pci::spec::{self, PowerControl, express};
 
 /// Advanced Features (PCI AF ECN, 2006).
@@ -38,23 +39,15 @@ impl Header<'_> {
         self.half(usize::from(spec::REVISION_ID) + 2)
     }
 
-    /// Where the first capability of a kind begins (PCI 3.0 section 6.7).
+    /// Where the first capability of a kind begins.
     fn find(&self, id: u8) -> Option<usize> {
-        if self.half(usize::from(spec::STATUS)) & spec::STATUS_CAPABILITIES == 0 {
-            return None;
-        }
-        let mut at = usize::from(self.byte(usize::from(spec::CAPABILITIES)) & !3);
-        // There is room for 48 of them; a list that is longer goes in circles.
-        for _ in 0..48 {
-            if at < 0x40 {
-                return None;
-            }
-            if self.byte(at) == id {
-                return Some(at);
-            }
-            at = usize::from(self.byte(at + 1) & !3);
-        }
-        None
+        let mut list = pci::capabilities(|at| self.byte(at.into()));
+        list.find(|(_, found)| *found == id).map(|(at, _)| at.into())
+    }
+
+    /// Whether it is a function of PCI Express.
+    pub fn is_express(&self) -> bool {
+        self.find(spec::CAP_EXPRESS).is_some()
     }
 
     /// Whether it has a function level reset.
@@ -137,7 +130,7 @@ mod tests {
         #[test]
         fn any_header_is_read(bytes: Vec<u8>) {
             let header = Header(&bytes);
-            let _ = (header.has_flr(), header.has_power_reset(), header.msix_table(), header.class());
+            let _ = (header.has_flr(), header.has_power_reset(), header.msix_table(), header.is_express());
         }
     }
 }

@@ -67,6 +67,7 @@ pub struct Device {
     /// A bus reset was tried, and it did not work.
     bus_failed: bool,
     no_vga: Option<NoVga>,
+    express: bool,
     /// Vendor and device ID, as they read when all is well.
     identity: u32,
     dead: bool,
@@ -103,6 +104,7 @@ impl Device {
             method: opened.method,
             bus_failed: false,
             no_vga: opened.no_vga,
+            express: opened.express,
             identity: opened.identity,
             dead: false,
             asked_back: false,
@@ -123,6 +125,11 @@ impl Device {
     /// Why it forwards no legacy VGA; `None` if it does.
     pub fn no_vga(&self) -> Option<NoVga> {
         self.no_vga
+    }
+
+    /// Whether it has a PCI Express capability.
+    pub fn is_express(&self) -> bool {
+        self.express
     }
 
     /// Set by whoever stops the machine: from then on an interrupted transfer is not tried again, so
