@@ -34,7 +34,7 @@ mod sys;
 mod sysfs;
 mod view;
 
-pub use device::{Device, NoVga, Settings};
+pub use device::{Device, Settings};
 pub use dma::DmaError;
 pub use error::Error;
 pub use iommu::{Interface, Iommu};

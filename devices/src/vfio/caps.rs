@@ -34,11 +34,6 @@ impl Header<'_> {
         self.word(usize::from(spec::VENDOR_ID))
     }
 
-    /// Base class and subclass.
-    pub fn class(&self) -> u16 {
-        self.half(usize::from(spec::REVISION_ID) + 2)
-    }
-
     /// Where the first capability of a kind begins.
     fn find(&self, id: u8) -> Option<usize> {
         let mut list = pci::capabilities(|at| self.byte(at.into()));

@@ -37,17 +37,6 @@ impl std::fmt::Debug for Settings {
     }
 }
 
-/// Why a device forwards no legacy VGA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoVga {
-    /// It is no VGA compatible controller (class 0300): a 3D or other display controller, or no
-    /// display controller at all.
-    Class(u16),
-    /// It is one, but the kernel does not forward: built without `CONFIG_VFIO_PCI_VGA`, or vfio-pci
-    /// loaded with `disable_vga=1`.
-    Kernel,
-}
-
 /// A function of the host, as a [`Backend`].
 ///
 /// When it is dropped its interrupts are disconnected, bus mastering is off, and its BARs are mapped
@@ -66,7 +55,6 @@ pub struct Device {
     method: Method,
     /// A bus reset was tried, and it did not work.
     bus_failed: bool,
-    no_vga: Option<NoVga>,
     express: bool,
     /// Vendor and device ID, as they read when all is well.
     identity: u32,
@@ -103,7 +91,6 @@ impl Device {
             facts: opened.facts,
             method: opened.method,
             bus_failed: false,
-            no_vga: opened.no_vga,
             express: opened.express,
             identity: opened.identity,
             dead: false,
@@ -120,11 +107,6 @@ impl Device {
     /// How it is reset, as far as that could be told when it was opened.
     pub fn method(&self) -> &Method {
         &self.method
-    }
-
-    /// Why it forwards no legacy VGA; `None` if it does.
-    pub fn no_vga(&self) -> Option<NoVga> {
-        self.no_vga
     }
 
     /// Whether it has a PCI Express capability.

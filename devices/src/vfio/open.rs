@@ -10,7 +10,6 @@ use vfio_bindings::bindings::vfio::{VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RES
 
 use super::attention::Attention;
 use super::caps::Header;
-use super::device::NoVga;
 use super::message::{message, word};
 use super::owned::{Function, Owned};
 use super::region::{self, Learned};
@@ -23,8 +22,6 @@ use crate::pci::{PciAddress, spec};
 /// The regions that a PCI function can have: six BARs, ROM, configuration space, legacy VGA. Those
 /// behind them belong to some vendor's driver.
 const REGIONS: u8 = 9;
-/// A VGA compatible controller: base class and subclass.
-const CLASS_VGA: u16 = 0x0300;
 /// How many bytes one transfer asks for.
 const CHUNK: usize = 64 << 10;
 
@@ -36,7 +33,6 @@ pub(super) struct Opened {
     pub attention: Attention,
     pub facts: Facts,
     pub method: Method,
-    pub no_vga: Option<NoVga>,
     pub express: bool,
     pub identity: u32,
 }
@@ -107,18 +103,8 @@ pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error>
     }
     let attention = Attention::new(file)
         .map_err(|source| Error::step(address, "be told of its errors and of the host's wishes", source))?;
-    let no_vga = no_vga(&learned, header.class());
     let (express, identity) = (header.is_express(), header.identity());
-    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, no_vga, express, identity })
-}
-
-fn no_vga(learned: &[Learned], class: u16) -> Option<NoVga> {
-    let there = learned.get(usize::from(Region::VGA.0)).is_some_and(|region| region.size > 0);
-    match class {
-        _ if there => None,
-        CLASS_VGA => Some(NoVga::Kernel),
-        class => Some(NoVga::Class(class)),
-    }
+    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, express, identity })
 }
 
 /// The regions as the rest of the program sees them, BARs mapped where that is allowed.
