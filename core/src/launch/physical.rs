@@ -8,9 +8,10 @@ use trapline_devices::host;
 use trapline_devices::vfio::{Device, Iommu, Settings};
 use trapline_vcpu::Vm;
 
-use crate::config::{Interface, Vga};
+use crate::command::say;
+use crate::config::{Interface, Rom, Vga};
 use crate::events::Events;
-use crate::host::{Host, PciAddress, Tree};
+use crate::host::{Function, Host, PciAddress, Tree};
 
 /// A function that is open, and has no place in the guest yet.
 pub(super) struct Physical {
@@ -37,15 +38,20 @@ impl Opener {
         Opener { iommu: Iommu::new(interface), settings: Settings { events: Some(events) }, host: None }
     }
 
-    /// Opens the function at `address`.
-    pub(super) fn open(&mut self, address: PciAddress) -> Result<Physical> {
+    /// Opens the function at `address`; tells of a ROM that the guest is to see and that shows nothing.
+    pub(super) fn open(&mut self, address: PciAddress, rom: &Rom) -> Result<Physical> {
         let host = self.host.get_or_insert_with(|| Host::read(Tree::host()));
-        let is_vga = host.function(address).is_some_and(crate::host::Function::is_vga);
-        let name = match host.function(address) {
+        let function = host.function(address);
+        let is_vga = function.is_some_and(Function::is_vga);
+        let name = match function {
             Some(function) => format!("{address} ({})", host.name_of(function)),
             None => address.to_string(),
         };
+        let shadowed = function.filter(|_| *rom == Rom::Device).and_then(Function::shadowed_rom);
         let device = Device::open(address, &self.iommu, self.settings.clone())?;
+        if let Some(obstacle) = shadowed {
+            say(&format!("{name}: {}", obstacle.text));
+        }
         Ok(Physical { device, iommu: Arc::clone(&self.iommu), is_vga, name })
     }
 }
