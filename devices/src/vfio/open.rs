@@ -34,7 +34,6 @@ pub(super) struct Opened {
     pub facts: Facts,
     pub method: Method,
     pub express: bool,
-    pub identity: u32,
 }
 
 /// Opens it by the interface of this machine, which the first one settles.
@@ -103,8 +102,8 @@ pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error>
     }
     let attention = Attention::new(file)
         .map_err(|source| Error::step(address, "be told of its errors and of the host's wishes", source))?;
-    let (express, identity) = (header.is_express(), header.identity());
-    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, express, identity })
+    let express = header.is_express();
+    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, express })
 }
 
 /// The regions as the rest of the program sees them, BARs mapped where that is allowed.
