@@ -3,6 +3,7 @@
 //! * [`Iommu`]: what the functions of one machine share: the kernel's interface (groups and a
 //!   container, or iommufd), and guest memory as the devices see it.
 //! * [`Device`]: one function, as an [`assigned::Backend`](crate::assigned::Backend).
+//! * [`driver`]: what the drivers of the host do to an assignment.
 //!
 //! What a kernel offers differs. Debian's has groups only (no `CONFIG_IOMMUFD`); Ubuntu's has both ways,
 //! and with both all of this was seen to work on real functions. An iommufd maps no BARs for the DMA of
@@ -22,6 +23,7 @@ mod bus_reset;
 mod caps;
 mod device;
 mod dma;
+pub mod driver;
 mod error;
 mod iommu;
 mod irq;

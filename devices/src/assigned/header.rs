@@ -8,8 +8,7 @@ use super::error::Error;
 use super::registers::Registers;
 use crate::pci::{Bar, BarKind, ConfigSpace, Identity, Pin, spec};
 
-/// Base class and subclass of a VGA compatible controller, and of a display controller of no named kind.
-pub(super) const CLASS_VGA: u32 = 0x0300;
+/// Base class and subclass of a display controller of no named kind.
 pub(super) const CLASS_DISPLAY_OTHER: u32 = 0x0380;
 
 /// The header, with no capability and no ROM.

@@ -5,9 +5,7 @@ use std::ops::Range;
 use crate::pci;
 use crate::pci::spec::{self, PowerControl, express};
 
-/// Advanced Features (PCI AF ECN, 2006).
-const ADVANCED: u8 = 0x13;
-/// AF Capabilities, 8 bits: transactions pending in bit 0, function level reset in bit 1.
+/// Advanced features, AF Capabilities, 8 bits: transactions pending in bit 0, function level reset in bit 1.
 const ADVANCED_CAPABILITIES: usize = 3;
 const ADVANCED_FLR: u8 = 1 << 1;
 /// MSI-X Message Control: the last vector's number.
@@ -51,8 +49,9 @@ impl Header<'_> {
             let capabilities = self.word(at + usize::from(express::DEVICE_CAPABILITIES));
             capabilities & express::FUNCTION_RESET_CAPABLE != 0
         });
-        let advanced =
-            self.find(ADVANCED).is_some_and(|at| self.byte(at + ADVANCED_CAPABILITIES) & ADVANCED_FLR != 0);
+        let advanced = self
+            .find(spec::CAP_ADVANCED)
+            .is_some_and(|at| self.byte(at + ADVANCED_CAPABILITIES) & ADVANCED_FLR != 0);
         express || advanced
     }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::{Error, driver};
 use crate::pci::PciAddress;
 
 /// Its folder.
@@ -12,7 +12,7 @@ pub(super) fn folder(address: PciAddress) -> PathBuf {
 }
 
 /// The driver it is bound to.
-pub(super) fn driver(address: PciAddress) -> Option<String> {
+fn bound_to(address: PciAddress) -> Option<String> {
     link(&folder(address).join("driver"))
 }
 
@@ -43,8 +43,7 @@ pub(super) fn in_use(address: PciAddress) -> Vec<(String, String)> {
         .flatten()
         .filter_map(|member| {
             let driver = link(&member.path().join("driver"))?;
-            let harmless = driver.contains("vfio") || driver == "pcieport" || driver == "pci-stub";
-            (!harmless).then(|| (member.file_name().to_string_lossy().into_owned(), driver))
+            driver::holds_group(&driver).then(|| (member.file_name().to_string_lossy().into_owned(), driver))
         })
         .collect();
     found.sort();
@@ -56,9 +55,8 @@ pub(super) fn check(address: PciAddress) -> Result<(), Error> {
     if !folder(address).is_dir() {
         return Err(Error::NoDevice(address));
     }
-    match driver(address) {
-        // Not only vfio-pci itself: there are variants of it for some devices, all so named.
-        Some(driver) if driver.contains("vfio") => Ok(()),
+    match bound_to(address) {
+        Some(driver) if driver::gives_away(&driver) => Ok(()),
         driver => Err(Error::NotBound { address, driver }),
     }
 }
