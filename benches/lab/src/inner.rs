@@ -11,6 +11,8 @@
 //! | `Configuration` | every function's configuration space, on the serial line only |
 //! | `Nvme` | the SHA-256 of the first NVMe disk, its interrupts and their kind |
 //! | `Net` | link, packets from and to a peer, by an e1000e; its interrupts and their kind |
+//! | `Ports` | a Radeon by its I/O BAR and its memory, and its interrupt line |
+//! | `Gpu` | a virtio GPU by its driver, which then has the screen; its interrupts and their kind |
 //! | `Scroll` | 100 lines on the screen |
 //! | `Reset` | the machine is reset, which ends the steps |
 //! | `Off` | the machine is turned off, which ends the steps |
@@ -42,6 +44,10 @@ pub const PEER_ADDRESS: &str = "10.77.0.1";
 const INIT: &str = include_str!("inner/init.sh");
 /// Modules that steps load, each with what it needs.
 const MODULES: [&str; 2] = ["nvme", "e1000e"];
+/// Those that only some cases need, which ask for them by [`initramfs_with`].
+pub const UIO: &str = "uio_pci_generic";
+/// The driver of step [`Step::Gpu`].
+pub const VIRTIO_GPU: &str = "virtio_gpu";
 
 /// One thing that the guest does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -56,6 +62,10 @@ pub enum Step {
     Nvme,
     /// Exchanges packets with a peer.
     Net,
+    /// Drives a Radeon by hand; the initramfs has [`UIO`].
+    Ports,
+    /// Drives a virtio GPU; the initramfs has [`VIRTIO_GPU`].
+    Gpu,
     /// Scrolls the screen.
     Scroll,
     /// Resets the machine.
@@ -73,6 +83,8 @@ impl Step {
             Step::Configuration => "configuration",
             Step::Nvme => "nvme",
             Step::Net => "net",
+            Step::Ports => "ports",
+            Step::Gpu => "gpu",
             Step::Scroll => "scroll",
             Step::Reset => "reset",
             Step::Off => "off",
@@ -89,13 +101,18 @@ pub fn command_line(steps: &[Step]) -> String {
 
 /// The initramfs, not packed: unpacking costs an emulated processor more than reading.
 pub fn initramfs(tree: &Tree) -> Result<Vec<u8>> {
+    initramfs_with(tree, &MODULES)
+}
+
+/// The same with these modules, each with what it needs, in place of the usual ones.
+pub fn initramfs_with(tree: &Tree, wanted: &[&str]) -> Result<Vec<u8>> {
     let busybox = tree.busybox()?;
     let busybox = std::fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
     let modules = tree.modules()?;
     let mut archive = Archive::default();
     archive.folder("bin").folder("modules").file("init", INIT.as_bytes()).file("bin/busybox", &busybox);
     let mut order = String::new();
-    for wanted in MODULES {
+    for wanted in wanted {
         for module in modules.in_order(&[wanted])? {
             archive.file(&format!("modules/{}.ko", module.name), &module.object);
             order += &format!("{wanted} {}\n", module.name);
@@ -144,6 +161,8 @@ mod tests {
             Step::Configuration,
             Step::Nvme,
             Step::Net,
+            Step::Ports,
+            Step::Gpu,
             Step::Scroll,
             Step::Reset,
             Step::Off,

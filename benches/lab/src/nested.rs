@@ -3,11 +3,15 @@
 //! A case names the [`Set`] of devices that it needs. All cases of a set share one outer machine, one after
 //! another, and leave its devices bound to vfio-pci; after one that failed the machine is booted anew.
 
+mod adapters;
+mod bars;
 mod devices;
 mod firmware;
 mod host;
+mod life;
 mod linux;
 mod peer;
+pub mod speed;
 mod stage;
 
 use std::path::Path;
@@ -41,14 +45,26 @@ pub struct Set {
 }
 
 /// A display adapter, a device that has no driver anywhere, and one that its own driver has.
-const VGA: Set = Set {
+static VGA: Set = Set {
     name: "VGA, edu and a network adapter",
     devices: |_| Ok(vec![Device::new("VGA"), Device::new("edu"), Device::new("e1000e").unbound()]),
 };
 
 /// All of them; those of a set are run together.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [host::CASES, peer::CASES, firmware::CASES, linux::CASES, devices::CASES].into_iter().flatten()
+    [
+        host::CASES,
+        peer::CASES,
+        firmware::CASES,
+        linux::CASES,
+        devices::CASES,
+        bars::CASES,
+        speed::CASES,
+        adapters::CASES,
+        life::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Runs these cases on `lab`'s program. The folder `files` is for packages and for what runs leave.

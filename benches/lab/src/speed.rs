@@ -8,6 +8,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`contender`] | the programs that are compared, and how each is started |
+//! | [`linux`] | the report of `--nested`: Linux on an assigned adapter ([`crate::nested::speed`]) |
 //! | [`boot`] | one boot, with the time of everything that is heard of it |
 //! | [`stage`] | the firmware's stages in the lines of its debug console |
 //! | [`usage`] | memory and processor time of a program, from `/proc` |
@@ -15,6 +16,7 @@
 
 mod boot;
 mod contender;
+mod linux;
 mod stage;
 mod usage;
 mod verdict;
@@ -27,9 +29,14 @@ use anyhow::{Context, Result, bail};
 use self::boot::{Boot, Watched};
 use self::contender::Contender;
 use self::verdict::{Figures, Report};
+use crate::cases::Lab;
 use crate::packages::{self, Consent};
 use crate::steps;
 use crate::workspace::Workspace;
+
+/// Packages for `--nested`.
+const NESTED: &[packages::Package] =
+    &[packages::SEABIOS, packages::LINUXBOOT, packages::GRUB_MODULES, packages::GRUB_TOOLS];
 
 /// Options of `cargo lab speed`.
 #[derive(clap::Args)]
@@ -40,6 +47,9 @@ pub struct Options {
     /// How often each program boots
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// Boot Linux on an assigned adapter in the outer machine instead: minutes for each round
+    #[arg(long)]
+    nested: bool,
     /// Write the figures as JSON instead of text
     #[arg(long)]
     json: bool,
@@ -51,8 +61,13 @@ pub struct Options {
 /// Measures and reports. The exit status says whether the limits hold.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
-    packages::ensure(&[packages::SEABIOS, packages::QEMU], Consent::of(options.yes))?;
+    // The outer machine has a QEMU of its own.
+    let needed = if options.nested { NESTED } else { &[packages::SEABIOS, packages::QEMU] };
+    packages::ensure(needed, Consent::of(options.yes))?;
     build(&workspace)?;
+    if options.nested {
+        return nested(options, &workspace);
+    }
     let firmware = packages::SEABIOS.file().context("SeaBIOS is gone")?;
     let mut contenders = vec![
         Contender::trapline("trapline", workspace.trapline(), firmware),
@@ -84,6 +99,19 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         print!("{}", report.text());
     }
     Ok(if report.limits().iter().all(|limit| limit.holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Linux on an assigned adapter, side by side with the QEMU of the outer machine's packages.
+fn nested(options: &Options, workspace: &Workspace) -> Result<ExitCode> {
+    let files = workspace.lab()?;
+    let lab = Lab::prepare(workspace, workspace.trapline(), 0)?;
+    let series = crate::nested::speed::measure(&lab, &files, options.rounds, &options.against)?;
+    if options.json {
+        println!("{:#}", linux::json(&series));
+    } else {
+        print!("{}", linux::text(&series));
+    }
+    Ok(if linux::holds(&series) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn one(contender: &Contender, watched: Watched) -> Result<Boot> {

@@ -37,7 +37,6 @@ pub(super) struct Opened {
     pub facts: Facts,
     pub method: Method,
     pub no_vga: Option<NoVga>,
-    pub identity: u32,
 }
 
 /// Opens it by the interface of this machine, which the first one settles.
@@ -107,8 +106,7 @@ pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error>
     let attention = Attention::new(file)
         .map_err(|source| Error::step(address, "be told of its errors and of the host's wishes", source))?;
     let no_vga = no_vga(&learned, header.class());
-    let identity = header.identity();
-    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, no_vga, identity })
+    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, no_vga })
 }
 
 fn no_vga(learned: &[Learned], class: u16) -> Option<NoVga> {

@@ -68,13 +68,25 @@ configuration() {
     done > /dev/ttyS0
 }
 
+# How many pages of files are above 4 GiB
+high() {
+    awk '/^Node/ { above = $4 == "Normal" } above && /nr_zone_(in)?active_file/ { sum += $2 } END { print sum + 0 }' \
+        /proc/zoneinfo
+}
+
 nvme() {
     load nvme
     within 60 test -b /dev/nvme0n1 || { say "nvme FAILED: no disk"; return; }
     before=$(interrupts nvme0)
+    high=$(high)
+    # What was read is forgotten when nobody has the disk open any more.
+    exec 3< /dev/nvme0n1
     sum=$(sha256sum < /dev/nvme0n1)
+    high=$(($(high) - high))
+    exec 3<&-
     say "nvme bytes $(cat /sys/class/block/nvme0n1/size) x 512"
     say "nvme sha256 ${sum%% *}"
+    say "nvme pages above 4 GiB $high"
     say "nvme interrupts before $before after $(interrupts nvme0)"
     say "nvme vectors $(vectors nvme0)"
 }
@@ -106,6 +118,51 @@ pinged() {
     [ "$(requests)" -ge "$1" ]
 }
 
+# with ID: the first function with this vendor and device, as 0x1002:0x5159
+with() {
+    for function in /sys/bus/pci/devices/*; do
+        [ "$(cat "$function/vendor"):$(cat "$function/device")" = "$1" ] && echo "$function" && return
+    done
+}
+
+# A Radeon RV100 by hand: what is written to a scratch register through the I/O BAR is read in memory, and
+# the interrupt of the vertical blank comes by the line, each time that it is let through again.
+ports() {
+    function=$(with 0x1002:0x5159)
+    ports=$(sed -n 2p "$function/resource" | cut -d ' ' -f 1)
+    memory=$(sed -n 3p "$function/resource" | cut -d ' ' -f 1)
+    load uio_pci_generic
+    echo 1002 5159 > /sys/bus/pci/drivers/uio_pci_generic/new_id
+    within 10 test -c /dev/uio0 || { say "ports FAILED: no driver"; return; }
+    exec 3<> /dev/uio0
+    printf trap | dd of=/dev/port bs=1 seek=$((ports + 0x10)) 2> /dev/null
+    say "ports $ports memory $memory scratch $(devmem $((memory + 0x10)) 32)"
+    before=$(interrupts uio_pci_generic)
+    for time in 1 2 3 4; do
+        devmem $((memory + 0x44)) 32 1
+        # COMMAND bit 10, interrupt disable: the driver sets it each time.
+        printf '\000' | dd of="$function/config" bs=1 seek=5 conv=notrunc 2> /dev/null
+        devmem $((memory + 0x40)) 32 1
+        timeout 20 dd bs=4 count=1 <&3 > /dev/null 2>&1 || say "ports FAILED: no interrupt $time"
+    done
+    devmem $((memory + 0x40)) 32 0
+    say "ports interrupts before $before after $(interrupts uio_pci_generic)"
+    say "ports vectors $(vectors uio_pci_generic)"
+}
+
+# A virtio GPU by its driver
+gpu() {
+    # The text is looked at first.
+    sleep 3
+    load virtio_gpu
+    within 60 test -e /dev/fb0 || { say "gpu FAILED: no frame buffer"; return; }
+    before=$(interrupts virtio)
+    say "gpu $(cat /sys/class/graphics/fb0/name) $(cat /sys/class/graphics/fb0/virtual_size)"
+    sleep 1
+    say "gpu interrupts before $before after $(interrupts virtio)"
+    say "gpu vectors $(vectors virtio)"
+}
+
 # Text that scrolls, as many lines as a screen has four times
 scroll() {
     for line in $(seq 100); do
@@ -118,7 +175,7 @@ steps=$(sed -n 's/.*\blab=\([^ ]*\).*/\1/p' /proc/cmdline)
 say "init, uptime $(cut -d ' ' -f 1 /proc/uptime)"
 for step in $(echo "$steps" | tr , ' '); do
     case $step in
-    console | functions | configuration | nvme | net | scroll) $step ;;
+    console | functions | configuration | nvme | net | ports | gpu | scroll) $step ;;
     stay) ;;
     reset) say "reset"; reboot -f ;;
     off) say "off"; poweroff -f ;;

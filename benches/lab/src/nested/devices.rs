@@ -1,4 +1,6 @@
-//! Devices that are no adapters, driven by QEMU's guest: what fails here is not trapline's.
+//! Devices that are no adapters: a disk, a network card, and one that no operating system knows.
+
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
@@ -7,30 +9,42 @@ use crate::inner::{self, DONE, RUN_INIT, SAYS, Step, peers};
 use crate::outer::Device;
 use crate::payload::{bare::pass, edu};
 
-/// A device with registers and DMA, a disk, and a network with a peer.
-const DEVICES: Set = Set {
-    name: "edu, nvme and a network",
-    devices: |files| {
-        let disk = files.join("nvme.img");
-        std::fs::write(&disk, contents()).with_context(|| format!("cannot write {}", disk.display()))?;
-        Ok(vec![Device::new("edu"), peers::nvme(&disk), peers::network()])
-    },
-};
+/// Where the devices of [`DEVICES`] are.
+pub const ADAPTER: usize = 0;
+const EDU: usize = 1;
+const DISK: usize = 2;
+const NETWORK: usize = 3;
+
+/// An adapter, a device with registers and DMA, a disk, and a network with a peer.
+pub static DEVICES: Set = Set { name: "VGA, edu, nvme and a network", devices };
 
 pub const CASES: &[Case] = &[
     Case {
-        name: "vfio: QEMU's guest drives edu by MSI, INTx and DMA",
+        name: "vfio: edu interrupts by MSI and INTx and moves memory",
         set: &DEVICES,
-        seconds: 240,
+        seconds: 120,
         run: edu,
     },
     Case {
-        name: "vfio: QEMU's guest reads an NVMe disk and exchanges packets",
+        name: "vfio: Linux in huge pages, above 4 GiB too, reads an NVMe disk and exchanges packets",
         set: &DEVICES,
         seconds: 400,
         run: linux,
     },
 ];
+
+/// Memory of the Linux guest: 256 MiB of it are above 4 GiB, where Linux puts what it reads.
+const MEMORY: &str = "3G";
+/// The same in pages of 2 MiB.
+const PAGES: u32 = 3 << 9;
+/// What the disk holds, in pages of 4 KiB.
+const CONTENTS: u64 = 4 << 8;
+
+fn devices(files: &Path) -> Result<Vec<Device>> {
+    let disk = files.join("nvme.img");
+    std::fs::write(&disk, contents()).with_context(|| format!("cannot write {}", disk.display()))?;
+    Ok(vec![Device::new("VGA"), Device::new("edu"), peers::nvme(&disk), peers::network()])
+}
 
 /// What is on the disk: 4 MiB in which every word of 32 bits is another.
 fn contents() -> Vec<u8> {
@@ -38,80 +52,99 @@ fn contents() -> Vec<u8> {
 }
 
 fn edu(stage: &Stage<'_>) -> Result<()> {
-    let disk = stage.write("edu.img", &edu::disk())?;
-    let device = format!("vfio-pci,host={}", stage.place(0)?.function);
-    let disk = format!("if=virtio,format=raw,readonly=on,file={}", disk.display());
-    let guest = stage.qemu(&[
-        "-device",
-        &device,
-        "-drive",
-        &disk,
-        "-debugcon",
-        "file:debug",
-        "-global",
-        "isa-debugcon.iobase=0x402",
-    ])?;
-    let ended = guest.wait(stage.deadline)?;
-    ensure!(ended.status == 0, "QEMU ended with status {}: {}", ended.status, ended.output.trim());
-    let said = stage.text("debug");
+    let device = stage.place(EDU)?.function;
+    let said = carry_out(stage, &edu::disk(), &["--device", &device])?;
     for line in ["; MSI: ok", "; INTx: ok", "; DMA round trip: ok", &pass(edu::NAME)] {
         ensure!(said.contains(line), "the program does not say \"{line}\"");
     }
     Ok(())
 }
 
+/// Runs a program of the bare machine to its end; gives back what it said.
+pub fn carry_out(stage: &Stage<'_>, disk: &[u8], arguments: &[&str]) -> Result<String> {
+    let disk = format!("{},readonly", stage.write("bare.img", disk)?.display());
+    let job = stage.machine(&[&["--disk", &disk, "--debugcon", "debug"], arguments].concat())?;
+    let ended = job.wait(stage.deadline)?;
+    ensure!(ended.status == 0, "trapline ended with status {}: {}", ended.status, ended.output.trim());
+    let said = stage.text("debug");
+    ensure!(!said.contains("WRONG"), "something is wrong");
+    Ok(said)
+}
+
 fn linux(stage: &Stage<'_>) -> Result<()> {
     stage.output(&peers::peer_up(stage.tree)?)?;
+    let free = |wanted: u32| {
+        let found = stage.output("awk '/^HugePages_Free/ { print $2 }' /proc/meminfo")?;
+        ensure!(found.trim() == wanted.to_string(), "{} huge pages are free, not {wanted}", found.trim());
+        Ok(())
+    };
+    let set_aside = "echo 1 > /proc/sys/vm/compact_memory; cd /proc/sys/vm; echo";
+    stage.output(&format!("{set_aside} {PAGES} > nr_hugepages"))?;
+    free(PAGES).context("the outer machine sets none aside")?;
     let initramfs = stage.write("initramfs", &inner::initramfs(stage.tree)?)?;
-    let kernel = stage.tree.kernel()?;
-    let disk = format!("vfio-pci,host={}", stage.place(1)?.function);
-    let network = format!("vfio-pci,host={}", stage.place(2)?.function);
-    let words = inner::command_line(&[Step::Functions, Step::Nvme, Step::Net]);
-    let mut guest = stage.qemu(&[
-        "-device",
-        &disk,
-        "-device",
-        &network,
-        "-kernel",
-        &kernel.to_string_lossy(),
-        "-initrd",
-        &initramfs.to_string_lossy(),
-        "-append",
-        &words,
-        "-serial",
-        "file:serial",
-    ])?;
     let ping = stage.start(&peers::ping_guest(stage.tree, 300)?)?;
+    let mut guest = stage.trapline(&[
+        "run",
+        "--screen",
+        "none",
+        "--memory",
+        MEMORY,
+        "--hugepages",
+        "--device",
+        &stage.place(DISK)?.function,
+        "--device",
+        &stage.place(NETWORK)?.function,
+        "--kernel",
+        &stage.tree.kernel()?.to_string_lossy(),
+        "--initrd",
+        &initramfs.to_string_lossy(),
+        "--append",
+        &inner::command_line(&[Step::Functions, Step::Nvme, Step::Net]),
+        "--serial",
+        "serial",
+    ])?;
     stage.until_said(&mut guest, "serial", RUN_INIT)?;
     stage.until_said(&mut guest, "serial", DONE)?;
     let pinged = ping.wait(stage.deadline)?;
     ensure!(pinged.status == 0, "the guest answers nothing: {}", pinged.output.trim());
-    guest.kill()?;
+    free(0).context("while the guest runs")?;
+    stage.terminate(guest)?;
+    free(PAGES).context("after its end")?;
+    stage.output(&format!("{set_aside} 0 > nr_hugepages"))?;
     let said = stage.text("serial");
     disk_was_read(stage, &said)?;
     ensure!(said.contains("3 packets transmitted, 3 packets received"), "packets of the guest are lost");
-    ensure!(interrupts(&said, "net")?, "no interrupt of the network came");
-    Ok(())
+    interrupts_came(&said, "net")
 }
 
-/// Compares what the guest found on the disk with the file.
+/// Compares what the guest found on the disk with the file, and looks at where it put that.
 fn disk_was_read(stage: &Stage<'_>, said: &str) -> Result<()> {
     stage.write("contents", &contents())?;
     let sum = stage.output("sha256sum < contents")?;
     let sum = sum.split_whitespace().next().context("no sum")?;
     ensure!(said.contains(&format!("{SAYS}nvme sha256 {sum}")), "the disk's sum is not {sum}");
-    ensure!(interrupts(said, "nvme")?, "no interrupt of the disk came");
-    ensure!(said.contains(&format!("{SAYS}nvme vectors PCI-MSIX")), "the disk has no MSI-X");
+    let high = value(said, "nvme pages above 4 GiB ")?;
+    ensure!(high.parse::<u64>()? >= CONTENTS / 2, "only {high} pages of {CONTENTS} were read to high memory");
+    interrupts_came(said, "nvme")
+}
+
+/// An error unless interrupts came between the two counts of a step, by MSI-X alone.
+fn interrupts_came(said: &str, step: &str) -> Result<()> {
+    let counts = value(said, &format!("{step} interrupts before "))?;
+    let (before, after) = counts.split_once(" after ").context("no two counts")?;
+    let (before, after): (u64, u64) = (before.parse()?, after.trim().parse()?);
+    ensure!(after > before, "no interrupt of {step} came: {counts}");
+    let vectors = value(said, &format!("{step} vectors "))?;
+    let only = vectors.split_whitespace().step_by(2).all(|kind| kind.starts_with("PCI-MSIX"));
+    ensure!(only && !vectors.is_empty(), "the vectors of {step} are \"{vectors}\"");
     Ok(())
 }
 
-/// Whether interrupts came between the two counts of a step.
-fn interrupts(said: &str, step: &str) -> Result<bool> {
-    let start = format!("{SAYS}{step} interrupts before ");
-    let line = said.lines().find_map(|line| line.trim().strip_prefix(&start)).context("no count")?;
-    let (before, after) = line.split_once(" after ").context("no two counts")?;
-    let (before, after): (u64, u64) = (before.parse()?, after.trim().parse()?);
-    Ok(after > before)
+/// What stands behind these words in the guest's report.
+fn value<'a>(said: &'a str, words: &str) -> Result<&'a str> {
+    let start = format!("{SAYS}{words}");
+    let line = said.lines().find_map(|line| line.trim().strip_prefix(&start));
+    line.with_context(|| format!("the guest does not say \"{words}\""))
 }
 
 #[cfg(test)]
@@ -119,16 +152,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_compared() {
-        let said = "lab: nvme interrupts before 13 after 138\r\nlab: net interrupts before 5 after 5\n";
-        assert!(interrupts(said, "nvme").unwrap());
-        assert!(!interrupts(said, "net").unwrap());
-        assert!(interrupts(said, "edu").is_err());
+    fn interrupts_are_counted_and_of_one_kind() {
+        let said = |counts: &str, kind: &str| {
+            format!("lab: nvme interrupts before {counts}\r\nlab: nvme vectors {kind}\n")
+        };
+        let msix = "PCI-MSIX-0000:01:00.0 x2 ";
+        assert!(interrupts_came(&said("13 after 138", msix), "nvme").is_ok());
+        assert!(interrupts_came(&said("5 after 5", msix), "nvme").is_err());
+        assert!(interrupts_came(&said("5 after 6", &format!("{msix}IO-APIC x1")), "nvme").is_err());
+        assert!(interrupts_came(&said("5 after 6", ""), "nvme").is_err());
+        assert!(interrupts_came(&said("5 after 6", msix), "net").is_err());
     }
 
     #[test]
     fn no_two_words_of_the_disk_are_alike() {
         let contents = contents();
+        assert_eq!(contents.len() as u64, CONTENTS << 12);
         let words: std::collections::BTreeSet<&[u8]> = contents.chunks_exact(4).collect();
         assert_eq!(words.len(), 1 << 20);
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::cases::Lab;
 use crate::machine::text;
@@ -16,6 +16,10 @@ use crate::screen::Screen;
 const TAIL: usize = 12;
 /// Files that are longer are no text for people.
 const LONGEST: u64 = 4 << 20;
+/// The file in which the process of the latest `trapline` stands.
+const PROCESS: &str = "process";
+/// The exit status after SIGTERM.
+const TERMINATED: i32 = 128 + 15;
 /// Numbers of folders.
 static NUMBER: AtomicU32 = AtomicU32::new(1);
 
@@ -89,11 +93,30 @@ impl<'a> Stage<'a> {
         self.outer.start(&self.here(command))
     }
 
-    /// Starts `trapline` inside with these arguments, in the case's folder.
+    /// The program under test, at this path here and inside.
+    pub fn program(&self) -> &Path {
+        self.lab.trapline()
+    }
+
+    /// Starts `trapline` inside with these arguments, in the case's folder. One at a time can be asked to end.
     pub fn trapline(&self, arguments: &[&str]) -> Result<Job<'a>> {
-        let program = quoted(&self.lab.trapline().to_string_lossy());
-        let words: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
-        self.start(&format!("exec {program} {}", words.join(" ")))
+        self.start(&format!("echo $$ > {PROCESS}\nexec {}", self.command(arguments)))
+    }
+
+    /// `trapline` with these arguments, for the shell.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let program = self.program().to_string_lossy();
+        let words = std::iter::once(&*program).chain(arguments.iter().copied());
+        words.map(quoted).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Ends the latest `trapline` as a user's `kill` does, and gives back what it said.
+    pub fn terminate(&self, job: Job<'_>) -> Result<String> {
+        self.output(&format!("kill $(cat {PROCESS})"))?;
+        let ended = job.wait(self.deadline)?;
+        let said = ended.output.trim();
+        ensure!(ended.status == TERMINATED, "ended by SIGTERM, its status is {}: {said}", ended.status);
+        Ok(ended.output)
     }
 
     /// Starts a virtual machine inside, with these further arguments.

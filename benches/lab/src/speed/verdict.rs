@@ -164,7 +164,7 @@ const SERIES: [(&str, Of); 3] = [
 ];
 
 /// The median, or not a number.
-fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
