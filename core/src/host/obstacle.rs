@@ -122,6 +122,18 @@ impl Host {
         found
     }
 
+    /// Those of them that a run which opens the function does not meet by itself, and whose outcome is a
+    /// dark screen or a slow one: for a line each before it starts. `own_rom` says that the guest sees the
+    /// function's own ROM.
+    pub fn unseen_by_run(&self, function: &Function, own_rom: bool) -> Vec<Obstacle> {
+        let mut found = self.obstacles_of(function);
+        found.retain(|obstacle| match obstacle.code {
+            Kind::ShadowedRom => own_rom,
+            code => code == Kind::Framebuffer,
+        });
+        found
+    }
+
     /// Group and driver.
     fn binding(&self, function: &Function) -> Vec<Obstacle> {
         let Some(group) = function.group else {
@@ -201,7 +213,13 @@ impl Host {
     /// What makes an assignment less than it could be.
     fn weaknesses(&self, function: &Function) -> Vec<Obstacle> {
         let mut found = Vec::new();
-        found.extend(function.shadowed_rom());
+        if function.rom.is_some_and(|rom| rom.shadow) {
+            found.push(limits(
+                Kind::ShadowedRom,
+                "its ROM is the copy that the host's firmware has already run, and the guest's BIOS stays dark on it: \
+                 give rom=FILE with an untouched image (read it while another adapter is the boot adapter)",
+            ));
+        }
         match self.environment().vfio_pci {
             VfioPci::Loaded { legacy_vga: LegacyVga::Disabled } if function.is_vga() => found.push(limits(
                 Kind::NoLegacyVga,
@@ -232,18 +250,6 @@ impl Host {
             ));
         }
         found
-    }
-}
-
-impl Function {
-    /// Its ROM is of no use to a guest: the one obstacle that nothing but a dark screen would tell of.
-    pub fn shadowed_rom(&self) -> Option<Obstacle> {
-        self.rom.filter(|rom| rom.shadow)?;
-        Some(limits(
-            Kind::ShadowedRom,
-            "its ROM is the copy that the host's firmware has already run, and the guest's BIOS stays dark on it: \
-             give rom=FILE with an untouched image (read it while another adapter is the boot adapter)",
-        ))
     }
 }
 

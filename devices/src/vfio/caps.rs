@@ -32,6 +32,12 @@ impl Header<'_> {
         self.word(usize::from(spec::VENDOR_ID))
     }
 
+    /// A base address register, 0 to 5. The kernel shows one that has no place as zero, kind and all
+    /// (`vfio_bar_fixup`).
+    pub fn bar(&self, index: u8) -> u32 {
+        self.word(usize::from(spec::BAR0) + 4 * usize::from(index))
+    }
+
     /// Where the first capability of a kind begins.
     fn find(&self, id: u8) -> Option<usize> {
         let mut list = pci::capabilities(|at| self.byte(at.into()));

@@ -16,6 +16,11 @@ fn bound_to(address: PciAddress) -> Option<String> {
     link(&folder(address).join("driver"))
 }
 
+/// Whether it is a virtual function of another one.
+pub(super) fn is_virtual(address: PciAddress) -> bool {
+    folder(address).join("physfn").exists()
+}
+
 /// The number of its IOMMU group.
 pub(super) fn group(address: PciAddress) -> Option<u32> {
     link(&folder(address).join("iommu_group"))?.parse().ok()

@@ -159,7 +159,8 @@ fn weaknesses_do_not_stop() {
     only(card(&fake), Kind::ShadowedRom, false, &["rom=FILE"]);
     let host = Host::read(fake.tree().clone());
     let function = host.function(CARD.parse().unwrap()).unwrap();
-    only(function.shadowed_rom().into_iter().collect(), Kind::ShadowedRom, false, &["rom=FILE"]);
+    only(host.unseen_by_run(function, true), Kind::ShadowedRom, false, &["rom=FILE"]);
+    assert_eq!(host.unseen_by_run(function, false), [], "with rom=FILE");
 
     let fake = good();
     fake.set(CARD, "reset_method", "\n");

@@ -10,7 +10,9 @@ use tracing::span;
 
 use super::{Told, has};
 use crate::assigned::backend::{Backend, RegionInfo, Signalled};
+use crate::vfio::caps::Header;
 use crate::vfio::device::*;
+use crate::vfio::region::Learned;
 use crate::vfio::reset::Facts;
 use crate::vfio::sys::DeviceFile;
 use crate::vfio::{Interface, Iommu};
@@ -55,6 +57,20 @@ fn registers() -> File {
     file.set_len(4096).unwrap();
     file.write_all_at(&[0x34, 0x12, 0x11, 0x11, 0, 0, 0x10, 0, 2, 0, 0, 3], 0).unwrap();
     file
+}
+
+#[test]
+fn a_bar_without_a_place_on_the_host_is_none() {
+    let (file, told) = (registers(), Arc::new(Told::default()));
+    let device = device(&file, &told);
+    // BAR 0 lies somewhere; BAR 1, of ports on the card, reads as zero since the host gave it no place.
+    let mut header = [0; 256];
+    header[0x10..0x14].copy_from_slice(&0xe000_0000_u32.to_le_bytes());
+    let learned = |size| Learned { size, readable: true, writable: true, ..Learned::default() };
+    let learned = [learned(4096), learned(128), learned(0)];
+    let regions = open::regions(&device.function, &Header(&header), &learned);
+    let sizes: Vec<u64> = regions.iter().map(|region| region.size).collect();
+    assert_eq!(sizes, [4096, 0, 0]);
 }
 
 #[test]
