@@ -50,25 +50,25 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: cirrus shows Linux, with a second adapter beside it",
         set: &ADAPTERS,
-        seconds: 240,
+        seconds: 300,
         run: cirrus,
     },
     Case {
         name: "vfio: a Radeon shows Linux, its ports and its interrupt line work",
         set: &ADAPTERS,
-        seconds: 240,
+        seconds: 300,
         run: radeon,
     },
     Case {
         name: "vfio: virtio-vga shows Linux, by legacy VGA and by its driver with MSI-X",
         set: &ADAPTERS,
-        seconds: 240,
+        seconds: 300,
         run: virtio,
     },
     Case {
         name: "vfio: a card of two functions stays one, and shows again after a reset of the guest",
         set: &ADAPTERS,
-        seconds: 300,
+        seconds: 400,
         run: companion,
     },
 ];

@@ -23,19 +23,19 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: after a kill -9 in the middle of a boot the adapter shows the next one",
         set: &ADAPTERS,
-        seconds: 240,
+        seconds: 300,
         run: killed,
     },
     Case {
         name: "vfio: a ROM of another card is made to fit; without ROM or legacy VGA the guest runs unseen",
         set: &ADAPTERS,
-        seconds: 240,
+        seconds: 300,
         run: roms,
     },
     Case {
         name: "vfio: Linux boots on a host that forwards no legacy VGA, and trapline says what that means",
         set: &ADAPTERS,
-        seconds: 240,
+        seconds: 300,
         run: no_region,
     },
 ];
