@@ -91,6 +91,7 @@
 //! * [`launch`]: from a configuration to a running machine; [`platform`]: the Q35 as parts;
 //!   [`adapter`]: the software adapter and its process;
 //! * [`machine`], [`parts`], [`topology`], [`events`]: what every machine is made of;
+//! * [`interrupts`], [`dma`]: what functions of the host need of it besides;
 //! * [`host`]: the functions of this host, and what stands in the way of giving one to a guest;
 //! * [`guest`]: a machine that runs, as whoever watches it sees it;
 //! * [`firmware`]: ACPI, SMBIOS, the memory map, Linux by SeaBIOS' option ROM;

@@ -5,6 +5,7 @@
 //! in the reverse order: vCPUs stop, workers drain and stop, devices are dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use trapline_devices::host;
@@ -74,6 +75,8 @@ pub struct Machine {
     latch: Arc<ConfigLatch>,
     workers: Vec<Worker>,
     events: Events,
+    /// The flags of devices that are to give up at the end.
+    stopping: Vec<Arc<AtomicBool>>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -118,6 +121,7 @@ impl Machine {
         let completions = Completions::new(cpus);
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
         let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
+        let stopping: Vec<_> = parts.iter().filter_map(|part| part.stopping.clone()).collect();
         let (endpoints, workers) = serve(parts, &completions, service)?;
         let world = Arc::new(World::new(usize::from(cpus)));
         events.hold_in(Arc::clone(&world));
@@ -143,7 +147,7 @@ impl Machine {
         });
         let reports = Arc::new(Reports(events.clone(), Arc::clone(&topology)));
         let vcpus = Vcpus::spawn(vm, Arc::clone(&world), paths.collect(), reports)?;
-        Ok(Machine { world, vcpus, topology, endpoints, latch, workers, events })
+        Ok(Machine { world, vcpus, topology, endpoints, latch, workers, events, stopping })
     }
 
     /// The endpoints, in the order of the parts.
@@ -197,6 +201,9 @@ impl Machine {
     /// Stops the vCPUs, then the workers; what was queued is carried out. Blocks until every thread
     /// is gone.
     pub fn stop(self) {
+        for flag in &self.stopping {
+            flag.store(true, Relaxed);
+        }
         self.world.stop();
         if let Err(error) = self.vcpus.join() {
             tracing::error!(%error, "at the end of the run");

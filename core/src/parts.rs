@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use trapline_devices::pci::Devfn;
 use trapline_io::Device;
@@ -56,6 +57,8 @@ pub struct Parts {
     pub tasks: Vec<Task>,
     /// What must be open before the guest lets it master the bus.
     pub dma: Option<Arc<Gate>>,
+    /// Set at the end of the run: then an interrupted access to it is not tried again.
+    pub stopping: Option<Arc<AtomicBool>>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -76,6 +79,7 @@ impl Parts {
             attention: None,
             tasks: Vec::new(),
             dma: None,
+            stopping: None,
         }
     }
 

@@ -6,6 +6,7 @@
 mod adapters;
 mod bars;
 mod devices;
+mod firmware;
 mod host;
 mod life;
 mod linux;
@@ -54,6 +55,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
     [
         host::CASES,
         peer::CASES,
+        firmware::CASES,
         linux::CASES,
         devices::CASES,
         bars::CASES,

@@ -3,6 +3,7 @@
 //! * [`painter`]: a boot sector that sets a video mode, paints a pattern and turns the machine off.
 //! * [`mark`]: a boot sector that says on the serial line that it runs.
 //! * [`kernel`]: a bzImage whose setup code prints what it was given and turns the machine off.
+//! * [`greeting`]: a boot sector that writes a line.
 //! * [`bare`]: what programs for the bare machine in 32-bit mode have in common: [`irqs`], [`edu`],
 //!   [`movebar`].
 
@@ -10,6 +11,7 @@ pub mod bare;
 mod code;
 pub mod edu;
 mod flat;
+pub mod greeting;
 pub mod irqs;
 pub mod kernel;
 pub mod mark;

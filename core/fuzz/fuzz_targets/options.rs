@@ -3,7 +3,7 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use trapline::config::{MEMORY_LARGEST, MEMORY_LEAST, Options, Origin, PAGE, RunConfig};
+use trapline::config::{MEMORY_LARGEST, MEMORY_LEAST, Options, Origin, RunConfig};
 
 #[derive(Arbitrary, Debug)]
 struct Texts {
@@ -17,11 +17,11 @@ impl From<Texts> for Options {
     fn from(texts: Texts) -> Options {
         let [mut device, disk] = texts.lists;
         for (kind, text) in texts.devices {
-            let before = ["vfio-user:", "vfio-user:a,", "vfio-user:a,vga=", "vfio-user:a,rom=", ""];
+            let before = ["vfio-user:", "vfio-user:a,", "01:00.0,vga=", "vfio:", "vfio-user:a,rom=", ""];
             device.push(format!("{}{text}", before[usize::from(kind) % before.len()]));
         }
         let [memory, cpus] = texts.sizes.map(|size| size.map(|(number, unit)| format!("{number}{unit}")));
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, ..] = texts.single;
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = texts.single;
         Options {
             device,
             disk,
@@ -39,6 +39,8 @@ impl From<Texts> for Options {
             timeout: j,
             io: k,
             window: l,
+            hugepages: o,
+            vfio: p,
             keys: None,
         }
     }
@@ -49,7 +51,7 @@ fuzz_target!(|texts: (Texts, Option<Texts>)| {
     match RunConfig::new(texts.0.into(), file) {
         Ok(config) => {
             assert!((MEMORY_LEAST..=MEMORY_LARGEST).contains(&config.memory));
-            assert_eq!(config.memory % PAGE, 0);
+            assert_eq!(config.memory % (1 << 20), 0);
         }
         Err(problem) => assert!(!problem.to_string().is_empty()),
     }

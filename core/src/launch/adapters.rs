@@ -166,16 +166,17 @@ fn host_part(
         true => format!("behind a root port at 00:{:02x}.0", card.device()),
         false => format!("at 00:{:02x}.{}", card.device(), seat.function),
     };
-    let mut line = format!("{known_as}: {place}, by {}", physical::interface(&iommu));
+    let (interface, reset) = (physical::interface(&iommu), function.backend().method());
+    let mut line = format!("{known_as}: {place}, by {interface}; its reset: {reset}");
     if is_vga {
         line.extend(["; ", physical::legacy(function.legacy_vga(), device.vga, owned)]);
     }
     say(&line);
-    let has_vga = function.has_vga();
+    let (has_vga, stopping) = (function.has_vga(), function.backend().stopping());
     // An access to legacy VGA can sleep.
     let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
     let part = part(function, name, parent, seat.devfn(card))?;
-    Ok((Parts { served_by, ..part }, has_vga))
+    Ok((Parts { served_by, stopping: Some(stopping), ..part }, has_vga))
 }
 
 impl Opened {

@@ -152,6 +152,8 @@ ports() {
 
 # A virtio GPU by its driver
 gpu() {
+    # The text is looked at first.
+    sleep 3
     load virtio_gpu
     within 60 test -e /dev/fb0 || { say "gpu FAILED: no frame buffer"; return; }
     before=$(interrupts virtio)

@@ -100,9 +100,14 @@ impl<'a> Stage<'a> {
 
     /// Starts `trapline` inside with these arguments, in the case's folder. One at a time can be asked to end.
     pub fn trapline(&self, arguments: &[&str]) -> Result<Job<'a>> {
-        let program = quoted(&self.program().to_string_lossy());
-        let words: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
-        self.start(&format!("echo $$ > {PROCESS}\nexec {program} {}", words.join(" ")))
+        self.start(&format!("echo $$ > {PROCESS}\nexec {}", self.command(arguments)))
+    }
+
+    /// `trapline` with these arguments, for the shell.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let program = self.program().to_string_lossy();
+        let words = std::iter::once(&*program).chain(arguments.iter().copied());
+        words.map(quoted).collect::<Vec<_>>().join(" ")
     }
 
     /// Ends the latest `trapline` as a user's `kill` does, and gives back what it said.
