@@ -18,7 +18,7 @@ pub struct FunctionInterrupts {
 }
 
 impl FunctionInterrupts {
-    /// Of a function whose INTA# arrives at the chipset's wires by `path`: device numbers from the
+    /// Of a function whose pins arrive at the chipset's wires by `path`: device numbers from the
     /// function's own up to that on the root bus, as [`Pirqs::line_behind`] takes them.
     pub fn new(vm: Arc<Vm>, pirqs: Pirqs, path: Vec<u8>) -> FunctionInterrupts {
         FunctionInterrupts { vm, pirqs, path }
@@ -31,7 +31,7 @@ impl Interrupts for FunctionInterrupts {
         Ok(self.vm.vectors(count)?.into_iter().map(boxed).collect())
     }
 
-    fn line(&self) -> io::Result<Box<dyn Level>> {
+    fn line(&self, pin: Pin) -> io::Result<Box<dyn Level>> {
         let line = self.vm.line()?;
         let mover = line.mover();
         let follow = move |Inputs { io_apic, isa }: Inputs| {
@@ -40,7 +40,7 @@ impl Interrupts for FunctionInterrupts {
                 tracing::error!(?inputs, %error, "an interrupt line of an assigned function is lost");
             }
         };
-        let following = self.pirqs.follow(&self.path, Pin::A, Box::new(follow));
+        let following = self.pirqs.follow(&self.path, pin, Box::new(follow));
         Ok(Box::new(KvmLevel { line, _following: following }))
     }
 }

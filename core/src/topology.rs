@@ -124,6 +124,17 @@ impl Topology {
         tracing::debug!(vcpu, ?at, lost, "a device took its memory away; it is trapped for now");
     }
 
+    /// Takes devices' memory out of the map, before they are reset: they decode nothing then. The caller has
+    /// parked every vCPU.
+    ///
+    /// # Errors
+    /// KVM refuses a slot.
+    pub fn before_reset(&self) -> Result<(), SlotError> {
+        let mut state = self.state.lock();
+        let devices: Vec<bool> = state.claims.iter().map(|claims| has(claims, DirectKind::Bar)).collect();
+        self.show(&mut state, |id| devices.get(id).is_some_and(|device| *device))
+    }
+
     /// Asks every function again after all were reset. The caller has parked every vCPU.
     ///
     /// # Errors
@@ -251,6 +262,11 @@ impl Topology {
     }
 }
 
+/// Whether memory of that kind is claimed.
+fn has(claims: &Claims, kind: DirectKind) -> bool {
+    claims.ranges.iter().filter_map(|claim| claim.direct.as_ref()).any(|direct| direct.kind == kind)
+}
+
 /// Whether `access` sets Bus Master Enable, bit 2 of COMMAND (PCI 3.0 section 6.2.2).
 fn masters_bus(access: Access) -> bool {
     const COMMAND: u64 = 4;
@@ -277,13 +293,8 @@ impl trapline_io::path::Topology for Topology {
         // While a reset or the end is under way the write is void, like the rest of what the vCPU does.
         let Ok(mut guard) = self.world.lock_on_vcpu_when(usize::from(caller.id().0), ready) else { return };
         let mut state = self.state.lock();
-        let owns_memory = state.claims.get(root).is_some_and(|claims| {
-            claims
-                .ranges
-                .iter()
-                .filter_map(|claim| claim.direct.as_ref())
-                .any(|direct| direct.kind != DirectKind::Bar)
-        });
+        // A ROM of a function's is no reason to leave its BARs in the map.
+        let owns_memory = state.claims.get(root).is_some_and(|claims| has(claims, DirectKind::Ram));
         let write = || {
             target.call(caller, access);
         };

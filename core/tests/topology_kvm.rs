@@ -55,6 +55,9 @@ struct Card {
     writes: Arc<AtomicU64>,
     /// How often bus mastering was switched on.
     masters: Arc<AtomicU64>,
+    /// Where the map is, and how often a register was written while memory of the card was in it.
+    published: Published,
+    shown: Arc<AtomicU64>,
 }
 
 impl Card {
@@ -62,7 +65,15 @@ impl Card {
         let id = Identity { vendor: 0x1234, device: 1, revision: 0, class: 0x03_8000, subsystem: (0, 0) };
         let mut config = ConfigSpace::new(id);
         config.add_bar(0, bar);
-        Card { config, memory, writes: Arc::default(), masters: Arc::default() }
+        let [writes, masters, shown] = std::array::from_fn(|_| Arc::default());
+        Card { config, memory, writes, masters, published: Published::default(), shown }
+    }
+
+    /// Its memory is in the map as it is now.
+    fn is_shown(&self) -> bool {
+        let ours =
+            |direct: &Direct| self.memory.as_ref().is_some_and(|memory| Arc::ptr_eq(memory, &direct.memory));
+        self.published.current().direct().any(|(_, direct)| ours(direct))
     }
 }
 
@@ -74,6 +85,7 @@ impl Device for Card {
     fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         if region == Region::CONFIG {
             self.masters.fetch_add(u64::from(offset == 4 && value & 4 != 0), SeqCst);
+            self.shown.fetch_add(u64::from(self.is_shown()), SeqCst);
             return self.config.write_region(offset, width, value).map(drop);
         }
         self.writes.fetch_add(1, SeqCst);
@@ -81,6 +93,7 @@ impl Device for Card {
     }
 
     fn reset(&mut self) {
+        self.shown.fetch_add(u64::from(self.is_shown()), SeqCst);
         self.config.reset();
     }
 
@@ -92,7 +105,11 @@ impl Device for Card {
             }
             None => claim,
         });
-        Claims { ranges: bar.into_iter().collect(), bridge: None }
+        let rom = self.config.decoded(6).map(|range| Claim::region(range, Region::ROM, 0));
+        let rom = rom.zip(self.memory.as_ref()).map(|(claim, memory)| {
+            claim.direct(Direct { memory: Arc::clone(memory), offset: 0, kind: DirectKind::Rom })
+        });
+        Claims { ranges: bar.into_iter().chain(rom).collect(), bridge: None }
     }
 }
 
@@ -126,7 +143,7 @@ impl Default for Gated {
     }
 }
 
-fn run_gated(card: Card, cpus: u16, first: &[u8], others: &[u8], gated: Gated) -> Run {
+fn run_gated(mut card: Card, cpus: u16, first: &[u8], others: &[u8], gated: Gated) -> Run {
     let Gated { gate, meanwhile, longest } = gated;
     let vm = Arc::new(Vm::new().expect("needs /dev/kvm"));
     let image = MmapRegion::new(0x1_0000).unwrap();
@@ -135,6 +152,7 @@ fn run_gated(card: Card, cpus: u16, first: &[u8], others: &[u8], gated: Gated) -
     slice.write_slice(others, 0x8000).unwrap();
     slice.write_slice(&[0xea, 0x00, 0x00, 0x00, 0xf0], 0xfff0).unwrap();
     let (events, published, told) = (Events::default(), Published::default(), Arc::default());
+    card.published = Published::clone(&published);
     let switch = Switch { told: Arc::clone(&told), events: events.clone() };
     let bridge = HostBridge::new(Ram::new(MIB).unwrap(), Arc::new(image)).unwrap();
     let function = |name: &str, card, at, topology| Parts::function(name, card, None, at, topology);
@@ -202,6 +220,26 @@ fn a_bar_where_no_memory_can_be_is_no_end() {
 }
 
 #[test]
+fn a_card_is_out_of_the_map_while_its_registers_change() {
+    let mut card = memory_card(MIB, BarKind::Memory32 { prefetchable: false });
+    card.config.add_bar(6, Bar { kind: BarKind::Rom, size: MIB });
+    let shown = Arc::clone(&card.shown);
+    let code = [
+        configure(0x10, 0xe000_0000),
+        configure(0x04, 2),
+        configure(0x10, 0xe100_0000),
+        // With its ROM in the map too.
+        configure(0x30, 0xe200_0001),
+        configure(0x10, 0xe400_0000),
+        configure(0x04, 0),
+        TELL_AND_SWITCH_OFF.to_vec(),
+    ];
+    let run = run(card, 1, &code.concat(), &[]);
+    assert_eq!((run.ending.unwrap(), run.told), (Ending::PowerOff, 1));
+    assert_eq!(shown.load(SeqCst), 0);
+}
+
+#[test]
 fn no_bar_hides_the_interrupt_controllers() {
     let code = [configure(0x10, 0xfe00_0000), configure(0x04, 2), TELL_AND_SWITCH_OFF.to_vec()];
     let run = run(memory_card(16 * MIB, BarKind::Memory32 { prefetchable: false }), 1, &code.concat(), &[]);
@@ -260,7 +298,8 @@ fn another_vcpus_writes_are_not_lost_while_a_register_is_written() {
 /// Tells, lets the card master the bus, tells again and switches off.
 fn master_the_bus() -> Vec<u8> {
     let tell = vec![0xba, 0x04, 0x50, 0xee]; // mov dx, 0x5004; out dx, al
-    [configure(0x04, 2), tell, configure(0x04, 6), TELL_AND_SWITCH_OFF.to_vec()].concat()
+    let shown = [configure(0x10, 0xe000_0000), configure(0x04, 2)].concat();
+    [shown, tell, configure(0x04, 6), TELL_AND_SWITCH_OFF.to_vec()].concat()
 }
 
 fn wait_until(told: &AtomicU64, count: u64) {
@@ -275,6 +314,7 @@ fn wait_until(told: &AtomicU64, count: u64) {
 fn bus_mastering_waits_for_memory_also_across_a_reset() {
     let card = memory_card(MIB, BarKind::Memory32 { prefetchable: false });
     let (gate, masters) = (Arc::new(Gate::default()), Arc::clone(&card.masters));
+    let shown = Arc::clone(&card.shown);
     let meanwhile = {
         let (gate, masters) = (Arc::clone(&gate), Arc::clone(&masters));
         move |events: &Events, told: &AtomicU64| {
@@ -290,6 +330,7 @@ fn bus_mastering_waits_for_memory_also_across_a_reset() {
     let run = run_gated(card, 1, &master_the_bus(), &[], gated);
     assert_eq!(run.ending.unwrap(), Ending::PowerOff);
     assert_eq!((run.told, masters.load(SeqCst)), (3, 1));
+    assert_eq!(shown.load(SeqCst), 0, "in the map while it was reset");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use crate::pci::Pin;
+
 /// The interrupt inputs of the machine. In the in-kernel controllers GSI 0 to 15 reach both the
 /// 8259 pair and the I/O APIC, 16 to 23 the I/O APIC alone.
 pub trait Gsis: Send + Sync {
@@ -37,7 +39,7 @@ pub trait Vector: Send + std::fmt::Debug {
     /// calls; any thread.
     ///
     /// # Errors
-    /// The host has no route left, or refuses the message.
+    /// The host has no route left, or refuses the message. What was delivered before is not any more.
     fn route(&mut self, message: Option<Message>) -> io::Result<()>;
 
     /// Whether a write waits for a message.
@@ -63,12 +65,12 @@ pub trait Interrupts: Send + Sync {
     /// Out of descriptors or routes.
     fn vectors(&self, count: usize) -> io::Result<Vec<Box<dyn Vector>>>;
 
-    /// The function's INTx line; it leads to wherever the chipset routes the pin at any time, until
-    /// it is dropped.
+    /// The INTx line of the function's `pin`; it leads to wherever the chipset routes the pin at any
+    /// time, until it is dropped.
     ///
     /// # Errors
     /// Out of descriptors.
-    fn line(&self) -> io::Result<Box<dyn Level>>;
+    fn line(&self, pin: Pin) -> io::Result<Box<dyn Level>>;
 }
 
 /// What the guest, or a device behind it, asks of the machine.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use vmm_sys_util::errno;
 
 use crate::eventfd::Signal;
-use crate::routes::{Inputs, LineId, Message, Table};
+use crate::routes::{Inputs, LineId, Message, Table, Way};
 use crate::vm::Vm;
 
 /// The routing table, and the lines that move when it changes.
@@ -19,11 +19,12 @@ pub(crate) struct Routing {
     lines: BTreeMap<LineId, Connected>,
 }
 
-/// A line and the GSI that KVM asserts for it.
+/// A line, and the way that KVM knows of it.
 #[derive(Debug)]
 struct Connected {
     ends: Weak<Ends>,
-    gsi: u32,
+    /// `None` for a line that is on no wire.
+    way: Option<Way>,
 }
 
 /// The two descriptors of a line.
@@ -61,45 +62,38 @@ impl Vm {
         let ends = Arc::new(Ends { trigger: Signal::new()?, resample: Signal::new()? });
         let mut routing = self.routing().lock();
         let id = routing.table.name_line();
-        routing.lines.insert(id, Connected { ends: Arc::downgrade(&ends), gsi: NOWHERE });
+        routing.lines.insert(id, Connected { ends: Arc::downgrade(&ends), way: None });
         Ok(LevelLine { vm: Arc::clone(self), ends, id })
     }
 
-    /// Tells KVM the table, and moves every line whose inputs changed; `changed` is one of them. A line
-    /// goes off the wire before its way changes, or its level would stay where it was; its device is then
-    /// asked again.
-    fn settle(&self, routing: &mut Routing, changed: LineId) -> io::Result<()> {
-        let wanted = routing.table.line_gsis();
+    /// Tells KVM the table, and moves every line whose way changed. A line goes off the wire before its
+    /// way changes, or its level would stay where it was; its device is then asked again.
+    fn settle(&self, routing: &mut Routing) -> io::Result<()> {
+        let wanted = routing.table.ways();
         let mut moved = Vec::new();
         for (id, line) in &mut routing.lines {
-            let gsi = wanted.get(id).copied().unwrap_or(NOWHERE);
-            if *id != changed && line.gsi == gsi {
+            let way = wanted.get(id).copied();
+            if line.way == way {
                 continue;
             }
-            let was = std::mem::replace(&mut line.gsi, NOWHERE);
+            let was = line.way.take();
             let Some(ends) = line.ends.upgrade() else { continue };
-            if was != NOWHERE {
-                self.fd().unregister_irqfd(ends.trigger.kvm(), was)?;
+            if let Some(was) = was {
+                self.fd().unregister_irqfd(ends.trigger.kvm(), was.gsi)?;
             }
-            moved.push((*id, ends, gsi));
+            moved.extend(way.map(|way| (*id, ends, way)));
         }
         self.fd().set_gsi_routing(&routing.table.routing()?)?;
-        for (id, ends, gsi) in moved {
-            if gsi == NOWHERE {
-                continue;
-            }
-            self.fd().register_irqfd_with_resample(ends.trigger.kvm(), ends.resample.kvm(), gsi)?;
+        for (id, ends, way) in moved {
+            self.fd().register_irqfd_with_resample(ends.trigger.kvm(), ends.resample.kvm(), way.gsi)?;
             if let Some(line) = routing.lines.get_mut(&id) {
-                line.gsi = gsi;
+                line.way = Some(way);
             }
             ends.resample.raise()?;
         }
         Ok(())
     }
 }
-
-/// The GSI of a line that is on no wire.
-const NOWHERE: u32 = u32::MAX;
 
 /// A message signalled interrupt: a write to its eventfd delivers its message.
 #[derive(Debug)]
@@ -196,7 +190,7 @@ impl Drop for LevelLine {
         let mut routing = self.vm.routing().lock();
         routing.table.remove_line(self.id);
         // Others that shared its GSI may have one of their own again.
-        if let Err(error) = self.vm.settle(&mut routing, self.id) {
+        if let Err(error) = self.vm.settle(&mut routing) {
             tracing::debug!(%error, "an interrupt line was not taken back");
         }
         routing.lines.remove(&self.id);
@@ -221,7 +215,7 @@ impl LineMover {
         if !routing.lines.contains_key(&self.id) || !routing.table.lead(self.id, inputs) {
             return Ok(());
         }
-        self.vm.settle(&mut routing, self.id)
+        self.vm.settle(&mut routing)
     }
 }
 

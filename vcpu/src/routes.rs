@@ -65,6 +65,13 @@ pub struct Inputs {
     pub pic: Option<u32>,
 }
 
+/// The GSI that KVM asserts for a line, and what that leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) gsi: u32,
+    inputs: Inputs,
+}
+
 /// Names one line of an assigned function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LineId(u64);
@@ -140,9 +147,14 @@ impl Table {
         self.lines.remove(&id);
     }
 
-    /// Says where a line leads from now on; true if that is news.
+    /// Says where a line leads from now on; true if that is news. Other lines on the same pin of the I/O
+    /// APIC lead there too: they are on the same wire, though whoever moves them tells of each by itself.
     pub(crate) fn lead(&mut self, id: LineId, inputs: Inputs) -> bool {
-        self.lines.insert(id, inputs) != Some(inputs)
+        let mut news = self.lines.insert(id, inputs) != Some(inputs);
+        for line in self.lines.values_mut().filter(|line| line.io_apic == inputs.io_apic) {
+            news |= std::mem::replace(line, inputs) != inputs;
+        }
+        news
     }
 
     /// The inputs of the 8259 pair at which wires meet that are apart at the I/O APIC.
@@ -152,14 +164,14 @@ impl Table {
         lines.filter(|(pic, pin)| first.entry(*pic).or_insert(*pin) != pin).map(|(pic, _)| pic).collect()
     }
 
-    /// The GSI of every line.
-    pub(crate) fn line_gsis(&self) -> BTreeMap<LineId, u32> {
+    /// The way of every line.
+    pub(crate) fn ways(&self) -> BTreeMap<LineId, Way> {
         let shared = self.shared();
         let gsi = |line: &Inputs| match line.pic {
             Some(pic) if shared.contains(&pic) => pic,
             _ => LEVELS + line.io_apic,
         };
-        self.lines.iter().map(|(id, line)| (*id, gsi(line))).collect()
+        self.lines.iter().map(|(id, line)| (*id, Way { gsi: gsi(line), inputs: *line })).collect()
     }
 
     /// All entries, in an order that KVM finds the way back by.

@@ -391,7 +391,17 @@ impl World {
 
     /// Waits for the end of the vCPU's thread, if it had one. False if it ended by a panic.
     pub(crate) fn join(&self, vcpu: usize) -> bool {
-        let thread = self.state.lock().places.get_mut(vcpu).and_then(|place| place.thread.take());
+        let mut state = self.state.lock();
+        // A device that sleeps is left by a signal, which comes for nothing between two of its transfers.
+        while let Some(Place { seat: Seat::Running, thread: Some(thread), .. }) = state.places.get(vcpu)
+            && state.stopping
+            && !thread.is_finished()
+        {
+            kick::interrupt(thread);
+            self.moved.wait_for(&mut state, Duration::from_millis(10));
+        }
+        let thread = state.places.get_mut(vcpu).and_then(|place| place.thread.take());
+        drop(state);
         thread.is_none_or(|thread| thread.join().is_ok())
     }
 }

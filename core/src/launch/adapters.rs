@@ -192,7 +192,7 @@ fn open(devices: &[AssignedDevice], machine: &Machine<'_>) -> Result<Vec<Opened>
     let mut hosts = physical::Opener::new(machine.interface, machine.events);
     let open = |device: &AssignedDevice| match &device.origin {
         // What goes wrong names the function.
-        DeviceOrigin::Host(address) => hosts.open(*address).map(Opened::Host),
+        DeviceOrigin::Host(address) => hosts.open(*address, device.rom == Rom::Device).map(Opened::Host),
         DeviceOrigin::Socket(socket) => {
             let name = socket.display().to_string();
             let client = Client::connect(socket, settings(name, machine.events));

@@ -9,6 +9,7 @@ use trapline_devices::vfio::{Device, Iommu, Settings};
 use trapline_io::Region;
 use trapline_vcpu::Vm;
 
+use crate::command::say;
 use crate::config::{Interface, Vga};
 use crate::events::Events;
 use crate::host::{Host, PciAddress, Tree};
@@ -48,9 +49,11 @@ impl Opener {
         Opener { iommu: Iommu::new(interface), settings: Settings { events: Some(events) }, host: None }
     }
 
-    /// Opens the function at `address`.
-    pub(super) fn open(&mut self, address: PciAddress) -> Result<Physical> {
+    /// Opens the function at `address`; `own_rom` says that the guest is to see its own ROM. What then
+    /// keeps its screen dark or slow is told.
+    pub(super) fn open(&mut self, address: PciAddress, own_rom: bool) -> Result<Physical> {
         let host = self.host.get_or_insert_with(|| Host::read(Tree::host()));
+        unseen(host, address, own_rom).iter().for_each(|line| say(line));
         let is_vga = host.function(address).is_some_and(crate::host::Function::is_vga);
         let name = match host.function(address) {
             Some(function) => format!("{address} ({})", host.name_of(function)),
@@ -61,6 +64,13 @@ impl Opener {
         let express = is_express(&mut device);
         Ok(Physical { device, iommu: Arc::clone(&self.iommu), express, is_vga, name })
     }
+}
+
+/// What is in the way of a function and shows in no error, a line each.
+fn unseen(host: &Host, address: PciAddress, own_rom: bool) -> Vec<String> {
+    let Some(function) = host.function(address) else { return Vec::new() };
+    let found = host.unseen_by_run(function, own_rom);
+    found.iter().map(|obstacle| format!("{address}: {}", obstacle.text)).collect()
 }
 
 /// Whether a function has a PCI Express capability.
@@ -122,6 +132,7 @@ pub(super) fn interface(iommu: &Iommu) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::fake::Fake;
 
     fn space(list: &[(u8, u8)]) -> [u8; 256] {
         let mut space = [0; 256];
@@ -142,6 +153,25 @@ mod tests {
         express[STATUS] = 0;
         assert!(!lists(&express, EXPRESS));
         assert!(!lists(&space(&[(0x40, 1)]), EXPRESS));
+    }
+
+    #[test]
+    fn a_shadowed_rom_is_told_of_unless_another_is_given() {
+        let fake = Fake::new();
+        let address = "0000:01:00.0";
+        fake.function(address, "1234:1111", 0x03_0000, Some("vfio-pci"), Some(3));
+        let none = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n";
+        let shadow = "0x00000000000c0000 0x00000000000dffff 0x0000000000000212\n";
+        fake.set(address, "resource", &(none.repeat(6) + shadow));
+        let host = Host::read(fake.tree().clone());
+        let address: PciAddress = address.parse().unwrap();
+        let told = unseen(&host, address, true);
+        assert!(
+            told[0].starts_with("0000:01:00.0: its ROM is the copy") && told[0].contains("rom=FILE"),
+            "{told:?}"
+        );
+        assert!(told.len() == 1 && unseen(&host, address, false).is_empty());
+        assert!(unseen(&host, "0000:02:00.0".parse().unwrap(), true).is_empty());
     }
 
     #[test]

@@ -5,6 +5,9 @@ use trapline_io::Width;
 use super::config::Config;
 use super::registers::{CLASSIC, EXTENDED, Registers};
 
+/// Single root I/O virtualization, and its bytes.
+const VIRTUAL_FUNCTIONS: u32 = 0x0010;
+const VIRTUAL_FUNCTIONS_LEN: u16 = 0x40;
 /// Resizable BAR.
 const RESIZABLE_BAR: u32 = 0x0015;
 /// The most base address registers that it can name.
@@ -25,6 +28,8 @@ enum Treatment {
     Sizes,
     /// It is out of the list, and the device sees no write.
     Dropped,
+    /// The same, and nothing of it is readable.
+    Hidden,
 }
 
 fn treatment(id: u32) -> Treatment {
@@ -32,9 +37,11 @@ fn treatment(id: u32) -> Treatment {
         // Error reporting, virtual channels, serial number, power budgeting, vendor's own (two ways).
         0x0001..=0x0004 | 0x0008 | 0x0009 | 0x000b | 0x0023 => Treatment::Passed,
         RESIZABLE_BAR => Treatment::Sizes,
+        // Virtual functions, whose BARs tell where they lie on the host and the guest cannot place.
+        VIRTUAL_FUNCTIONS => Treatment::Hidden,
         // A place holder; what is of a root complex; other functions of the device (ARI), which the
-        // guest's bus does not have; virtual functions, whose BARs the guest cannot place; a port's.
-        0x0000 | 0x0005..=0x0007 | 0x000a | 0x000e | 0x0010 | 0x0011 | 0x001d | 0x0024 => Treatment::Dropped,
+        // guest's bus does not have; a port's.
+        0x0000 | 0x0005..=0x0007 | 0x000a | 0x000e | 0x0011 | 0x001d | 0x0024 => Treatment::Dropped,
         // Among them address translation, page requests and process ids, which are the host's IOMMU's
         // business, and what manages the link.
         _ => Treatment::ReadOnly,
@@ -56,8 +63,8 @@ pub(super) fn add(config: &mut Config, device: &Registers, shown: bool) {
         if matches!(treatment, Treatment::ReadOnly | Treatment::Dropped) && id != 0 {
             config.show(at, length(at, &starts));
         }
-        config.keep(at, 4);
-        if treatment == Treatment::Dropped || !shown {
+        config.keep(at, if treatment == Treatment::Hidden { VIRTUAL_FUNCTIONS_LEN } else { 4 });
+        if matches!(treatment, Treatment::Dropped | Treatment::Hidden) || !shown {
             continue;
         }
         if at != CLASSIC {

@@ -269,11 +269,13 @@ impl<B: Backend> Device for Function<B> {
 
     fn reset(&mut self) {
         self.interrupts.disconnect(&mut self.backend);
-        self.start_over();
+        // Before anything is written: what a bus reset of its companion has just reset is not reset
+        // again, unless it was used.
         if self.backend.resettable() {
             // One that refuses keeps what lies behind its registers; there is nothing to be done.
             let _ = self.backend.reset();
         }
+        self.start_over();
         self.settle_interrupts();
     }
 

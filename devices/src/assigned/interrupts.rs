@@ -18,7 +18,7 @@ use super::msix::Msix;
 use super::registers::Registers;
 use super::wire::Wire;
 use crate::host::{self, Level};
-use crate::pci::{ConfigSpace, spec};
+use crate::pci::{ConfigSpace, Pin, spec};
 
 mod table;
 
@@ -27,8 +27,8 @@ mod table;
 enum Mode {
     /// Not at all.
     Off,
-    /// By the line.
-    Intx,
+    /// By the line of this pin.
+    Intx(Pin),
     /// By that many messages.
     Msi(u16),
     /// By the table.
@@ -116,7 +116,7 @@ impl Interrupts {
             self.mode = wanted;
             match wanted {
                 Mode::Off => {}
-                Mode::Intx => self.connect_line(backend),
+                Mode::Intx(pin) => self.connect_line(backend, pin),
                 Mode::Msi(messages) => self.connect_messages(backend, messages),
                 Mode::Msix => self.connect_table(space, backend),
             }
@@ -124,7 +124,7 @@ impl Interrupts {
         match wanted {
             Mode::Msi(messages) => self.follow_messages(space, messages),
             Mode::Msix => self.follow_table(space, backend),
-            Mode::Off | Mode::Intx => {}
+            Mode::Off | Mode::Intx(_) => {}
         }
     }
 
@@ -132,7 +132,7 @@ impl Interrupts {
     pub fn disconnect(&mut self, backend: &mut dyn Backend) {
         // A device that is gone signals nothing, so a refusal leaves nothing to be done.
         let _ = match std::mem::replace(&mut self.mode, Mode::Off) {
-            Mode::Intx if self.line.is_some() => backend.disable_intx(),
+            Mode::Intx(_) if self.line.is_some() => backend.disable_intx(),
             Mode::Msi(_) if !self.wires.is_empty() => backend.disable_vectors(Signalled::Msi),
             Mode::Msix if self.any_connected() => backend.disable_vectors(Signalled::Msix),
             _ => Ok(()),
@@ -167,14 +167,16 @@ impl Interrupts {
             return Mode::Msix;
         }
         match self.msi.map_or(0, |msi| msi.messages(space)) {
-            0 if space.byte(spec::INTERRUPT_PIN) != 0 => Mode::Intx,
-            0 => Mode::Off,
+            0 => space
+                .byte(spec::INTERRUPT_PIN)
+                .checked_sub(1)
+                .map_or(Mode::Off, |pin| Mode::Intx(Pin::of(pin))),
             messages => Mode::Msi(messages),
         }
     }
 
-    fn connect_line(&mut self, backend: &mut dyn Backend) {
-        let line = match self.host.as_ref().map(|host| host.line()) {
+    fn connect_line(&mut self, backend: &mut dyn Backend, pin: Pin) {
+        let line = match self.host.as_ref().map(|host| host.line(pin)) {
             Some(Ok(line)) => line,
             Some(Err(error)) => return self.tell(Trouble::Intx, &error),
             None => return,

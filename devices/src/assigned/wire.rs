@@ -23,12 +23,16 @@ impl Wire {
         self.vector.fd()
     }
 
-    /// Delivers `message` from now on; keeps what comes in while there is none.
+    /// Delivers `message` from now on; keeps what comes in while there is none, or none that the host
+    /// takes.
     pub fn follow(&mut self, message: Option<Message>) -> io::Result<()> {
-        if self.message != message {
-            self.vector.route(message)?;
-            self.message = message;
+        if self.message == message {
+            return Ok(());
         }
+        // What is refused is not delivered, and neither is what was before: the next message is news.
+        self.message = None;
+        self.vector.route(message)?;
+        self.message = message;
         Ok(())
     }
 

@@ -14,6 +14,8 @@ const LAST: u8 = 0x80;
 /// image follows where the PCI data structure does not tell the truth (Linux, Documentation/gpu/nova).
 const NPDE_ALIGN: usize = 16;
 const NPDE_INDICATOR: usize = 0x0a;
+/// The most images that are read: a card has one for each kind of firmware, and a few of its own.
+const IMAGES_MOST: usize = 32;
 /// The most entries of a device list that are read.
 const LIST_MOST: usize = 256;
 
@@ -66,6 +68,8 @@ pub enum Broken {
     NoData(usize),
     /// The image at this offset has a length of zero.
     NoLength(usize),
+    /// An image at this offset would be one more than any ROM has.
+    TooMany(usize),
 }
 
 /// All images of a ROM, in their order.
@@ -79,11 +83,15 @@ pub struct Chain {
 
 /// Reads the chain of images that starts with the first byte of `rom`.
 ///
-/// Any bytes are taken. The work is bounded by the length of `rom`: each image has at least a block.
+/// Any bytes are taken. No more than 32 images are read: what is done with each of them, and told of
+/// it, is bounded by that.
 pub fn chain(rom: &[u8]) -> Chain {
     let mut images: Vec<Image> = Vec::new();
     let mut at = 0;
     let broken = loop {
+        if images.len() == IMAGES_MOST {
+            break Some(Broken::TooMany(at));
+        }
         match read(rom, at) {
             Ok(image) => {
                 at += image.length;
@@ -200,6 +208,7 @@ impl fmt::Display for Broken {
             Broken::NoSignature(at) => write!(f, "at {at:#x} there is no 55 aa"),
             Broken::NoData(at) => write!(f, "the image at {at:#x} has no PCI data structure (PCIR)"),
             Broken::NoLength(at) => write!(f, "the image at {at:#x} has no length"),
+            Broken::TooMany(at) => write!(f, "there are more than {IMAGES_MOST} images, the next at {at:#x}"),
         }
     }
 }

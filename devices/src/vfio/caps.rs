@@ -33,6 +33,12 @@ impl Header<'_> {
         self.word(usize::from(spec::VENDOR_ID))
     }
 
+    /// A base address register, 0 to 5. The kernel shows one that has no place as zero, kind and all
+    /// (`vfio_bar_fixup`).
+    pub fn bar(&self, index: u8) -> u32 {
+        self.word(usize::from(spec::BAR0) + 4 * usize::from(index))
+    }
+
     /// Base class and subclass.
     pub fn class(&self) -> u16 {
         self.half(usize::from(spec::REVISION_ID) + 2)

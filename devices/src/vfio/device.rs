@@ -66,11 +66,11 @@ pub struct Device {
     /// A bus reset was tried, and it did not work.
     bus_failed: bool,
     no_vga: Option<NoVga>,
-    /// Vendor and device ID, as they read when all is well.
-    identity: u32,
     dead: bool,
     /// The host's wish was told.
     asked_back: bool,
+    /// What the kernel refused, and was told once: a guest may ask for it for ever.
+    refused: Vec<&'static str>,
     iommu: Arc<Iommu>,
 }
 
@@ -102,9 +102,9 @@ impl Device {
             method: opened.method,
             bus_failed: false,
             no_vga: opened.no_vga,
-            identity: opened.identity,
             dead: false,
             asked_back: false,
+            refused: Vec::new(),
             iommu: Arc::clone(iommu),
         })
     }
@@ -132,14 +132,18 @@ impl Device {
 
     /// What became of the device after an access that did not work.
     fn look_after(&mut self, fault: Fault) -> Fault {
-        if fault == Fault::Failed && !self.dead {
-            match self.files.read(Region::CONFIG, spec::VENDOR_ID.into(), Width::B4) {
-                // It lives: the access was one that the kernel does not let through now.
-                Ok(value) if value != Width::B4.all_ones() => {}
-                _ => self.die("does not answer any more: it was removed, or lost its power or its link"),
-            }
+        // If it lives, the access was one that the kernel does not let through now.
+        if fault == Fault::Failed && !self.dead && !self.answers() {
+            self.die("does not answer any more: it was removed, or lost its power or its link");
         }
         fault
+    }
+
+    /// Whether the device itself answers. Its ids would not tell: those the kernel has a copy of. Its
+    /// revision and class come from the device, and cannot be all ones.
+    fn answers(&mut self) -> bool {
+        let class = self.files.read(Region::CONFIG, spec::REVISION_ID.into(), Width::B4);
+        class.is_ok_and(|class| class != Width::B4.all_ones())
     }
 
     fn die(&mut self, what: &str) {
@@ -165,9 +169,12 @@ impl Device {
         self.files.write(Region::CONFIG, spec::COMMAND.into(), Width::B2, value)
     }
 
-    fn connected(&self, done: Result<(), Errno>, what: &str) -> Result<(), Fault> {
+    fn connected(&mut self, done: Result<(), Errno>, what: &'static str) -> Result<(), Fault> {
         done.map_err(|errno| {
-            tracing::warn!(device = self.name, "the kernel refused to {what}: {errno}");
+            if !self.refused.contains(&what) {
+                self.refused.push(what);
+                tracing::warn!(device = self.name, "the kernel refused to {what}: {errno}");
+            }
             Fault::Failed
         })
     }
@@ -254,7 +261,8 @@ impl Backend for Device {
     }
 
     fn disable_intx(&mut self) -> Result<(), Fault> {
-        self.connected(irq::disconnect(&self.function.file, Index::Intx), "disconnect INTx")
+        let done = irq::disconnect(&self.function.file, Index::Intx);
+        self.connected(done, "disconnect INTx")
     }
 
     fn enable_vectors(
@@ -273,7 +281,8 @@ impl Backend for Device {
 
     fn disable_vectors(&mut self, kind: Signalled) -> Result<(), Fault> {
         let (index, _) = self.vectors(kind);
-        self.connected(irq::disconnect(&self.function.file, index), "disconnect message interrupts")
+        let done = irq::disconnect(&self.function.file, index);
+        self.connected(done, "disconnect message interrupts")
     }
 
     fn attend(&mut self) {

@@ -37,7 +37,6 @@ pub(super) struct Opened {
     pub facts: Facts,
     pub method: Method,
     pub no_vga: Option<NoVga>,
-    pub identity: u32,
 }
 
 /// Opens it by the interface of this machine, which the first one settles.
@@ -107,8 +106,7 @@ pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error>
     let attention = Attention::new(file)
         .map_err(|source| Error::step(address, "be told of its errors and of the host's wishes", source))?;
     let no_vga = no_vga(&learned, header.class());
-    let identity = header.identity();
-    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, no_vga, identity })
+    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, no_vga })
 }
 
 fn no_vga(learned: &[Learned], class: u16) -> Option<NoVga> {
@@ -121,9 +119,20 @@ fn no_vga(learned: &[Learned], class: u16) -> Option<NoVga> {
 }
 
 /// The regions as the rest of the program sees them, BARs mapped where that is allowed.
-fn regions(function: &Function, header: &Header<'_>, learned: &[Learned]) -> Vec<RegionInfo> {
+pub(super) fn regions(function: &Function, header: &Header<'_>, learned: &[Learned]) -> Vec<RegionInfo> {
     let table = header.msix_table();
+    let is_virtual = sysfs::is_virtual(function.address);
     let as_seen = |(index, learned): (u8, &Learned)| {
+        // A virtual function has no addresses in these registers, so there zero is a kind too.
+        if index < 6 && learned.size > 0 && header.bar(index) == 0 && !is_virtual {
+            tracing::warn!(
+                device = %function.address,
+                "the host found no place for BAR {index} ({:#x} bytes), so the guest does not see it: the host's \
+                 firmware may offer larger windows (Above 4G Decoding), and its dmesg says more",
+                learned.size
+            );
+            return RegionInfo::default();
+        }
         let table = table.clone().filter(|(bar, _)| *bar == index).map(|(_, range)| range);
         let mappings = if index < 6 { mapped(function, index, learned, table) } else { Vec::new() };
         RegionInfo { size: learned.size, readable: learned.readable, writable: learned.writable, mappings }

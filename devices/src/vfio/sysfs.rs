@@ -10,6 +10,11 @@ pub(super) fn driver(address: Address) -> Option<String> {
     link(&address.sysfs().join("driver"))
 }
 
+/// Whether it is a virtual function of another one.
+pub(super) fn is_virtual(address: Address) -> bool {
+    address.sysfs().join("physfn").exists()
+}
+
 /// The number of its IOMMU group.
 pub(super) fn group(address: Address) -> Option<u32> {
     link(&address.sysfs().join("iommu_group"))?.parse().ok()

@@ -11,6 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use trapline_devices::assigned::backend::{Irqs, Mapping, RegionInfo, Signalled};
 use trapline_devices::assigned::{Backend, Function, Options};
 use trapline_devices::host::{Interrupts, Level, Message, Vector};
+use trapline_devices::pci::Pin;
 use trapline_io::{Device, Fault, Region, Width};
 use vm_memory::MmapRegion;
 
@@ -242,6 +243,8 @@ pub struct Host {
     /// Those that are not dropped.
     lines: Arc<Mutex<Vec<LineFds>>>,
     routes: Arc<Mutex<u32>>,
+    /// Whose lines were asked for.
+    pub pins: Arc<Mutex<Vec<Pin>>>,
 }
 
 struct HostVector {
@@ -331,7 +334,8 @@ impl Interrupts for Host {
         };
         Ok((0..count).map(make).collect())
     }
-    fn line(&self) -> io::Result<Box<dyn Level>> {
+    fn line(&self, pin: Pin) -> io::Result<Box<dyn Level>> {
+        self.pins.lock().unwrap().push(pin);
         let fds = Arc::new((event(), event()));
         self.lines.lock().unwrap().push(fds.clone());
         Ok(Box::new(HostLine { lines: self.lines.clone(), fds }))
@@ -344,8 +348,10 @@ impl Vector for HostVector {
     }
     fn route(&mut self, message: Option<Message>) -> io::Result<()> {
         *self.routes.lock().unwrap() += 1;
-        self.slots.lock().unwrap()[self.place].message = message;
-        Ok(())
+        // As KVM's are: what is no interrupt is refused, and nothing is delivered from then on.
+        let refused = message.is_some_and(|message| message.address >> 20 != 0xfee);
+        self.slots.lock().unwrap()[self.place].message = message.filter(|_| !refused);
+        if refused { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
     }
     fn pending(&self) -> bool {
         // Looks and puts it back.

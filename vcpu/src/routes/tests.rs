@@ -64,10 +64,10 @@ fn wires_that_meet_at_the_8259_share_its_interrupt() {
             id
         })
         .collect();
-    let gsis: Vec<u32> = table.line_gsis().into_values().collect();
+    let gsis: Vec<u32> = table.ways().into_values().map(|way| way.gsi).collect();
     assert_eq!(gsis, [10, 10, 10, LEVELS + 22]);
     table.remove_line(ids[2]);
-    let gsis: Vec<u32> = table.line_gsis().into_values().collect();
+    let gsis: Vec<u32> = table.ways().into_values().map(|way| way.gsi).collect();
     assert_eq!(gsis, [LEVELS + 20, LEVELS + 20, LEVELS + 22]);
 }
 
@@ -85,7 +85,7 @@ proptest! {
         }
         let back = acknowledged(&table);
         for (id, inputs) in &lines {
-            let gsi = table.line_gsis()[id];
+            let gsi = table.ways()[id].gsi;
             let apart = lines.iter().all(|(_, other)| {
                 other.pic.is_none() || other.pic != inputs.pic || other.io_apic == inputs.io_apic
             });
@@ -98,6 +98,23 @@ proptest! {
                 prop_assert_eq!(back[&(true, inputs.io_apic)], gsi);
                 prop_assert!(leads.contains(&Leads::IoApic(inputs.io_apic)));
                 prop_assert_eq!(leads.len(), 1 + usize::from(inputs.pic.is_some()));
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_moves_the_kernel_takes_the_table(
+        moves in prop::collection::vec((0..4_usize, inputs()), 0..20),
+    ) {
+        let mut table = Table::new(MOST);
+        let ids: Vec<LineId> = (0..4).map(|_| table.name_line()).collect();
+        for (which, inputs) in moves {
+            table.lead(ids[which], inputs);
+            let ways = table.ways();
+            prop_assert_eq!(ways[&ids[which]].inputs, inputs);
+            acknowledged(&table);
+            for way in ways.values().filter(|way| way.inputs.io_apic == inputs.io_apic) {
+                prop_assert_eq!(way.inputs, inputs, "one wire leads one way");
             }
         }
     }

@@ -217,3 +217,36 @@ fn a_stop_or_a_reset_ends_the_waiting() {
     fakes.world.stop();
     assert!(!waiter.join().unwrap());
 }
+
+#[test]
+fn a_vcpu_comes_out_of_one_call_after_another() {
+    use rustix::event::{EventfdFlags, eventfd};
+
+    let world = Arc::new(World::new(1));
+    let never = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+    let read = Arc::clone(&never);
+    world.begin(0);
+    let inside = Arc::clone(&world);
+    let thread = spawn(move || {
+        kick::admit();
+        // An access that is two transfers, of which each needs its signal.
+        for _ in 0..2 {
+            let _ = rustix::io::read(&*read, &mut [0; 8]);
+        }
+        inside.leave(0);
+    });
+    world.seat(0, thread);
+    let late = spawn(move || {
+        // So that this ends, whatever is wrong.
+        for _ in 0..2 {
+            sleep(Duration::from_secs(3));
+            let _ = rustix::io::write(&*never, &1_u64.to_ne_bytes());
+        }
+    });
+    sleep(Duration::from_millis(50));
+    let since = Instant::now();
+    world.stop();
+    assert!(world.join(0));
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    drop(late);
+}

@@ -279,3 +279,30 @@ fn a_line_that_moves_leaves_no_level_behind() {
     quiet(&machine);
     machine.stop();
 }
+
+#[test]
+fn lines_on_one_wire_move_one_after_the_other() {
+    let Some(machine) = with_8259() else { return };
+    let lines = [(); 2].map(|()| line(&machine, APIC_ONLY));
+    let lead = |inputs| {
+        for line in &lines {
+            line.mover().lead(inputs).unwrap();
+        }
+        for line in &lines {
+            while rustix::io::read(line.resample(), &mut [0; 8]).is_ok() {}
+        }
+    };
+    for _ in 0..3 {
+        lead(BOTH);
+        for line in &lines {
+            raise(line.trigger());
+            assert_eq!(machine.told(), 0x55);
+            for line in &lines {
+                assert_eq!(taken(line.resample()), 1, "all are asked");
+            }
+        }
+        lead(APIC_ONLY);
+        quiet(&machine);
+    }
+    machine.stop();
+}

@@ -280,6 +280,20 @@ fn extended_capabilities_are_chosen_behind_a_port() {
 }
 
 #[test]
+fn where_virtual_functions_lie_on_the_host_is_not_shown() {
+    let mut bytes = device();
+    extend(&mut bytes, &[(0x100, 1), (0x140, 0x10), (0x180, 0xb)]);
+    // The first of their BARs.
+    bytes[0x164..0x168].copy_from_slice(&0x9000_000c_u32.to_le_bytes());
+    for config in [behind_port(&bytes), config_of(&bytes, shape())] {
+        for at in (0x140..0x180).step_by(4).filter(|at| *at != 0x140) {
+            assert_eq!(emulated(&config, at, Width::B4), 0, "{at:#x}");
+        }
+        assert_eq!(config.read(0x184, Width::B4, || Ok(7)), Ok(7), "the next capability");
+    }
+}
+
+#[test]
 fn a_conventional_device_has_no_extended_list_anywhere() {
     let mut bytes = device();
     extend(&mut bytes, &[(0x100, 1)]);

@@ -130,3 +130,14 @@ proptest! {
         prop_assert_eq!(once, rom);
     }
 }
+
+#[test]
+fn a_rom_of_very_many_images_is_neither_worked_on_nor_told_for_long() {
+    // As many as fit, each of another device, and each with a checksum over more than itself.
+    let image = Build::bios(IDS.vendor, IDS.device ^ 1, 1).set(2, 0xff).rom();
+    let mut rom = image.repeat((16 << 20) / image.len());
+    let start = std::time::Instant::now();
+    let findings = repair(&mut rom, IDS, Repair::All);
+    assert!(findings.len() < 100, "{} findings", findings.len());
+    assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
+}

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use trapline_io::{Device as _, Fault, Region, Width};
+use trapline_io::Fault;
 
 use super::Device;
-use crate::pci::spec::{self, Command};
+use crate::pci::spec::Command;
 use crate::vfio::bus_reset;
 use crate::vfio::owned::Owned;
 use crate::vfio::reset::{self, Bus, Method};
@@ -82,24 +82,23 @@ impl Device {
         }
     }
 
-    /// Waits for the device to answer as what it is, decoding nothing.
+    /// Waits for the device to answer, decoding nothing.
     fn verify(&mut self, method: &Method) -> Result<(), Fault> {
         let start = Instant::now();
         loop {
-            let identity = self.files.read(Region::CONFIG, spec::VENDOR_ID.into(), Width::B4);
+            let answers = self.answers();
             let decodes =
                 self.command().map(|command| command.io() || command.memory() || command.bus_master());
-            if identity == Ok(u64::from(self.identity)) && decodes == Ok(false) {
+            if answers && decodes == Ok(false) {
                 return Ok(());
             }
             if start.elapsed() > PATIENCE {
-                let text = match identity {
-                    Ok(value) if value == u64::from(self.identity) => {
-                        "decodes addresses after its reset, which it should not".to_owned()
-                    }
-                    _ => format!(
+                let text = if answers {
+                    "decodes addresses after its reset, which it should not".to_owned()
+                } else {
+                    format!(
                         "does not come back from its reset ({method}): a power cycle of the host may be needed"
-                    ),
+                    )
                 };
                 self.die(&text);
                 return Err(Fault::Failed);
