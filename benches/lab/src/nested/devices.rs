@@ -22,7 +22,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: edu interrupts by MSI and INTx and moves memory",
         set: &DEVICES,
-        seconds: 120,
+        seconds: 240,
         run: edu,
     },
     Case {
