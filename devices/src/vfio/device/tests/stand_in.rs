@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicUsize;
 
+use rustix::event::{EventfdFlags, eventfd};
 use tracing::span;
 
 use super::{Told, has};
@@ -110,7 +111,7 @@ impl tracing::Subscriber for Lines {
 fn a_guest_that_asks_again_and_again_for_what_is_refused_fills_no_log() {
     let (file, told) = (registers(), Arc::new(Told::default()));
     let mut device = device(&file, &told);
-    let bell: OwnedFd = super::eventfd(0, super::EventfdFlags::NONBLOCK).unwrap();
+    let bell: OwnedFd = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
     let lines = Lines::default();
     tracing::subscriber::with_default(lines.clone(), || {
         for _ in 0..100 {
