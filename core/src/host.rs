@@ -1,7 +1,6 @@
 //! The host's PCI functions, as sysfs tells of them: what can be given to a guest, what stands in the
 //! way, and giving it to the driver that lets a guest have it.
 //!
-//! * [`address`]: where a function sits;
 //! * [`tree`]: the files that all of this is read from, of this host or of a test;
 //! * [`function`], [`resource`], [`names`]: a function, its BARs and ROM, what it is called;
 //! * [`environment`], [`framebuffer`]: IOMMU, VFIO, KVM, limits; what the host's console holds;
@@ -24,7 +23,6 @@
 //! }
 //! ```
 
-pub mod address;
 pub mod binding;
 pub mod environment;
 #[cfg(test)]
@@ -38,11 +36,11 @@ pub mod resource;
 pub mod tree;
 pub mod usage;
 
-pub use address::{AddressError, PciAddress};
 pub use environment::Environment;
 pub use function::Function;
 pub use names::Names;
 pub use obstacle::{Kind, Obstacle};
+pub use trapline_devices::pci::{AddressError, PciAddress};
 pub use tree::Tree;
 
 /// The functions of a host and what it offers, as they were when they were read.

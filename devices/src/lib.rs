@@ -1,5 +1,5 @@
 //! What a trapline guest sees: PCI configuration, the Q35 platform, virtio, functions given to the
-//! guest over vfio-user, and the software VGA adapter.
+//! guest by VFIO or over vfio-user, and the software VGA adapter.
 //!
 //! Everything here is a [`trapline_io::Device`]: plain `&mut self` code that the access path calls
 //! in order, one access at a time, from whichever thread owns the function's token. A device knows
@@ -10,8 +10,8 @@
 //!
 //! What every function is made of:
 //!
-//! * [`host`]: interrupt lines, and events for whoever runs the machine;
-//! * [`pci`]: configuration space as values and masks, BARs, capabilities.
+//! * [`host`]: interrupt lines and messages, and events for whoever runs the machine;
+//! * [`pci`]: configuration space as values and masks, BARs, capabilities, addresses of the host's functions.
 //!
 //! The machine around the adapter:
 //!

@@ -1,12 +1,15 @@
-//! PCI as every function of this machine has it: configuration space, BARs, capabilities.
+//! PCI as every function of this machine has it: configuration space, BARs, capabilities; and where a
+//! function of the host sits.
 
+mod address;
 mod bar;
 mod caps;
 mod config;
 pub mod spec;
 
+pub use address::{AddressError, PciAddress};
 pub use bar::{Bar, BarKind};
-pub use caps::{Express, Link, PortType, Power};
+pub use caps::{Express, Link, PortType, Power, capabilities};
 pub use config::{ConfigSpace, Identity};
 
 /// A line of the four that a PCI function may pull (PCI 3.0 section 2.2.6).

@@ -3,6 +3,7 @@
 //! * [`Iommu`]: what the functions of one machine share: the kernel's interface (groups and a
 //!   container, or iommufd), and guest memory as the devices see it.
 //! * [`Device`]: one function, as an [`assigned::Backend`](crate::assigned::Backend).
+//! * [`driver`]: what the drivers of the host do to an assignment.
 //!
 //! What a kernel offers differs. Debian's has groups only (no `CONFIG_IOMMUFD`); Ubuntu's has both ways,
 //! and with both all of this was seen to work on real functions. An iommufd maps no BARs for the DMA of
@@ -17,12 +18,12 @@
 //! and it panics when it is dropped after its device is gone. Those calls are in `sys`, the one file
 //! here with unsafe code.
 
-mod address;
 mod attention;
 mod bus_reset;
 mod caps;
 mod device;
 mod dma;
+pub mod driver;
 mod error;
 mod iommu;
 mod irq;
@@ -35,8 +36,7 @@ mod sys;
 mod sysfs;
 mod view;
 
-pub use address::{Address, BadAddress};
-pub use device::{Device, NoVga, Settings};
+pub use device::{Device, Settings};
 pub use dma::DmaError;
 pub use error::Error;
 pub use iommu::{Interface, Iommu};

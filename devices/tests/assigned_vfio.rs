@@ -1,5 +1,6 @@
 //! Assigned functions over the kernel's VFIO. `TRAPLINE_VFIO` names functions of this host that are
-//! bound to vfio-pci and used by nobody else, separated by spaces: QEMU's edu, e1000e or nvme.
+//! bound to vfio-pci and used by nobody else, separated by spaces: QEMU's edu, e1000e or nvme; the laboratory
+//! has those.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,7 @@ fn get(driver: &mut Driver, offset: u64) -> u64 {
 }
 
 #[test]
-fn functions_of_the_host_interrupt_and_sleep() {
+fn in_the_lab_functions_interrupt_and_sleep() {
     let Ok(names) = std::env::var("TRAPLINE_VFIO") else {
         println!("skipped: TRAPLINE_VFIO names no function of this host");
         return;

@@ -125,8 +125,14 @@ impl MessageVector {
             ));
         }
         let mut routing = self.vm.routing().lock();
-        if routing.table.set(self.gsi, message) {
-            self.vm.fd().set_gsi_routing(&routing.table.routing()?)?;
+        if routing.table.set(self.gsi, message)
+            && let Err(error) = routing.table.routing().and_then(|table| self.vm.fd().set_gsi_routing(&table))
+        {
+            // KVM has the whole table of before: what it refused must not stand in the next one.
+            routing.table.clear(self.gsi);
+            drop(routing);
+            self.hold()?;
+            return Err(error.into());
         }
         drop(routing);
         if !self.delivers {

@@ -131,6 +131,13 @@ impl Table {
         self.slot(gsi).is_some_and(|slot| slot.replace(Some(message)) != Some(Some(message)))
     }
 
+    /// Has a GSI lead nowhere; it stays taken.
+    pub(crate) fn clear(&mut self, gsi: u32) {
+        if let Some(slot) = self.slot(gsi).filter(|slot| slot.is_some()) {
+            *slot = Some(None);
+        }
+    }
+
     fn slot(&mut self, gsi: u32) -> Option<&mut Option<Option<Message>>> {
         self.messages.get_mut(usize::try_from(gsi.checked_sub(MESSAGES)?).ok()?)
     }

@@ -55,6 +55,7 @@ impl std::error::Error for Skipped {}
 
 /// What all cases share.
 pub struct Lab {
+    workspace: Workspace,
     trapline: PathBuf,
     grub: PathBuf,
     cycles: u32,
@@ -76,7 +77,7 @@ impl Lab {
         crate::grub::make(&grub)?;
         let kvm = std::fs::File::options().read(true).write(true).open("/dev/kvm");
         let no_kvm = kvm.err().map(|error| format!("/dev/kvm cannot be opened: {error}"));
-        Ok(Lab { trapline, grub, cycles, no_kvm })
+        Ok(Lab { workspace: workspace.clone(), trapline, grub, cycles, no_kvm })
     }
 
     /// Runs a case and says how it went.
@@ -95,6 +96,11 @@ impl Lab {
             spinner.finish_and_clear();
         }
         judge(case.name, start.elapsed(), result)
+    }
+
+    /// The checkout that all of this belongs to.
+    pub fn workspace(&self) -> &Workspace {
+        &self.workspace
     }
 
     /// The program under test.

@@ -13,6 +13,7 @@ mod linux;
 mod peer;
 pub mod speed;
 mod stage;
+mod units;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use crate::outer::{Device, Outer, Plan, Tree};
 use crate::steps;
 use crate::tally::Tally;
 use stage::Stage;
+pub use units::OURS;
 
 /// One test that needs an outer machine.
 pub struct Case {
@@ -58,6 +60,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         firmware::CASES,
         linux::CASES,
         devices::CASES,
+        units::CASES,
         bars::CASES,
         speed::CASES,
         adapters::CASES,

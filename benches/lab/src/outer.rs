@@ -104,6 +104,11 @@ impl Outer {
         self.boot_time
     }
 
+    /// Processor time of this machine that it has used so far.
+    pub fn processor_time(&self) -> Result<Duration> {
+        self.vmm.processor_time()
+    }
+
     /// Where the device with this number, from 0, is found.
     pub fn place(&self, number: usize) -> Result<Place> {
         let device = self.plan.devices.get(number);

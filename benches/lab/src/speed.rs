@@ -18,7 +18,7 @@ mod boot;
 mod contender;
 mod linux;
 mod stage;
-mod usage;
+pub mod usage;
 mod verdict;
 
 use std::path::PathBuf;

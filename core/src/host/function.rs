@@ -1,6 +1,8 @@
 //! One PCI function of the host, as sysfs has it.
 
 use serde::{Serialize, Serializer};
+use trapline_devices::pci::spec::CLASS_VGA;
+use trapline_devices::vfio::driver;
 
 use super::PciAddress;
 use super::resource::{self, HostBar, HostRom};
@@ -12,8 +14,6 @@ pub(super) const DEVICES: &str = "sys/bus/pci/devices";
 const BRIDGE: u8 = 0x06;
 /// Base class of display controllers.
 const DISPLAY: u8 = 0x03;
-/// Base class and subclass of a VGA compatible controller.
-const VGA: u32 = 0x0300;
 /// Where the header type is in configuration space, and its bit that is no type.
 const HEADER_TYPE: usize = 0x0e;
 const MULTIFUNCTION: u8 = 0x80;
@@ -130,19 +130,18 @@ impl Function {
 
     /// Whether it is a VGA compatible controller.
     pub fn is_vga(&self) -> bool {
-        self.class >> 8 == VGA
+        self.class >> 8 == CLASS_VGA
     }
 
     /// Whether a driver has it that gives it away: vfio-pci, or one of its variants.
     pub fn is_given(&self) -> bool {
-        self.driver.as_deref().is_some_and(|driver| driver.contains("vfio"))
+        self.driver.as_deref().is_some_and(driver::gives_away)
     }
 
     /// Whether its driver keeps others of its IOMMU group from being given away. A function without a
     /// driver does not, nor does a bridge's port driver, which does no DMA of its own.
     pub fn holds_group(&self) -> bool {
-        let harmless = |driver: &str| matches!(driver, "pcieport" | "pci-stub" | "shpchp");
-        !self.is_given() && self.driver.as_deref().is_some_and(|driver| !harmless(driver))
+        self.driver.as_deref().is_some_and(driver::holds_group)
     }
 }
 

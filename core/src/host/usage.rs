@@ -134,11 +134,18 @@ fn processes(tree: &Tree, nodes: &[String]) -> BTreeSet<Usage> {
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Usage::Storage(mount) => write!(f, "{mount} is on it"),
-            Usage::Network(name) => write!(f, "the network interface {name} is up"),
-            Usage::Process { pid, name, node } => write!(f, "process {pid} ({name}) has {node} open"),
+            Usage::Storage(mount) => write!(f, "{} is on it", plain(mount)),
+            Usage::Network(name) => write!(f, "the network interface {} is up", plain(name)),
+            Usage::Process { pid, name, node } => {
+                write!(f, "process {pid} ({}) has {} open", plain(name), plain(node))
+            }
         }
     }
+}
+
+/// A name as it may be shown: a process chooses its own, and a terminal obeys what is in it.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -203,6 +210,15 @@ mod tests {
             "22 1 0:25 /@ / rw,noatime shared:1 - btrfs /dev/disk/by-uuid/12-34 rw\n",
         );
         assert_eq!(uses(&fake), ["/ is on it"]);
+    }
+
+    #[test]
+    fn a_name_that_anybody_may_choose_is_one_line_without_escapes() {
+        let fake = Fake::new();
+        fake.function("0000:03:00.0", "8086:10d3", 0x02_0000, Some("e1000e"), Some(4));
+        fake.write("proc/77/comm", "a\nb\x1b[2J\n");
+        fake.link("proc/77/fd/5", "/dev/vfio/4");
+        assert_eq!(uses(&fake), ["process 77 (a?b?[2J) has /dev/vfio/4 open"]);
     }
 
     #[test]

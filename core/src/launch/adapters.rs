@@ -88,7 +88,7 @@ fn add_given(
             DeviceOrigin::Host(address) => Some(*address),
             DeviceOrigin::Socket(_) => None,
         },
-        express: matches!(opened, Opened::Host(device) if device.express),
+        express: matches!(opened, Opened::Host(physical) if physical.device.is_express()),
         root_port: device.root_port,
     });
     let wishes: Vec<Wish> = wishes.collect();
@@ -192,7 +192,7 @@ fn open(devices: &[AssignedDevice], machine: &Machine<'_>) -> Result<Vec<Opened>
     let mut hosts = physical::Opener::new(machine.interface, machine.events);
     let open = |device: &AssignedDevice| match &device.origin {
         // What goes wrong names the function.
-        DeviceOrigin::Host(address) => hosts.open(*address).map(Opened::Host),
+        DeviceOrigin::Host(address) => hosts.open(*address, device.rom == Rom::Device).map(Opened::Host),
         DeviceOrigin::Socket(socket) => {
             let name = socket.display().to_string();
             let client = Client::connect(socket, settings(name, machine.events));

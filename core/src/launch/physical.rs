@@ -2,31 +2,21 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use trapline_devices::assigned::{Backend, LegacyVga};
+use anyhow::Result;
+use trapline_devices::assigned::LegacyVga;
 use trapline_devices::host;
 use trapline_devices::vfio::{Device, Iommu, Settings};
-use trapline_io::Region;
 use trapline_vcpu::Vm;
 
+use crate::command::say;
 use crate::config::{Interface, Vga};
 use crate::events::Events;
 use crate::host::{Host, PciAddress, Tree};
-
-/// Offsets in configuration space (PCI 3.0 section 6.1): STATUS, and the first capability's offset.
-const STATUS: usize = 0x06;
-const CAPABILITIES: usize = 0x34;
-/// STATUS: there are capabilities.
-const HAS_CAPABILITIES: u8 = 1 << 4;
-/// The id of the PCI Express capability.
-const EXPRESS: u8 = 0x10;
 
 /// A function that is open, and has no place in the guest yet.
 pub(super) struct Physical {
     pub(super) device: Device,
     pub(super) iommu: Arc<Iommu>,
-    /// Whether it has a PCI Express capability.
-    pub(super) express: bool,
     /// Whether it is a VGA compatible controller.
     pub(super) is_vga: bool,
     /// Its address and what a person would call it.
@@ -48,41 +38,26 @@ impl Opener {
         Opener { iommu: Iommu::new(interface), settings: Settings { events: Some(events) }, host: None }
     }
 
-    /// Opens the function at `address`.
-    pub(super) fn open(&mut self, address: PciAddress) -> Result<Physical> {
+    /// Opens the function at `address`; `own_rom` says that the guest is to see its own ROM. What then
+    /// keeps its screen dark or slow is told.
+    pub(super) fn open(&mut self, address: PciAddress, own_rom: bool) -> Result<Physical> {
         let host = self.host.get_or_insert_with(|| Host::read(Tree::host()));
+        unseen(host, address, own_rom).iter().for_each(|line| say(line));
         let is_vga = host.function(address).is_some_and(crate::host::Function::is_vga);
         let name = match host.function(address) {
             Some(function) => format!("{address} ({})", host.name_of(function)),
             None => address.to_string(),
         };
-        let at = address.to_string().parse().context("the address")?;
-        let mut device = Device::open(at, &self.iommu, self.settings.clone())?;
-        let express = is_express(&mut device);
-        Ok(Physical { device, iommu: Arc::clone(&self.iommu), express, is_vga, name })
+        let device = Device::open(address, &self.iommu, self.settings.clone())?;
+        Ok(Physical { device, iommu: Arc::clone(&self.iommu), is_vga, name })
     }
 }
 
-/// Whether a function has a PCI Express capability.
-fn is_express(device: &mut dyn Backend) -> bool {
-    let mut header = [0; 256];
-    device.read_bytes(Region::CONFIG, 0, &mut header).is_ok() && lists(&header, EXPRESS)
-}
-
-/// Whether the capability list of a configuration space holds `id`.
-fn lists(space: &[u8; 256], id: u8) -> bool {
-    let mut at = space[CAPABILITIES] & !3;
-    // A list longer than there is room for is a loop.
-    for _ in 0..48 {
-        if at < 0x40 || space[STATUS] & HAS_CAPABILITIES == 0 {
-            return false;
-        }
-        if space[usize::from(at)] == id {
-            return true;
-        }
-        at = space[usize::from(at) + 1] & !3;
-    }
-    false
+/// What is in the way of a function and shows in no error, a line each.
+fn unseen(host: &Host, address: PciAddress, own_rom: bool) -> Vec<String> {
+    let Some(function) = host.function(address) else { return Vec::new() };
+    let found = host.unseen_by_run(function, own_rom);
+    found.iter().map(|obstacle| format!("{address}: {}", obstacle.text)).collect()
 }
 
 /// Tells KVM of what is open. A guest runs without that too, as a rule.
@@ -122,32 +97,24 @@ pub(super) fn interface(iommu: &Iommu) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn space(list: &[(u8, u8)]) -> [u8; 256] {
-        let mut space = [0; 256];
-        space[STATUS] = HAS_CAPABILITIES;
-        let mut from = CAPABILITIES;
-        for (at, id) in list {
-            space[from] = *at;
-            space[usize::from(*at)] = *id;
-            from = usize::from(*at) + 1;
-        }
-        space
-    }
+    use crate::host::fake::Fake;
 
     #[test]
-    fn a_capability_is_found_in_the_list_only() {
-        let mut express = space(&[(0x40, 1), (0x80, EXPRESS)]);
-        assert!(lists(&express, EXPRESS) && lists(&express, 1) && !lists(&express, 5));
-        express[STATUS] = 0;
-        assert!(!lists(&express, EXPRESS));
-        assert!(!lists(&space(&[(0x40, 1)]), EXPRESS));
-    }
-
-    #[test]
-    fn a_list_that_never_ends_does() {
-        assert!(!lists(&space(&[(0x40, 1), (0x50, 2), (0x40, 1)]), EXPRESS));
-        assert!(!lists(&[0xff; 256], EXPRESS));
-        assert!(!lists(&space(&[(0x10, EXPRESS)]), EXPRESS));
+    fn a_shadowed_rom_is_told_of_unless_another_is_given() {
+        let fake = Fake::new();
+        let address = "0000:01:00.0";
+        fake.function(address, "1234:1111", 0x03_0000, Some("vfio-pci"), Some(3));
+        let none = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n";
+        let shadow = "0x00000000000c0000 0x00000000000dffff 0x0000000000000212\n";
+        fake.set(address, "resource", &(none.repeat(6) + shadow));
+        let host = Host::read(fake.tree().clone());
+        let address: PciAddress = address.parse().unwrap();
+        let told = unseen(&host, address, true);
+        assert!(
+            told[0].starts_with("0000:01:00.0: its ROM is the copy") && told[0].contains("rom=FILE"),
+            "{told:?}"
+        );
+        assert!(told.len() == 1 && unseen(&host, address, false).is_empty());
+        assert!(unseen(&host, "0000:02:00.0".parse().unwrap(), true).is_empty());
     }
 }

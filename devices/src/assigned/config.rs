@@ -10,11 +10,9 @@ use super::express;
 use super::extended;
 use super::header;
 use super::options::Placement;
-use super::registers::{CLASSIC, EXTENDED, FIRST, Registers};
+use super::registers::{CLASSIC, EXTENDED, Registers};
 use crate::pci::spec::{self, PowerControl};
 use crate::pci::{Bar, BarKind, ConfigSpace};
-
-pub(super) use super::header::CLASS_VGA;
 
 /// Capabilities that are not shown, since they speak of slots and bridges, or place BARs elsewhere:
 /// slot identification, hot swap, debug port, resource control, hot-plug controller, enhanced
@@ -25,8 +23,7 @@ const HIDDEN: [u8; 7] = [0x04, 0x06, 0x0a, 0x0b, 0x0c, 0x14, 0x15];
 const POWER_LEN: u16 = 8;
 const POWER_CAPS: u16 = 0x0027;
 const NO_SOFT_RESET: u16 = 1 << 3;
-/// Advanced features (ECN of 2006): bytes, and the control register with its reset bit.
-const CAP_ADVANCED: u8 = 0x13;
+/// Advanced features: bytes, and the control register with its reset bit.
 const ADVANCED_LEN: u16 = 6;
 const ADVANCED_CONTROL: u16 = 4;
 /// Advanced features, third byte of the dword: transactions pending and function level reset are there.
@@ -84,7 +81,8 @@ impl Config {
             msix: None,
         };
         let last = if device.extended() { EXTENDED } else { CLASSIC.into() };
-        config.pass(FIRST, u16::try_from(last).unwrap_or(CLASSIC) - FIRST);
+        let first = spec::FIRST_CAPABILITY;
+        config.pass(first, u16::try_from(last).unwrap_or(CLASSIC) - first);
         config.pass(spec::STATUS, 2);
         // Whether there are capabilities is known here.
         config.answered[usize::from(spec::STATUS)] &= 0xef;
@@ -97,7 +95,7 @@ impl Config {
     /// run its ROM on the registers of whoever owns them.
     pub fn be_no_vga(&mut self) {
         let class = self.space.read(spec::REVISION_ID, Width::B4);
-        if class >> 16 == CLASS_VGA {
+        if class >> 16 == spec::CLASS_VGA {
             let other = header::CLASS_DISPLAY_OTHER << 16 | class & 0xff;
             self.space.preset(spec::REVISION_ID, Width::B4, other);
         }
@@ -232,7 +230,7 @@ impl Config {
                 spec::CAP_POWER if self.power.is_none() && self.add_power(device, at) => {}
                 spec::CAP_EXPRESS if !express => express = express::add(self, device, at, placement),
                 spec::CAP_MSI | spec::CAP_MSIX | spec::CAP_POWER | spec::CAP_EXPRESS => self.keep(at, 2),
-                CAP_ADVANCED => self.add_advanced(device, at),
+                spec::CAP_ADVANCED => self.add_advanced(device, at),
                 id if HIDDEN.contains(&id) => self.keep(at, 2),
                 id => self.link(at, id),
             }
@@ -258,7 +256,7 @@ impl Config {
     }
 
     fn add_advanced(&mut self, device: &Registers, at: u16) {
-        self.link(at, CAP_ADVANCED);
+        self.link(at, spec::CAP_ADVANCED);
         if at + ADVANCED_LEN <= CLASSIC && device.byte(at + 3) & ADVANCED_RESETS == ADVANCED_RESETS {
             self.resets_on(at + ADVANCED_CONTROL, 1);
         }

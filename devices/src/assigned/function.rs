@@ -13,7 +13,7 @@ use trapline_io::{Device, Fault, Region, Width};
 use vm_memory::MmapRegion;
 
 use super::backend::Backend;
-use super::config::{CLASS_VGA, Config, Shape};
+use super::config::{Config, Shape};
 use super::interrupts::Interrupts;
 use super::msix::{self, Msix};
 use super::quirks::{DISPI, Dispi, Reached};
@@ -299,7 +299,7 @@ fn legacy_vga<B: Backend>(backend: &B, config: &Config, wish: Vga) -> Result<Leg
     let class = config.space().read(spec::REVISION_ID, Width::B4) >> 16;
     match wish {
         Vga::Off => Ok(LegacyVga::Off),
-        Vga::Auto if class != CLASS_VGA => Ok(LegacyVga::NotVga),
+        Vga::Auto if class != spec::CLASS_VGA => Ok(LegacyVga::NotVga),
         Vga::Auto | Vga::On if forwarded => Ok(LegacyVga::Owned),
         Vga::Auto => Ok(LegacyVga::NoRegion),
         Vga::On => Err(Error::NoVga { device: backend.name().to_owned() }),

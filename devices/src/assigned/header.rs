@@ -5,11 +5,10 @@ use trapline_io::Width;
 
 use super::config::Shape;
 use super::error::Error;
-use super::registers::{FIRST, Registers};
+use super::registers::Registers;
 use crate::pci::{Bar, BarKind, ConfigSpace, Identity, Pin, spec};
 
-/// Base class and subclass of a VGA compatible controller, and of a display controller of no named kind.
-pub(super) const CLASS_VGA: u32 = 0x0300;
+/// Base class and subclass of a display controller of no named kind.
 pub(super) const CLASS_DISPLAY_OTHER: u32 = 0x0380;
 
 /// The header, with no capability and no ROM.
@@ -37,7 +36,7 @@ pub(super) fn space(device: &Registers, shape: &Shape) -> Result<ConfigSpace, Er
         space.set_pin(Pin::of(index));
     }
     // Minimum grant, maximum latency.
-    for offset in spec::INTERRUPT_PIN + 1..FIRST {
+    for offset in spec::INTERRUPT_PIN + 1..spec::FIRST_CAPABILITY {
         space.preset(offset, Width::B1, device.byte(offset).into());
     }
     add_bars(&mut space, device, &shape.bars)?;

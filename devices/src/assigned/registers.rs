@@ -3,14 +3,12 @@
 use trapline_io::{Fault, Region};
 
 use super::backend::Backend;
-use crate::pci::spec;
+use crate::pci::{self, spec};
 
 /// Bytes of the space that PCI 3.0 knows.
 pub(super) const CLASSIC: u16 = 256;
 /// Bytes of the space that PCI Express knows.
 pub(super) const EXTENDED: usize = 4096;
-/// Where device-specific registers and capabilities start.
-pub(super) const FIRST: u16 = 0x40;
 
 /// See the module's page. What the device does not have reads as zero.
 #[derive(Clone)]
@@ -59,17 +57,7 @@ impl Registers {
 
     /// Offset and id of each capability; a list in circles ends.
     pub fn capabilities(&self) -> impl Iterator<Item = (u16, u8)> {
-        let present = self.word(spec::STATUS) & spec::STATUS_CAPABILITIES != 0;
-        let mut next = if present { self.byte(spec::CAPABILITIES) } else { 0 };
-        let mut seen = [false; CLASSIC as usize];
-        std::iter::from_fn(move || {
-            let at = u16::from(next & 0xfc);
-            if at < FIRST || std::mem::replace(&mut seen[usize::from(at)], true) {
-                return None;
-            }
-            next = self.byte(at + 1);
-            Some((at, self.byte(at)))
-        })
+        pci::capabilities(|at| self.byte(at))
     }
 
     /// Offset and header of each extended capability, those of id zero too; a list in circles ends.

@@ -1,9 +1,25 @@
-//! Builders of the capabilities that functions of this machine share.
+//! Capabilities: the list of a device's own, and builders of those that functions of this machine share.
 
 use trapline_io::Width;
 
 use super::ConfigSpace;
 use super::spec::{self, PowerControl, express};
+
+/// Offset and id of each capability of a configuration space (PCI 3.0 section 6.7), of which `byte` gives
+/// the first 256 bytes. Ends with a list in circles too, and yields no offset below 40h or above FCh.
+pub fn capabilities(byte: impl Fn(u16) -> u8) -> impl Iterator<Item = (u16, u8)> {
+    let present = u16::from(byte(spec::STATUS)) & spec::STATUS_CAPABILITIES != 0;
+    let mut next = if present { byte(spec::CAPABILITIES) } else { 0 };
+    let mut seen = [false; 256];
+    std::iter::from_fn(move || {
+        let at = u16::from(next & !3);
+        if at < spec::FIRST_CAPABILITY || std::mem::replace(&mut seen[usize::from(at)], true) {
+            return None;
+        }
+        next = byte(at + 1);
+        Some((at, byte(at)))
+    })
+}
 
 /// What kind of PCI Express function it is: the Device/Port Type field (PCI Express base
 /// specification 5.0 section 7.5.3.2).
@@ -140,6 +156,8 @@ impl Power {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::pci::Identity;
 
@@ -196,5 +214,52 @@ mod tests {
         let express = Express { port: PortType::Endpoint, link: Link { speed: 1, lanes: 1 } };
         let added = std::iter::from_fn(|| express.add_to(&mut config)).take(10).count();
         assert_eq!(added, 3);
+    }
+
+    /// A configuration space whose list leads through these offsets and ids.
+    fn space(list: &[(u8, u8)]) -> [u8; 256] {
+        let mut space = [0; 256];
+        space[usize::from(spec::STATUS)] = 0x10;
+        let mut from = usize::from(spec::CAPABILITIES);
+        for (at, id) in list {
+            space[from] = *at;
+            space[usize::from(*at)] = *id;
+            from = usize::from(*at) + 1;
+        }
+        space
+    }
+
+    fn listed(space: &[u8; 256]) -> Vec<(u16, u8)> {
+        capabilities(|at| space[usize::from(at)]).collect()
+    }
+
+    #[test]
+    fn a_list_is_followed_if_there_is_one() {
+        let mut space = space(&[(0x40, spec::CAP_POWER), (0x83, spec::CAP_EXPRESS)]);
+        // The two low bits of a pointer are reserved (PCI 3.0 section 6.7).
+        space[0x80..0x82].copy_from_slice(&[spec::CAP_MSI, 0]);
+        assert_eq!(listed(&space), [(0x40, spec::CAP_POWER), (0x80, spec::CAP_MSI)]);
+        space[usize::from(spec::STATUS)] = 0;
+        assert_eq!(listed(&space), []);
+    }
+
+    #[test]
+    fn a_list_that_never_ends_does() {
+        assert_eq!(listed(&space(&[(0x40, 1), (0x50, 2), (0x40, 1)])), [(0x40, 1), (0x50, 2)]);
+        assert_eq!(listed(&space(&[(0x10, 1)])), [], "in the header");
+        assert_eq!(listed(&[0xff; 256]), [(0xfc, 0xff)], "a device that is gone");
+    }
+
+    proptest! {
+        #[test]
+        fn each_capability_is_listed_once_and_behind_the_header(bytes in any::<[[u8; 32]; 8]>()) {
+            let space: [u8; 256] = bytes.concat().try_into().unwrap();
+            let mut found: Vec<u16> = listed(&space).into_iter().map(|(at, _)| at).collect();
+            prop_assert!(found.iter().all(|at| (0x40..=0xfc).contains(at) && at % 4 == 0));
+            let all = found.len();
+            found.sort_unstable();
+            found.dedup();
+            prop_assert_eq!(found.len(), all);
+        }
     }
 }

@@ -70,7 +70,7 @@ impl ConfigSpace {
             initial: Box::new([0; SIZE]),
             bars: [None; 7],
             bridge: false,
-            free: 0x40,
+            free: spec::FIRST_CAPABILITY,
             tail: spec::CAPABILITIES,
         };
         config.preset(spec::VENDOR_ID, Width::B2, id.vendor.into());

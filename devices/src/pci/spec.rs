@@ -16,6 +16,8 @@ pub const STATUS_CAPABILITIES: u16 = 1 << 4;
 pub const STATUS_INTERRUPT: u16 = 1 << 3;
 /// Revision ID, 8 bits; the class code follows in three bytes.
 pub const REVISION_ID: u16 = 0x08;
+/// Class code: base class and subclass of a VGA compatible controller (PCI 3.0 appendix D).
+pub const CLASS_VGA: u32 = 0x0300;
 /// Cache Line Size, 8 bits.
 pub const CACHE_LINE_SIZE: u16 = 0x0c;
 /// Header Type, 8 bits; bit 7 says that the device has several functions.
@@ -32,6 +34,8 @@ pub const SUBSYSTEM_ID: u16 = 0x2e;
 pub const ROM_BAR: u16 = 0x30;
 /// Capabilities Pointer, 8 bits.
 pub const CAPABILITIES: u16 = 0x34;
+/// Where the header ends, and the first capability can be.
+pub const FIRST_CAPABILITY: u16 = 0x40;
 /// Interrupt Line, 8 bits.
 pub const INTERRUPT_LINE: u16 = 0x3c;
 /// Interrupt Pin, 8 bits: 0 none, 1 INTA#.
@@ -56,6 +60,8 @@ pub const BRIDGE_CONTROL: u16 = 0x3e;
 pub const CAP_POWER: u8 = 0x01;
 /// Message signalled interrupts.
 pub const CAP_MSI: u8 = 0x05;
+/// Advanced features (ECN of 2006).
+pub const CAP_ADVANCED: u8 = 0x13;
 /// Power management capability: PMC, 16 bits, from the capability's start (PCI PM 1.2 section 3.2).
 pub const PMC: u16 = 2;
 /// Power management capability: PMCSR, 16 bits: [`PowerControl`].

@@ -296,11 +296,16 @@ mod tests {
     }
 
     #[test]
-    fn huge_pages_are_there_or_the_message_says_how_to_get_them() {
+    fn without_huge_pages_the_message_says_how_to_get_them() {
         // No host has set aside 1 TiB for a test.
         let error = Ram::of_pages(1 << 40, Pages::Huge1G).unwrap_err().to_string();
         assert!(error.contains("no 1024 free huge pages of 1048576 KiB"), "{error}");
         assert!(error.contains("hugepages-1048576kB/nr_hugepages"), "{error}");
+    }
+
+    /// The laboratory sets pages aside.
+    #[test]
+    fn in_the_lab_huge_pages_hold_ram() {
         match Ram::of_pages(4 << 20, Pages::Huge2M) {
             Ok(ram) => ram.guest_memory().write_obj(1_u8, GuestAddress(0)).unwrap(),
             Err(error) => println!("skipped: {error}"),

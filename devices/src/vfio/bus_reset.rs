@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::io::Errno;
 use vfio_bindings::bindings::vfio::{VFIO_PCI_HOT_RESET_FLAG_DEV_ID, VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED};
 
-use super::Address;
 use super::message::{message, put, word};
 use super::owned::Owned;
 use super::reset::{self, Affected, Bus, Owners};
 use super::sys::{DeviceFile, Question};
+use crate::pci::PciAddress;
 
 /// The fixed part of `struct vfio_pci_hot_reset_info`, and an entry.
 const FIXED: usize = 12;
@@ -44,7 +44,7 @@ fn decode(answer: &[u8]) -> (u32, Vec<Affected>) {
         let owner = word(answer, at)?;
         let [low, high, bus, function] = word(answer, at + 4)?.to_le_bytes();
         let domain = u32::from(u16::from_le_bytes([low, high]));
-        let address = Address { domain, bus, device: function >> 3, function: function & 7 };
+        let address = PciAddress::new(domain, bus, function >> 3, function & 7)?;
         Some(Affected { address, owner })
     };
     (word(answer, 4).unwrap_or(0), (0..count).map_while(entry).collect())

@@ -1,12 +1,11 @@
-//! What a device's own capabilities say about resetting and mapping it.
+//! What a device's own header and capabilities say about using it.
 
 use std::ops::Range;
 
+use crate::pci;
 use crate::pci::spec::{self, PowerControl, express};
 
-/// Advanced Features (PCI AF ECN, 2006).
-const ADVANCED: u8 = 0x13;
-/// AF Capabilities, 8 bits: transactions pending in bit 0, function level reset in bit 1.
+/// Advanced features, AF Capabilities, 8 bits: transactions pending in bit 0, function level reset in bit 1.
 const ADVANCED_CAPABILITIES: usize = 3;
 const ADVANCED_FLR: u8 = 1 << 1;
 /// MSI-X Message Control: the last vector's number.
@@ -33,28 +32,21 @@ impl Header<'_> {
         self.word(usize::from(spec::VENDOR_ID))
     }
 
-    /// Base class and subclass.
-    pub fn class(&self) -> u16 {
-        self.half(usize::from(spec::REVISION_ID) + 2)
+    /// A base address register, 0 to 5. The kernel shows one that has no place as zero, kind and all
+    /// (`vfio_bar_fixup`).
+    pub fn bar(&self, index: u8) -> u32 {
+        self.word(usize::from(spec::BAR0) + 4 * usize::from(index))
     }
 
-    /// Where the first capability of a kind begins (PCI 3.0 section 6.7).
+    /// Where the first capability of a kind begins.
     fn find(&self, id: u8) -> Option<usize> {
-        if self.half(usize::from(spec::STATUS)) & spec::STATUS_CAPABILITIES == 0 {
-            return None;
-        }
-        let mut at = usize::from(self.byte(usize::from(spec::CAPABILITIES)) & !3);
-        // There is room for 48 of them; a list that is longer goes in circles.
-        for _ in 0..48 {
-            if at < 0x40 {
-                return None;
-            }
-            if self.byte(at) == id {
-                return Some(at);
-            }
-            at = usize::from(self.byte(at + 1) & !3);
-        }
-        None
+        let mut list = pci::capabilities(|at| self.byte(at.into()));
+        list.find(|(_, found)| *found == id).map(|(at, _)| at.into())
+    }
+
+    /// Whether it is a function of PCI Express.
+    pub fn is_express(&self) -> bool {
+        self.find(spec::CAP_EXPRESS).is_some()
     }
 
     /// Whether it has a function level reset.
@@ -63,8 +55,9 @@ impl Header<'_> {
             let capabilities = self.word(at + usize::from(express::DEVICE_CAPABILITIES));
             capabilities & express::FUNCTION_RESET_CAPABLE != 0
         });
-        let advanced =
-            self.find(ADVANCED).is_some_and(|at| self.byte(at + ADVANCED_CAPABILITIES) & ADVANCED_FLR != 0);
+        let advanced = self
+            .find(spec::CAP_ADVANCED)
+            .is_some_and(|at| self.byte(at + ADVANCED_CAPABILITIES) & ADVANCED_FLR != 0);
         express || advanced
     }
 
@@ -137,7 +130,7 @@ mod tests {
         #[test]
         fn any_header_is_read(bytes: Vec<u8>) {
             let header = Header(&bytes);
-            let _ = (header.has_flr(), header.has_power_reset(), header.msix_table(), header.class());
+            let _ = (header.has_flr(), header.has_power_reset(), header.msix_table(), header.is_express());
         }
     }
 }

@@ -14,9 +14,10 @@ use super::irq::{self, Index};
 use super::owned::Function;
 use super::reset::{Facts, Method};
 use super::sys::{Question, View};
-use super::{Address, Error, Iommu, message, open};
+use super::{Error, Iommu, message, open};
 use crate::assigned::backend::{Backend, Irqs, RegionInfo, Signalled};
 use crate::host::{Event, Events};
+use crate::pci::PciAddress;
 use crate::pci::spec::{self, Command};
 
 mod again;
@@ -34,17 +35,6 @@ impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Settings").finish_non_exhaustive()
     }
-}
-
-/// Why a device forwards no legacy VGA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoVga {
-    /// It is no VGA compatible controller (class 0300): a 3D or other display controller, or no
-    /// display controller at all.
-    Class(u16),
-    /// It is one, but the kernel does not forward: built without `CONFIG_VFIO_PCI_VGA`, or vfio-pci
-    /// loaded with `disable_vga=1`.
-    Kernel,
 }
 
 /// A function of the host, as a [`Backend`].
@@ -65,7 +55,7 @@ pub struct Device {
     method: Method,
     /// A bus reset was tried, and it did not work.
     bus_failed: bool,
-    no_vga: Option<NoVga>,
+    express: bool,
     dead: bool,
     /// The host's wish was told.
     asked_back: bool,
@@ -86,7 +76,7 @@ impl Device {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn open(address: Address, iommu: &Arc<Iommu>, settings: Settings) -> Result<Device, Error> {
+    pub fn open(address: PciAddress, iommu: &Arc<Iommu>, settings: Settings) -> Result<Device, Error> {
         let function = open::function(address, iommu)?;
         let opened = open::learn(&function, &iommu.owned());
         let opened = opened.inspect_err(|_| iommu.owned().close(address))?;
@@ -101,7 +91,7 @@ impl Device {
             facts: opened.facts,
             method: opened.method,
             bus_failed: false,
-            no_vga: opened.no_vga,
+            express: opened.express,
             dead: false,
             asked_back: false,
             refused: Vec::new(),
@@ -110,7 +100,7 @@ impl Device {
     }
 
     /// Where it is on the host.
-    pub fn address(&self) -> Address {
+    pub fn address(&self) -> PciAddress {
         self.function.address
     }
 
@@ -119,9 +109,9 @@ impl Device {
         &self.method
     }
 
-    /// Why it forwards no legacy VGA; `None` if it does.
-    pub fn no_vga(&self) -> Option<NoVga> {
-        self.no_vga
+    /// Whether it has a PCI Express capability.
+    pub fn is_express(&self) -> bool {
+        self.express
     }
 
     /// Set by whoever stops the machine: from then on an interrupted transfer is not tried again, so

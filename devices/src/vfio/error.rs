@@ -2,19 +2,19 @@
 
 use std::io;
 
-use super::Address;
+use crate::pci::PciAddress;
 
 /// Why a device cannot be used. The text names the device and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is none.
     #[error("{0}: this host has no such PCI device (lspci -D lists them)")]
-    NoDevice(Address),
+    NoDevice(PciAddress),
     /// The host still uses it.
     #[error("{address} {bound}, not to vfio-pci: `trapline bind {address}` does that", bound = Bound(.driver))]
     NotBound {
         /// The device.
-        address: Address,
+        address: PciAddress,
         /// Its driver, if it has one.
         driver: Option<String>,
     },
@@ -23,7 +23,7 @@ pub enum Error {
         "{0}: no IOMMU is active for it: switch on VT-d or AMD-Vi in the host's firmware, and on an Intel host \
          boot with intel_iommu=on"
     )]
-    NoIommu(Address),
+    NoIommu(PciAddress),
     /// Others that the IOMMU cannot tell from it are in use by the host.
     #[error(
         "{address}: the IOMMU cannot keep it apart from {others}, in use by the host (group {group}): \
@@ -31,7 +31,7 @@ pub enum Error {
     )]
     NotViable {
         /// The device.
-        address: Address,
+        address: PciAddress,
         /// Its group.
         group: u32,
         /// The others, with their drivers.
@@ -41,18 +41,18 @@ pub enum Error {
     #[error("{address}: {path} is in use, most likely by another virtual machine: stop that first")]
     Busy {
         /// The device.
-        address: Address,
+        address: PciAddress,
         /// The file.
         path: String,
     },
     /// It was opened before, in this machine.
     #[error("{0} is given to the guest twice")]
-    Twice(Address),
+    Twice(PciAddress),
     /// The kernel has no VFIO, or not this one.
     #[error("{address}: there is no {path}: {advice}")]
     Missing {
         /// The device.
-        address: Address,
+        address: PciAddress,
         /// The file.
         path: String,
         /// What to do.
@@ -62,7 +62,7 @@ pub enum Error {
     #[error("{address}: {path} cannot be opened by this user: run as root, or give the user that file")]
     Denied {
         /// The device.
-        address: Address,
+        address: PciAddress,
         /// The file.
         path: String,
     },
@@ -71,18 +71,18 @@ pub enum Error {
         "{0}: the host cannot keep a device's interrupts apart (no interrupt remapping): switch it on in the \
          firmware, or, if you trust the guest, load vfio_iommu_type1 with allow_unsafe_interrupts=1"
     )]
-    NoInterruptRemapping(Address),
+    NoInterruptRemapping(PciAddress),
     /// It reads as all ones.
     #[error(
         "{0}: it does not answer (all ones): it is without power or failed; a power cycle of the host brings \
          such a device back"
     )]
-    Silent(Address),
+    Silent(PciAddress),
     /// Some other step did not work.
     #[error("{address}: cannot {what}: {source}")]
     Step {
         /// The device.
-        address: Address,
+        address: PciAddress,
         /// What was tried.
         what: &'static str,
         /// What the kernel says.
@@ -104,12 +104,12 @@ impl std::fmt::Display for Bound<'_> {
 
 impl Error {
     /// Some step that the kernel refused.
-    pub(super) fn step(address: Address, what: &'static str, source: impl Into<io::Error>) -> Error {
+    pub(super) fn step(address: PciAddress, what: &'static str, source: impl Into<io::Error>) -> Error {
         Error::Step { address, what, source: source.into() }
     }
 
     /// A file that could not be opened; `advice` for one that is not there.
-    pub(super) fn open(address: Address, path: String, advice: &'static str, error: io::Error) -> Error {
+    pub(super) fn open(address: PciAddress, path: String, advice: &'static str, error: io::Error) -> Error {
         use io::ErrorKind::{NotFound, PermissionDenied, ResourceBusy};
         match error.kind() {
             // A node without its driver gives ENODEV, which has no kind.
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn texts_say_what_to_do() {
-        let address: Address = "01:00.0".parse().unwrap();
+        let address: PciAddress = "01:00.0".parse().unwrap();
         let texts = [
             Error::NotBound { address, driver: Some("nouveau".into()) },
             Error::NotBound { address, driver: None },

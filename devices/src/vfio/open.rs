@@ -10,21 +10,18 @@ use vfio_bindings::bindings::vfio::{VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RES
 
 use super::attention::Attention;
 use super::caps::Header;
-use super::device::NoVga;
 use super::message::{message, word};
 use super::owned::{Function, Owned};
 use super::region::{self, Learned};
 use super::reset::{self, Facts, Method};
 use super::sys::Question;
-use super::{Address, Error, Iommu, bus_reset, irq, sysfs, view};
+use super::{Error, Iommu, bus_reset, irq, sysfs, view};
 use crate::assigned::backend::{Irqs, RegionInfo};
-use crate::pci::spec;
+use crate::pci::{PciAddress, spec};
 
 /// The regions that a PCI function can have: six BARs, ROM, configuration space, legacy VGA. Those
 /// behind them belong to some vendor's driver.
 const REGIONS: u8 = 9;
-/// A VGA compatible controller: base class and subclass.
-const CLASS_VGA: u16 = 0x0300;
 /// How many bytes one transfer asks for.
 const CHUNK: usize = 64 << 10;
 
@@ -36,11 +33,11 @@ pub(super) struct Opened {
     pub attention: Attention,
     pub facts: Facts,
     pub method: Method,
-    pub no_vga: Option<NoVga>,
+    pub express: bool,
 }
 
 /// Opens it by the interface of this machine, which the first one settles.
-pub(super) fn function(address: Address, iommu: &Iommu) -> Result<Function, Error> {
+pub(super) fn function(address: PciAddress, iommu: &Iommu) -> Result<Function, Error> {
     sysfs::check(address)?;
     let mut owned = iommu.owned();
     let view = match iommu.view() {
@@ -105,23 +102,25 @@ pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error>
     }
     let attention = Attention::new(file)
         .map_err(|source| Error::step(address, "be told of its errors and of the host's wishes", source))?;
-    let no_vga = no_vga(&learned, header.class());
-    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, no_vga })
-}
-
-fn no_vga(learned: &[Learned], class: u16) -> Option<NoVga> {
-    let there = learned.get(usize::from(Region::VGA.0)).is_some_and(|region| region.size > 0);
-    match class {
-        _ if there => None,
-        CLASS_VGA => Some(NoVga::Kernel),
-        class => Some(NoVga::Class(class)),
-    }
+    let express = header.is_express();
+    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, express })
 }
 
 /// The regions as the rest of the program sees them, BARs mapped where that is allowed.
-fn regions(function: &Function, header: &Header<'_>, learned: &[Learned]) -> Vec<RegionInfo> {
+pub(super) fn regions(function: &Function, header: &Header<'_>, learned: &[Learned]) -> Vec<RegionInfo> {
     let table = header.msix_table();
+    let is_virtual = sysfs::is_virtual(function.address);
     let as_seen = |(index, learned): (u8, &Learned)| {
+        // A virtual function has no addresses in these registers, so there zero is a kind too.
+        if index < 6 && learned.size > 0 && header.bar(index) == 0 && !is_virtual {
+            tracing::warn!(
+                device = %function.address,
+                "the host found no place for BAR {index} ({:#x} bytes), so the guest does not see it: the host's \
+                 firmware may offer larger windows (Above 4G Decoding), and its dmesg says more",
+                learned.size
+            );
+            return RegionInfo::default();
+        }
         let table = table.clone().filter(|(bar, _)| *bar == index).map(|(_, range)| range);
         let mappings = if index < 6 { mapped(function, index, learned, table) } else { Vec::new() };
         RegionInfo { size: learned.size, readable: learned.readable, writable: learned.writable, mappings }

@@ -14,7 +14,8 @@ use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioIommufd};
 
 use super::message::{message, word};
 use super::sys::{self, DeviceFile, Group, Question, View};
-use super::{Address, Error, sysfs};
+use super::{Error, sysfs};
+use crate::pci::PciAddress;
 
 /// The groups and functions of a machine.
 #[derive(Debug, Default)]
@@ -22,14 +23,14 @@ pub(super) struct Owned {
     groups: Vec<(u32, Group)>,
     functions: Vec<Function>,
     /// Functions that are not open and were reset together with one that is.
-    fresh: Vec<Address>,
+    fresh: Vec<PciAddress>,
 }
 
 /// A function that is open.
 #[derive(Clone, Debug)]
 pub(super) struct Function {
     /// Where it is.
-    pub address: Address,
+    pub address: PciAddress,
     /// Its descriptor.
     pub file: DeviceFile,
     /// What iommufd calls it, if it was opened that way.
@@ -40,7 +41,7 @@ pub(super) struct Function {
 
 impl Owned {
     /// Opens a function by whichever way `view` is.
-    pub fn open(&mut self, address: Address, view: &View) -> Result<Function, Error> {
+    pub fn open(&mut self, address: PciAddress, view: &View) -> Result<Function, Error> {
         if self.functions.iter().any(|function| function.address == address) {
             return Err(Error::Twice(address));
         }
@@ -56,7 +57,7 @@ impl Owned {
     }
 
     /// A function is closed. Its group stays, so that nobody else takes its companions meanwhile.
-    pub fn close(&mut self, address: Address) {
+    pub fn close(&mut self, address: PciAddress) {
         self.functions.retain(|function| function.address != address);
     }
 
@@ -73,7 +74,7 @@ impl Owned {
     }
 
     /// These were reset together with another one.
-    pub fn refreshed(&mut self, others: impl Iterator<Item = Address>) {
+    pub fn refreshed(&mut self, others: impl Iterator<Item = PciAddress>) {
         for other in others {
             match self.functions.iter().find(|function| function.address == other) {
                 Some(function) => function.fresh.store(true, Relaxed),
@@ -83,7 +84,7 @@ impl Owned {
         }
     }
 
-    fn by_group(&mut self, address: Address, container: &VfioContainer) -> Result<DeviceFile, Error> {
+    fn by_group(&mut self, address: PciAddress, container: &VfioContainer) -> Result<DeviceFile, Error> {
         let number = sysfs::group(address).ok_or(Error::NoIommu(address))?;
         if !self.groups.iter().any(|(known, _)| *known == number) {
             let group = open_group(address, number)?;
@@ -97,7 +98,7 @@ impl Owned {
     }
 }
 
-fn open_group(address: Address, number: u32) -> Result<Group, Error> {
+fn open_group(address: PciAddress, number: u32) -> Result<Group, Error> {
     let advice = "load the kernel's module vfio-pci (modprobe), and see that /dev is the host's";
     let group = Group::open(number)
         .map_err(|error| Error::open(address, format!("/dev/vfio/{number}"), advice, error))?;
@@ -111,13 +112,13 @@ fn open_group(address: Address, number: u32) -> Result<Group, Error> {
     Ok(group)
 }
 
-fn not_viable(address: Address, group: u32) -> Error {
+fn not_viable(address: PciAddress, group: u32) -> Error {
     let others = sysfs::in_use(address).into_iter().map(|(name, driver)| format!("{name} ({driver})"));
     Error::NotViable { address, group, others: others.collect::<Vec<_>>().join(", ") }
 }
 
 /// Puts a group into the container; with the first one it gets its IOMMU.
-fn join(address: Address, group: &Group, container: &VfioContainer, first: bool) -> Result<(), Error> {
+fn join(address: PciAddress, group: &Group, container: &VfioContainer, first: bool) -> Result<(), Error> {
     let joined = group.join(container);
     let set =
         joined.and_then(|()| if first { sys::set_iommu(container, VFIO_TYPE1v2_IOMMU) } else { Ok(()) });
@@ -128,10 +129,10 @@ fn join(address: Address, group: &Group, container: &VfioContainer, first: bool)
     })
 }
 
-fn by_cdev(address: Address, iommufd: &VfioIommufd) -> Result<(DeviceFile, u32), Error> {
+fn by_cdev(address: PciAddress, iommufd: &VfioIommufd) -> Result<(DeviceFile, u32), Error> {
     let path = sysfs::cdev(address).unwrap_or_else(|| "/dev/vfio/devices".to_owned());
     let advice = "load the kernel's module vfio-pci (modprobe), and see that /dev is the host's";
-    let file = VfioDevice::open_cdev(&address.sysfs()).map_err(|error| match error {
+    let file = VfioDevice::open_cdev(&sysfs::folder(address)).map_err(|error| match error {
         VfioError::OpenDeviceCdev(error) => Error::open(address, path.clone(), advice, error),
         _ => Error::Missing { address, path: path.clone(), advice },
     })?;

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::Address;
+use crate::pci::PciAddress;
 
 /// How a device is reset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub enum Method {
     /// The kernel resets the function, in the way that it names.
     Function(String),
     /// The kernel resets the bus, and all these functions with it.
-    Bus(Vec<Address>),
+    Bus(Vec<PciAddress>),
     /// The kernel switches the function's power state: what it forgets is the device's to know.
     Power,
     /// Not at all. Why not is told.
@@ -49,9 +49,9 @@ pub(super) struct Facts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Bus {
     /// These functions, and all of them are this machine's.
-    Ours(Vec<Address>),
+    Ours(Vec<PciAddress>),
     /// Some others too.
-    Others(Vec<Address>),
+    Others(Vec<PciAddress>),
     /// The kernel cannot.
     Impossible,
 }
@@ -82,7 +82,7 @@ pub(super) fn plan(facts: &Facts, bus: &Bus) -> Method {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Affected {
     /// Where it is.
-    pub address: Address,
+    pub address: PciAddress,
     /// Its group, or what iommufd calls it.
     pub owner: u32,
 }
@@ -113,7 +113,7 @@ pub(super) fn bus(affected: &[Affected], owners: Owners<'_>) -> Bus {
         Owners::Iommufd { all } => !all && function.owner == NOT_OWNED,
     };
     let addresses = |of: &mut dyn Iterator<Item = &Affected>| {
-        let mut addresses: Vec<Address> = of.map(|function| function.address).collect();
+        let mut addresses: Vec<PciAddress> = of.map(|function| function.address).collect();
         addresses.sort_unstable();
         addresses
     };
@@ -126,7 +126,7 @@ pub(super) fn bus(affected: &[Affected], owners: Owners<'_>) -> Bus {
     }
 }
 
-fn list<'a>(addresses: impl Iterator<Item = &'a Address>) -> String {
+fn list<'a>(addresses: impl Iterator<Item = &'a PciAddress>) -> String {
     addresses.map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 

@@ -10,7 +10,8 @@ use vfio_ioctls::{VfioContainer, VfioError, VfioIommufd};
 use super::dma::DmaError;
 use super::message::{self, capabilities, long, word};
 use super::sys::{self, View};
-use super::{Address, Error, Interface, sysfs};
+use super::{Error, Interface, sysfs};
+use crate::pci::PciAddress;
 
 /// `VFIO_IOMMU_INFO_CAPS`
 const INFO_CAPS: u32 = 1 << 1;
@@ -23,7 +24,7 @@ const CONTAINER: &str = "/dev/vfio/vfio";
 const IOMMU: &str = "/dev/iommu";
 
 /// Opens the view that is asked for, or the better one that the first device can use.
-pub(super) fn open(address: Address, wish: Interface) -> Result<View, Error> {
+pub(super) fn open(address: PciAddress, wish: Interface) -> Result<View, Error> {
     let view = match wish {
         Interface::Group => container(address)?,
         Interface::Iommufd => iommufd(address)?,
@@ -43,7 +44,7 @@ pub(super) fn open(address: Address, wish: Interface) -> Result<View, Error> {
     Ok(view)
 }
 
-fn container(address: Address) -> Result<View, Error> {
+fn container(address: PciAddress) -> Result<View, Error> {
     let advice = "load the kernel's modules vfio-pci and vfio_iommu_type1 (modprobe)";
     VfioContainer::new(None).map(View::Container).map_err(|error| match error {
         VfioError::OpenContainer(error) => Error::open(address, CONTAINER.to_owned(), advice, error),
@@ -51,9 +52,9 @@ fn container(address: Address) -> Result<View, Error> {
     })
 }
 
-fn iommufd(address: Address) -> Result<View, Error> {
+fn iommufd(address: PciAddress) -> Result<View, Error> {
     if sysfs::cdev(address).is_none() {
-        let path = address.sysfs().join("vfio-dev").display().to_string();
+        let path = sysfs::folder(address).join("vfio-dev").display().to_string();
         let advice = "this kernel offers the device only by its group (no CONFIG_VFIO_DEVICE_CDEV)";
         return Err(Error::Missing { address, path, advice });
     }

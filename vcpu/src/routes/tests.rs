@@ -152,6 +152,22 @@ proptest! {
 }
 
 #[test]
+fn a_cleared_input_is_news_again_and_stays_taken() {
+    let mut table = Table::new(MOST);
+    let gsi = table.take(1).unwrap()[0];
+    let message = Message { address: 0xfee0_0000, data: 1 };
+    assert!(table.set(gsi, message));
+    table.clear(gsi);
+    assert_eq!(reached(&table, gsi), HashSet::new());
+    assert!(!table.take(1).unwrap().contains(&gsi));
+    assert!(table.set(gsi, message));
+    // One that nobody has is not taken by this.
+    table.give_back(gsi);
+    table.clear(gsi);
+    assert_eq!(table.take(1).unwrap(), [gsi]);
+}
+
+#[test]
 fn only_a_write_to_a_local_apic_is_an_interrupt() {
     for (address, is) in [
         (0xfee0_0000, true),

@@ -9,7 +9,7 @@ use crate::payload::{bare::pass, movebar};
 pub const CASES: &[Case] = &[Case {
     name: "vfio: BARs move and memory decode goes on and off, and no stale mapping is read",
     set: &DEVICES,
-    seconds: 120,
+    seconds: 240,
     run: moves,
 }];
 

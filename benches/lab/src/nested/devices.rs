@@ -11,9 +11,9 @@ use crate::payload::{bare::pass, edu};
 
 /// Where the devices of [`DEVICES`] are.
 pub const ADAPTER: usize = 0;
-const EDU: usize = 1;
-const DISK: usize = 2;
-const NETWORK: usize = 3;
+pub const EDU: usize = 1;
+pub const DISK: usize = 2;
+pub const NETWORK: usize = 3;
 
 /// An adapter, a device with registers and DMA, a disk, and a network with a peer.
 pub static DEVICES: Set = Set { name: "VGA, edu, nvme and a network", devices };
@@ -22,7 +22,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: edu interrupts by MSI and INTx and moves memory",
         set: &DEVICES,
-        seconds: 120,
+        seconds: 240,
         run: edu,
     },
     Case {

@@ -11,6 +11,7 @@ use crate::machine::text;
 use crate::outer::archive::Archive;
 use crate::outer::{Job, Outer, Place, Tree, quoted};
 use crate::screen::Screen;
+use crate::workspace::Workspace;
 
 /// How many lines of a file are worth showing.
 const TAIL: usize = 12;
@@ -91,6 +92,11 @@ impl<'a> Stage<'a> {
     /// Starts a command inside, in the case's folder.
     pub fn start(&self, command: &str) -> Result<Job<'a>> {
         self.outer.start(&self.here(command))
+    }
+
+    /// The checkout that all of this belongs to, at this path here and inside.
+    pub fn workspace(&self) -> &Workspace {
+        self.lab.workspace()
     }
 
     /// The program under test, at this path here and inside.

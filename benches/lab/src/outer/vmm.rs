@@ -21,6 +21,7 @@ use super::job::quoted;
 use super::monitor::Monitor;
 use super::tree::Tree;
 use crate::machine::text;
+use crate::speed::usage;
 
 /// The modules that the outer machine loads, besides those that they need.
 const MODULES: [&str; 8] =
@@ -128,6 +129,12 @@ impl Vmm {
     /// QEMU's monitor.
     pub fn monitor(&self) -> &Monitor {
         &self.monitor
+    }
+
+    /// Processor time that it has used so far.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let child = self.child.lock().map_err(|_| anyhow!("the process is lost"))?;
+        usage::processor_time(child.id())
     }
 
     /// Says a line to the first process.

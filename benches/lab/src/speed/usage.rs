@@ -58,7 +58,7 @@ fn family(pid: u32) -> Result<Vec<u32>> {
     Ok(family)
 }
 
-/// Processor time of a process that has ended and was not waited for yet, and of its children.
+/// Processor time of a process that was not waited for yet, and of its children that ended.
 pub fn processor_time(pid: u32) -> Result<Duration> {
     let path = format!("/proc/{pid}/stat");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;

@@ -26,7 +26,7 @@ fn device() -> Vec<u8> {
     bytes[0x3d] = 2;
     bytes[0x60..0x68].copy_from_slice(&[spec::CAP_POWER, 0x70, 0x03, 0xff, 0x08, 0, 0, 0]);
     bytes[0x70..0x73].copy_from_slice(&[spec::CAP_VENDOR, 0x78, 0x08]);
-    bytes[0x78..0x7e].copy_from_slice(&[CAP_ADVANCED, 0x80, 6, 3, 0, 0]);
+    bytes[0x78..0x7e].copy_from_slice(&[spec::CAP_ADVANCED, 0x80, 6, 3, 0, 0]);
     bytes[0x80..0x84].copy_from_slice(&[spec::CAP_EXPRESS, 0xc0, 0x02, 0x00]);
     bytes[0x84..0x88].copy_from_slice(&0x1000_8001_u32.to_le_bytes());
     bytes[0x8c..0x90].copy_from_slice(&0x0040_0103_u32.to_le_bytes());

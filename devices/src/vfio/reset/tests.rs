@@ -3,7 +3,7 @@ use proptest::sample::subsequence;
 
 use super::*;
 
-fn address(text: &str) -> Address {
+fn address(text: &str) -> PciAddress {
     text.parse().unwrap()
 }
 
@@ -65,11 +65,11 @@ proptest! {
         let all: Vec<Affected> = affected
             .iter()
             .map(|(&(device, function), &owner)| Affected {
-                address: Address { domain: 0, bus: 1, device, function },
+                address: PciAddress::new(0, 1, device, function).unwrap(),
                 owner,
             })
             .collect();
-        let foreign: Vec<Address> =
+        let foreign: Vec<PciAddress> =
             all.iter().filter(|one| !ours.contains(&one.owner)).map(|one| one.address).collect();
         match bus(&all, Owners::Groups(&ours)) {
             Bus::Ours(set) => {
@@ -86,7 +86,7 @@ proptest! {
         let affected: Vec<Affected> = (0..)
             .zip(&owners)
             .map(|(function, owner)| Affected {
-                address: Address { domain: 0, bus: 1, device: 0, function },
+                address: PciAddress::new(0, 1, 0, function).unwrap(),
                 owner: *owner,
             })
             .collect();

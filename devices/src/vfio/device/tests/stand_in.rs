@@ -6,11 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicUsize;
 
+use rustix::event::{EventfdFlags, eventfd};
 use tracing::span;
 
 use super::{Told, has};
 use crate::assigned::backend::{Backend, RegionInfo, Signalled};
+use crate::vfio::caps::Header;
 use crate::vfio::device::*;
+use crate::vfio::region::Learned;
 use crate::vfio::reset::Facts;
 use crate::vfio::sys::DeviceFile;
 use crate::vfio::{Interface, Iommu};
@@ -31,7 +34,7 @@ fn device(file: &File, told: &Arc<Told>) -> Device {
         facts: Facts::default(),
         method: Method::Function("flr".to_owned()),
         bus_failed: false,
-        no_vga: None,
+        express: false,
         dead: false,
         asked_back: false,
         refused: Vec::new(),
@@ -55,6 +58,20 @@ fn registers() -> File {
     file.set_len(4096).unwrap();
     file.write_all_at(&[0x34, 0x12, 0x11, 0x11, 0, 0, 0x10, 0, 2, 0, 0, 3], 0).unwrap();
     file
+}
+
+#[test]
+fn a_bar_without_a_place_on_the_host_is_none() {
+    let (file, told) = (registers(), Arc::new(Told::default()));
+    let device = device(&file, &told);
+    // BAR 0 lies somewhere; BAR 1, of ports on the card, reads as zero since the host gave it no place.
+    let mut header = [0; 256];
+    header[0x10..0x14].copy_from_slice(&0xe000_0000_u32.to_le_bytes());
+    let learned = |size| Learned { size, readable: true, writable: true, ..Learned::default() };
+    let learned = [learned(4096), learned(128), learned(0)];
+    let regions = open::regions(&device.function, &Header(&header), &learned);
+    let sizes: Vec<u64> = regions.iter().map(|region| region.size).collect();
+    assert_eq!(sizes, [4096, 0, 0]);
 }
 
 #[test]
@@ -94,7 +111,7 @@ impl tracing::Subscriber for Lines {
 fn a_guest_that_asks_again_and_again_for_what_is_refused_fills_no_log() {
     let (file, told) = (registers(), Arc::new(Told::default()));
     let mut device = device(&file, &told);
-    let bell: OwnedFd = super::eventfd(0, super::EventfdFlags::NONBLOCK).unwrap();
+    let bell: OwnedFd = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
     let lines = Lines::default();
     tracing::subscriber::with_default(lines.clone(), || {
         for _ in 0..100 {

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::Devfn;
+
 /// The address of a PCI function, in the order of domain, bus, device and function.
 ///
 /// Written `DDDD:BB:DD.F`, all hexadecimal, as sysfs and lspci have it; the domain may be left out
 /// when it is 0000.
 ///
 /// ```
-/// use trapline::host::PciAddress;
+/// use trapline_devices::pci::PciAddress;
 /// let address: PciAddress = "01:00.1".parse().expect("well-formed");
 /// assert_eq!(address.to_string(), "0000:01:00.1");
 /// assert_eq!((address.domain(), address.bus(), address.device(), address.function()), (0, 1, 0, 1));
@@ -18,8 +20,7 @@ use std::str::FromStr;
 pub struct PciAddress {
     domain: u32,
     bus: u8,
-    /// Device in bits 7:3, function in bits 2:0.
-    devfn: u8,
+    devfn: Devfn,
 }
 
 /// A text that is no address of a PCI function.
@@ -36,10 +37,10 @@ pub struct AddressError {
 impl PciAddress {
     /// An address by its parts; `None` where `device` is above 31 or `function` above 7.
     pub const fn new(domain: u32, bus: u8, device: u8, function: u8) -> Option<PciAddress> {
-        if device > 0x1f || function > 7 {
-            return None;
+        match Devfn::new(device, function) {
+            Some(devfn) => Some(PciAddress { domain, bus, devfn }),
+            None => None,
         }
-        Some(PciAddress { domain, bus, devfn: device << 3 | function })
     }
 
     /// The domain (segment). More than 16 bits are used by Linux for domains of its own making, as
@@ -55,12 +56,12 @@ impl PciAddress {
 
     /// The device on its bus, 0 to 31.
     pub const fn device(self) -> u8 {
-        self.devfn >> 3
+        self.devfn.device()
     }
 
     /// The function of its device, 0 to 7.
     pub const fn function(self) -> u8 {
-        self.devfn & 7
+        self.devfn.function()
     }
 }
 
