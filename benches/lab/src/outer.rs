@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 pub use devices::{Device, Place};
-pub use job::{Ended, Job, quoted};
+pub use job::{Ended, Job, in_place, quoted};
 pub use tree::Tree;
 
 use crate::screen::{Font, Picture, Screen};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::outer::{Outer, Tree, quoted};
+use crate::outer::{Outer, Tree, in_place, quoted};
 use crate::steps::{self, Count};
 use crate::tally::Tally;
 use crate::up::Machine;
@@ -29,10 +29,13 @@ pub struct Options {
     /// Wait so long at most, or just so long without --until
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     after: u64,
-    /// What to run inside meanwhile; without it, trapline boots GRUB on the first device
+    /// What to run inside meanwhile, in this folder; without it, trapline boots GRUB on the first device
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
+
+/// The time between two looks at the screen. One that does not change meanwhile is painted.
+const LOOK: Duration = Duration::from_millis(700);
 
 /// Boots, runs the command, prints the text of the screen.
 pub fn run(options: &Options) -> Result<ExitCode> {
@@ -41,21 +44,24 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let tree = Tree::prepare(&lab)?;
     let (command, until) = match options.command.as_slice() {
         [] => (grub(&workspace)?, Some("GNU GRUB")),
-        words => (words.join(" "), None),
+        words => (in_place(&words.join(" "))?, None),
     };
     let until = options.until.as_deref().or(until);
     let outer = Outer::boot(&tree, &lab, &options.machine.plan())?;
     let mut job = outer.start(&command)?;
     let end = Instant::now() + Duration::from_secs(options.after);
-    let result = loop {
+    let mut before = String::new();
+    let (screen, is_good) = loop {
         let screen = outer.screen(&options.on)?;
         let is_seen = until.is_some_and(|text| screen.shows(text));
-        if is_seen || Instant::now() > end || job.status().is_some() {
+        // What is seen may be the first line of a screen that is still being painted.
+        let is_whole = is_seen && screen.text == before;
+        if is_whole || Instant::now() > end || job.status().is_some() {
             break (screen, is_seen || until.is_none());
         }
-        std::thread::sleep(Duration::from_millis(200));
+        before = screen.text;
+        std::thread::sleep(LOOK);
     };
-    let (screen, is_good) = result;
     if let Some(file) = &options.out {
         screen.picture.save(file)?;
     }

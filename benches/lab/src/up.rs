@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::outer::{Device, Outer, Plan, Tree, quoted};
+use crate::outer::{Device, Outer, Plan, Tree, in_place, quoted};
 use crate::workspace::Workspace;
 
 /// Options of `cargo lab up`.
@@ -17,7 +17,7 @@ pub struct Options {
     /// End the command after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     timeout: u64,
-    /// What to run inside, as words of its shell; without it there is a shell on the terminal
+    /// What to run inside, in this folder, as words of its shell; without it there is a shell on the terminal
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -76,7 +76,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         [line] => line.clone(),
         words => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
     };
-    follow(&outer, &command, Duration::from_secs(options.timeout))
+    follow(&outer, &in_place(&command)?, Duration::from_secs(options.timeout))
 }
 
 /// Runs the command and passes on what it says.

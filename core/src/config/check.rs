@@ -185,13 +185,17 @@ impl Checked {
         let adapters = self.adapters.unwrap_or(Adapters::Software);
         if let Some(card) = adapters.screen_of_card() {
             let wanted = [
-                ("screenshot", self.screenshot.is_some()),
-                ("screen-text", self.screen_text.is_some()),
-                ("keys", self.keys.as_ref().is_some_and(Script::watches)),
+                ("screenshot", self.screenshot.is_some(), "leave it out"),
+                ("screen-text", self.screen_text.is_some(), "leave it out"),
+                (
+                    "keys",
+                    self.keys.as_ref().is_some_and(Script::watches),
+                    "give <wait:SECONDS> for <wait-text:..>",
+                ),
             ];
-            if let Some((option, _)) = wanted.into_iter().find(|(_, wanted)| *wanted) {
+            if let Some((option, _, advice)) = wanted.into_iter().find(|(_, wanted, _)| *wanted) {
                 let problem =
-                    format!("the screen is that of {card} itself, which trapline can not see; leave it out");
+                    format!("the screen is that of {card} itself, which trapline can not see; {advice}");
                 return Err(ConfigError::option(&Origin::CommandLine, option, &problem));
             }
         }

@@ -131,7 +131,9 @@ fn from_file(path: &Path, backend: &mut dyn Backend) -> Result<Rom, Error> {
     if !image.starts_with(&SIGNATURE) {
         return Err(bad(match rom::first_image(&image) {
             Some(_) => "has other data before its first image: cut it off, up to the first 55 aa with a PCIR",
-            None => "does not start with 55 aa: it is no expansion ROM",
+            None => {
+                "does not start with 55 aa: it is no expansion ROM; give one read from the card, or rom=off"
+            }
         }));
     }
     if let Some(ids) = ids(backend) {

@@ -8,7 +8,7 @@ use crate::pci::PciAddress;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is none.
-    #[error("{0}: this host has no such PCI device (lspci -D lists them)")]
+    #[error("{0}: this host has no such PCI device (trapline devices --all lists them)")]
     NoDevice(PciAddress),
     /// The host still uses it.
     #[error("{address} {bound}, not to vfio-pci: `trapline bind {address}` does that", bound = Bound(.driver))]

@@ -55,7 +55,8 @@ fn container(address: PciAddress) -> Result<View, Error> {
 fn iommufd(address: PciAddress) -> Result<View, Error> {
     if sysfs::cdev(address).is_none() {
         let path = sysfs::folder(address).join("vfio-dev").display().to_string();
-        let advice = "this kernel offers the device only by its group (no CONFIG_VFIO_DEVICE_CDEV)";
+        let advice = "this kernel offers the device only by its group (no CONFIG_VFIO_DEVICE_CDEV): leave --vfio \
+                      iommufd out";
         return Err(Error::Missing { address, path, advice });
     }
     let fd = IommuFd::new().map_err(|error| match error {

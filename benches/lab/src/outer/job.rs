@@ -49,7 +49,7 @@ impl<'a> Job<'a> {
 
     /// Starts a shell on the terminal.
     pub(super) fn shell(vmm: &'a Vmm) -> Result<Self> {
-        Self::told(vmm, "shell", "exec bash -i || exec sh -i")
+        Self::told(vmm, "shell", &in_place("exec bash -i || exec sh -i")?)
     }
 
     fn told(vmm: &'a Vmm, verb: &str, command: &str) -> Result<Self> {
@@ -134,6 +134,13 @@ impl Drop for Job<'_> {
             let _ = self.kill();
         }
     }
+}
+
+/// The same command, but in this process's own folder: there the paths that a person typed mean the same
+/// inside. A folder that is not there inside is said, and the command then runs where others do.
+pub fn in_place(command: &str) -> Result<String> {
+    let here = std::env::current_dir().context("this process has no folder")?;
+    Ok(format!("cd {}\n{command}", quoted(&here.to_string_lossy())))
 }
 
 /// A word for the shell that stands for `text`, whatever is in it.
