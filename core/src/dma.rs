@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use trapline_devices::host;
 use trapline_devices::q35::{self, Ram};
 use trapline_devices::vfio::{DmaError, Iommu};
@@ -108,6 +108,24 @@ impl Drop for Mapping {
         }
         self.work.take_back();
     }
+}
+
+/// Looks whether the host has `bytes` at all: every page of a guest with functions of the host is taken
+/// and kept, so a guest that is too large would have the kernel kill this program, or another.
+///
+/// # Errors
+/// It has less.
+pub fn fits(bytes: u64) -> Result<()> {
+    let host = rustix::system::sysinfo();
+    let total = host.totalram.saturating_mul(host.mem_unit.into());
+    ensure!(
+        bytes < total,
+        "--memory: {} MiB for a guest that is given functions of the host, and the host has {} MiB in all; DMA \
+         needs every page of it: give the guest less",
+        bytes >> 20,
+        total >> 20
+    );
+    Ok(())
 }
 
 fn failure(error: &anyhow::Error) -> String {
@@ -246,5 +264,17 @@ impl Peers {
                 Err(_) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_no_host_holds_is_refused() {
+        fits(1 << 20).unwrap();
+        let error = fits(1 << 50).unwrap_err().to_string();
+        assert!(error.contains("--memory: 1073741824 MiB") && error.contains("less"), "{error}");
     }
 }

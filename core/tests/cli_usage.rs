@@ -44,7 +44,7 @@ fn bad_usage_is_one_line_and_status_2() {
         (&["run", "--hugepages=3M"], "--hugepages 3M: not a size of huge pages; give 2M or 1G"),
         (
             &["run", "--device", "01:00.0", "--screenshot", "/tmp/x.png"],
-            "--screenshot: the screen is that of 0000:01:00.0 itself, which trapline can not see",
+            "--screenshot: the screen is the assigned card's own, which trapline can not see",
         ),
         (&["run", "--window", "shadowed"], "--window shadowed: not in this version yet"),
         (&["run", "--append", "-x"], "--append: is for a kernel"),

@@ -183,7 +183,7 @@ impl Checked {
             return Err(ConfigError::option(origin, "hugepages", &problem));
         }
         let adapters = self.adapters.unwrap_or(Adapters::Software);
-        if let Some(card) = adapters.screen_of_card() {
+        if adapters.only_cards_show() {
             let wanted = [
                 ("screenshot", self.screenshot.is_some(), "leave it out"),
                 ("screen-text", self.screen_text.is_some(), "leave it out"),
@@ -195,7 +195,7 @@ impl Checked {
             ];
             if let Some((option, _, advice)) = wanted.into_iter().find(|(_, wanted, _)| *wanted) {
                 let problem =
-                    format!("the screen is that of {card} itself, which trapline can not see; {advice}");
+                    format!("the screen is the assigned card's own, which trapline can not see; {advice}");
                 return Err(ConfigError::option(&Origin::CommandLine, option, &problem));
             }
         }

@@ -18,16 +18,11 @@ pub enum Adapters {
 }
 
 impl Adapters {
-    /// The function of this host on whose screen the guest shows, if nothing else can tell what it shows.
-    pub fn screen_of_card(&self) -> Option<PciAddress> {
-        let Adapters::Given(devices) = self else { return None };
-        let host = |device: &AssignedDevice| match device.origin {
-            DeviceOrigin::Host(address) => Some(address),
-            DeviceOrigin::Socket(_) => None,
-        };
-        let all: Vec<PciAddress> = devices.iter().map(host).collect::<Option<_>>()?;
-        let owner = devices.iter().position(|device| device.vga == Vga::On).unwrap_or(0);
-        all.get(owner).copied()
+    /// Whether all devices are functions of this host, so that only a card itself can show what the guest
+    /// shows.
+    pub fn only_cards_show(&self) -> bool {
+        let host = |device: &AssignedDevice| matches!(device.origin, DeviceOrigin::Host(_));
+        matches!(self, Adapters::Given(devices) if devices.iter().all(host))
     }
 }
 

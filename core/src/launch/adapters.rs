@@ -20,7 +20,7 @@ use super::seats::{self, Seat, Wish};
 use crate::adapter::{Display, Process};
 use crate::command::say;
 use crate::config::{Adapters, AssignedDevice, DeviceOrigin, Interface, Rom, Vga};
-use crate::dma::{Gate, Mapping, Peers};
+use crate::dma::{self, Gate, Mapping, Peers};
 use crate::events::Events;
 use crate::interrupts::FunctionInterrupts;
 use crate::parts::{PartId, Parts, ServedBy};
@@ -81,6 +81,9 @@ fn add_given(
     parts: &mut Vec<Parts>,
     given: &mut Given,
 ) -> Result<()> {
+    if devices.iter().any(|device| matches!(device.origin, DeviceOrigin::Host(_))) {
+        dma::fits(machine.ram.split().total())?;
+    }
     let opened = open(devices, machine)?;
     let wishes = devices.iter().zip(&opened).map(|(device, opened)| Wish {
         name: device.origin.to_string(),

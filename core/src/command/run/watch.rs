@@ -134,15 +134,11 @@ impl Watch {
 /// named.
 fn is_shown(config: &RunConfig) -> bool {
     let wanted = config.screen == Screen::Auto && config.serial != Serial::Stdio && terminal::is_there();
-    match config.adapters.screen_of_card().filter(|_| wanted) {
-        None => wanted,
-        Some(card) => {
-            say(&format!(
-                "the guest's screen is that of {card} itself, not this terminal; Ctrl-C ends the guest"
-            ));
-            false
-        }
+    if wanted && config.adapters.only_cards_show() {
+        say("the guest's screen is the assigned card's own, not this terminal; Ctrl-C ends the guest");
+        return false;
     }
+    wanted
 }
 
 /// The size of a terminal, or the least that all have where it does not know its own, as on a serial line.
