@@ -104,9 +104,9 @@ impl Device {
         self.function.address
     }
 
-    /// How it is reset, as far as that could be told when it was opened.
-    pub fn method(&self) -> &Method {
-        &self.method
+    /// How its next reset goes: what was planned, or what is left of that.
+    pub fn method(&self) -> Method {
+        self.way(&self.iommu.owned())
     }
 
     /// Whether it has a PCI Express capability.

@@ -180,7 +180,7 @@ fn a_reset_leaves_a_function_that_answers_and_decodes_nothing() {
         assert_eq!(device.resettable(), device.reset().is_ok(), "{device:?} {}", device.method());
         assert_eq!(device.read(Region::CONFIG, spec::COMMAND.into(), Width::B2), Ok(0));
         assert!(!device.is_dead());
-        let (Method::Bus(set), false) = (device.method().clone(), device.bus_failed) else { continue };
+        let (Method::Bus(set), false) = (device.method(), device.bus_failed) else { continue };
         let here = device.address();
         for other in devices.iter().filter(|other| other.address() != here) {
             // One reset is enough for all on that bus.
