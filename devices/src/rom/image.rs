@@ -122,11 +122,6 @@ impl Image {
         let checked = self.code == CodeType::Bios && !bytes.is_empty();
         checked.then(|| bytes.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)))
     }
-
-    /// Whether it says that it is for this function, by its id or its list of devices.
-    pub fn is_for(&self, vendor: u16, device: u16) -> bool {
-        self.vendor == vendor && (self.device == device || self.devices.contains(&device))
-    }
 }
 
 fn read(rom: &[u8], at: usize) -> Result<Image, Broken> {
