@@ -2,6 +2,8 @@
 //!
 //! A case names the [`Set`] of devices that it needs. All cases of a set share one outer machine, one after
 //! another, and leave its devices bound to vfio-pci; after one that failed the machine is booted anew.
+//! A machine whose own kernel says that its clock stands still is no stage for anything: what failed on it
+//! is run once more, on another.
 
 mod adapters;
 mod bars;
@@ -87,19 +89,28 @@ pub fn run(chosen: &[&Case], lab: &Lab, files: &Path) -> Tally {
         }
     };
     let mut rest = chosen.to_vec();
+    let mut repeated = Vec::new();
     while let Some(first) = rest.first() {
         let set = first.set;
         let (mut here, others) = rest.into_iter().partition(|case| std::ptr::eq(case.set, set));
         rest = others;
         while !here.is_empty() {
-            tally += on_one_machine(set, &mut here, lab, &tree, files);
+            tally += on_one_machine(set, &mut here, &mut repeated, lab, &tree, files);
         }
     }
     tally
 }
 
-/// Boots an outer machine and takes cases from `here` until one fails or there is none left.
-fn on_one_machine(set: &Set, here: &mut Vec<&Case>, lab: &Lab, tree: &Tree, files: &Path) -> Tally {
+/// Boots an outer machine and takes cases from `here` until one fails or there is none left. `repeated` are the
+/// names of those that were put back because their machine broke down.
+fn on_one_machine(
+    set: &Set,
+    here: &mut Vec<&Case>,
+    repeated: &mut Vec<&str>,
+    lab: &Lab,
+    tree: &Tree,
+    files: &Path,
+) -> Tally {
     let start = Instant::now();
     let outer = (set.devices)(files).and_then(|devices| {
         let plan = Plan { devices, ..Plan::default() };
@@ -131,6 +142,12 @@ fn on_one_machine(set: &Set, here: &mut Vec<&Case>, lab: &Lab, tree: &Tree, file
             .and_then(|stage| (case.run)(&stage).with_context(|| stage.state()));
         if let Some(spinner) = spinner {
             spinner.finish_and_clear();
+        }
+        if result.is_err() && outer.has_stalled() && !repeated.contains(&case.name) {
+            eprintln!("{}: the outer machine's clock stood still; once more, on another machine", case.name);
+            repeated.push(case.name);
+            here.insert(0, case);
+            return tally;
         }
         tally += cases::judge(case.name, start.elapsed(), result);
     }

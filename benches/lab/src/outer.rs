@@ -166,6 +166,12 @@ impl Outer {
         }
     }
 
+    /// Whether its kernel says that a processor of its own gets no timer interrupts any more, which QEMU's
+    /// translator brings about now and then when guests run in it.
+    pub fn has_stalled(&self) -> bool {
+        self.console().contains("kthread timer wakeup didn't happen")
+    }
+
     /// What its kernel has said.
     pub fn console(&self) -> String {
         self.vmm.console()
