@@ -24,3 +24,26 @@ pub fn claims(command: Command) -> impl Iterator<Item = Claim> {
     });
     window.into_iter().chain(ports)
 }
+
+/// What a function with legacy VGA may do to be fast (design section 5). Nothing is what it does by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// KVM may collect writes.
+    pub coalesced: bool,
+    /// The text window may be RAM with what changed carried out later. Only together with `coalesced`.
+    pub shadowed: bool,
+    /// The phases that it may be in.
+    pub phase: Phase,
+}
+
+/// The phases of a function that owns legacy VGA (design rule 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// As its accesses tell.
+    Auto,
+    /// BARs always trap, so that writes may be collected and posted.
+    Legacy,
+    /// BARs are always mapped, and every access to the window is strict.
+    #[default]
+    Native,
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use vm_memory::MmapRegion;
 
 use crate::file::FileRegion;
+use crate::window::Window;
 use crate::{Gpa, Port, Region, Span, Width};
 
 /// Why a device could not carry out an access. The guest sees all ones or a dropped write, the
@@ -50,6 +51,29 @@ pub trait Device: Send {
     /// not block when there is nothing, and after the end is not called again.
     fn attend(&mut self) {}
 
+    /// Whether a run of bytes that go to ascending addresses from `offset` on, each written once, may
+    /// reach this region as one [`Device::write_run`] (design rule 4). Asked with everything before
+    /// the run carried out; the answer holds until something else is.
+    fn merges(&self, region: Region, offset: u64) -> bool {
+        let _ = (region, offset);
+        false
+    }
+
+    /// Writes `bytes`, at least one, from `offset` of `region` on: only where [`Device::merges`] said
+    /// so, and within one part of the region that it said so for.
+    ///
+    /// # Errors
+    /// As [`Device::write`]; part of the bytes may have been written.
+    fn write_run(&mut self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let _ = (region, offset, bytes);
+        Err(Fault::NoRegister)
+    }
+
+    /// The legacy VGA window, if this function owns one.
+    fn window(&mut self) -> Option<&mut dyn Window> {
+        None
+    }
+
     /// The part of a file that *is* this region, if there is one: a write to the region is a write of
     /// the same bytes there and nothing else. The worker may then carry out posted writes in batches
     /// without calling [`Device::write`]. Must not change but by a reset.
@@ -66,8 +90,8 @@ pub enum Retire {
     Strict,
     /// Writes: as soon as the access has its place in the order. Reads are strict all the same.
     Posted,
-    /// Writes change the map (design rule 11): carried out by the topology, then strict. Reads are
-    /// strict.
+    /// Writes may change the map (design rule 11): carried out by the topology, then strict. Reads are
+    /// strict. In [`crate::window::Mode::Shadowed`] that is also what may end the shadow.
     Topology,
 }
 
@@ -173,6 +197,9 @@ pub enum DirectKind {
     Rom,
     /// A device's memory; a gap traps, so its slot may change while vCPUs run.
     Bar,
+    /// RAM that stands for a device's text window ([`crate::window::Mode::Shadowed`]). Changes only
+    /// while parked.
+    Shadow,
 }
 
 impl PartialEq for Direct {

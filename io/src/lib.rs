@@ -34,7 +34,8 @@
 //!
 //! * [`addr`]: guest addresses as types of their own, and intervals of them;
 //! * [`access`]: [`Trap`] and [`Access`], the same event before and behind the look-up;
-//! * [`device`]: the trait [`Device`], all the code behind an endpoint, and what it claims.
+//! * [`device`]: the trait [`Device`], all the code behind an endpoint, and what it claims;
+//! * [`window`]: the ways in which a legacy VGA window is carried out.
 //!
 //! How an address is found:
 //!
@@ -46,6 +47,7 @@
 //! * [`queue`], [`completion`], [`doorbell`]: the way there, the way back, the wake-up;
 //! * [`endpoint`]: one function's queue and the right to touch its device: the heart of it all, and
 //!   the page that argues why no access is lost, overtaken or done twice;
+//! * [`feed`]: writes that the kernel collected, which come before what anybody asks now;
 //! * [`rounds`]: the worker's half of that protocol;
 //! * [`path`]: the whole way of one vCPU, trap in, value out.
 //!
@@ -146,6 +148,7 @@ pub mod completion;
 pub mod device;
 pub mod doorbell;
 pub mod endpoint;
+pub mod feed;
 pub mod file;
 pub mod path;
 pub mod publish;
@@ -156,6 +159,7 @@ pub mod rounds;
 pub mod space;
 pub mod stages;
 mod sync;
+pub mod window;
 #[cfg(not(loom))]
 pub mod worker;
 

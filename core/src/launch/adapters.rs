@@ -219,6 +219,7 @@ fn settings(name: String, events: &Events) -> Settings {
 /// How a device is given to the guest; `owned` says that another has legacy VGA.
 fn options(device: &AssignedDevice, owned: bool, seat: Seat) -> assigned::Options {
     assigned::Options {
+        ways: trapline_devices::legacy::Ways::default(),
         vga: match device.vga {
             Vga::On => assigned::Vga::On,
             Vga::Auto if !owned => assigned::Vga::Auto,

@@ -110,6 +110,18 @@ pub trait Backend: Send {
     /// As [`Backend::read`]; `bytes` may then be filled in part.
     fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault>;
 
+    /// Writes `bytes` from `offset` of `region` on, in as few transfers as there can be: for memory whose
+    /// bytes stand for themselves, where the width of the single accesses does not matter.
+    ///
+    /// # Errors
+    /// As [`Backend::write`]; part of `bytes` may have been written.
+    fn write_bytes(&mut self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        for (at, byte) in (offset..).zip(bytes) {
+            self.write(region, at, Width::B1, (*byte).into())?;
+        }
+        Ok(())
+    }
+
     /// The part of a file that *is* this region, if there is one: a write there is what
     /// [`Backend::write`] does and nothing else.
     fn file(&self, region: Region) -> Option<&FileRegion> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::rom::Source as RomSource;
 use crate::host::Interrupts;
+use crate::legacy::Ways;
 
 /// Whether the function is to own the legacy VGA ranges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub enum Placement {
 pub struct Options {
     /// Legacy VGA.
     pub vga: Vga,
+    /// How legacy VGA may be carried out, if it owns it.
+    pub ways: Ways,
     /// The expansion ROM.
     pub rom: RomSource,
     /// Where it sits.
@@ -61,6 +64,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("vga", &self.vga)
+            .field("ways", &self.ways)
             .field("rom", &self.rom)
             .field("placement", &self.placement)
             .field("multifunction", &self.multifunction)
