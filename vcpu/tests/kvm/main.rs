@@ -3,6 +3,7 @@
 //! Where there is no `/dev/kvm` each test prints a line that begins with `skipped:`.
 
 mod accesses;
+mod coalesced;
 mod code;
 mod interrupts;
 mod irqfd;
