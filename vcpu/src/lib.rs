@@ -4,6 +4,7 @@
 //! Vcpus (one thread each):  KVM_RUN -> exit -> Trap -> io::path::Path -> KVM_RUN
 //! World:                    one topology mutex, park() and what wakes a vCPU out of KVM_RUN
 //! Slots:                    what of the published address space the guest reaches without a trap
+//! Ioeventfds:               what of it signals a device without an exit
 //! Zones, Coalesced:         which writes the kernel collects, and the ring that it puts them into
 //! Vm:                       the KVM objects: interrupt controllers, timer, clock
 //! MessageVector, LevelLine: interrupts of assigned functions, from eventfd to vCPU inside the kernel
@@ -36,6 +37,7 @@ mod coalesced;
 pub mod cpuid;
 mod eventfd;
 pub mod exit;
+pub mod ioeventfd;
 mod irqfd;
 mod kick;
 mod pit;
@@ -51,6 +53,7 @@ pub mod world;
 mod zones;
 
 pub use coalesced::Coalesced;
+pub use ioeventfd::{Ioeventfd, Ioeventfds};
 pub use irqfd::{LevelLine, LineMover, MessageVector};
 pub use routes::{Inputs, Message};
 pub use slots::{Slot, Slots};

@@ -6,6 +6,7 @@ mod accesses;
 mod coalesced;
 mod code;
 mod interrupts;
+mod ioeventfd;
 mod irqfd;
 mod machine;
 mod memory;
