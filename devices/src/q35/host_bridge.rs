@@ -312,8 +312,7 @@ impl Device for HostBridge {
         // other people's registers (0xcf9 is the LPC bridge's).
         let latch = port(0xcf8, 0xcf8, Target::ConfigAddress);
         let data = port(0xcfc, 0xcff, Target::ConfigData);
-        let ecam =
-            self.ecam().map(|span| Claim::of(Range::Memory(span), Target::Ecam));
+        let ecam = self.ecam().map(|span| Claim::of(Range::Memory(span), Target::Ecam));
         let mut ranges: Vec<Claim> = [latch, data, ecam].into_iter().flatten().collect();
         let reserved = RESERVED.iter().filter_map(|(first, last)| Span::new(Gpa(*first), Gpa(*last)));
         ranges.extend(reserved.map(|span| Claim::region(Range::Memory(span), region::RESERVED, 0)));
