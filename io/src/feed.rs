@@ -11,7 +11,7 @@
 //! later and finds the ring empty may go on without that lock, but only after a second look: the taker
 //! *announces itself before it takes*, so somebody who sees that a write is gone also sees either the
 //! announcement, and waits for the lock, or the end of the step, and then the write is in the queue
-//! ([`Feed::is_idle`]). `tests/loom_feed.rs` tries the orders.
+//! (`Feed::is_idle`). `tests/loom_feed.rs` tries the orders.
 //!
 //! When the queue is full the write that found no room stays here, before all that is in the ring.
 //! The lock is let go, the queue drained, the rest taken then. While something stays here nobody
