@@ -22,7 +22,7 @@ use trapline_io::space::{ConfigLatch, EndpointId};
 use trapline_io::worker::{Served, Worker};
 use trapline_io::{Gpa, Trap};
 use trapline_vcpu::slots::SlotError;
-use trapline_vcpu::{Coalesced, Exits, NotParked, Slots, Vcpus, Vm, World, ZoneError, Zones};
+use trapline_vcpu::{Coalesced, Exits, NotParked, Vcpus, Vm, World, ZoneError, Zones};
 
 use crate::dma::Peers;
 use crate::events::{Event, Events};
@@ -143,14 +143,13 @@ impl Machine {
         for gate in gates.iter().flatten() {
             gate.stand_in(&world);
         }
-        let slots = Slots::new(Arc::clone(&vm));
         let topology = Topology::new(
             nodes,
             gates,
             Arc::clone(&endpoints),
             published,
             Arc::clone(&world),
-            slots,
+            &vm,
             events.clone(),
         )?;
         let topology = Arc::new(topology);

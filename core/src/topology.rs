@@ -26,9 +26,10 @@ use trapline_io::publish::Published;
 use trapline_io::space::{AddressSpace, EndpointId};
 use trapline_io::window::Mode;
 use trapline_io::{Gpa, Region};
-use trapline_vcpu::ZoneError;
+use trapline_vcpu::ioeventfd::{self, Ioeventfds};
 use trapline_vcpu::slots::{self, Slot, SlotError, Slots};
 use trapline_vcpu::world::{NotParked, Parked, World, WorldGuard};
+use trapline_vcpu::{Vm, ZoneError};
 
 use crate::dma::{Gate, Peers};
 use crate::events::{Event, Events};
@@ -55,10 +56,17 @@ pub struct Topology {
     events: Events,
 }
 
+/// What of the map KVM answers without an exit.
+#[derive(Debug)]
+struct Untrapped {
+    slots: Slots,
+    eventfds: Ioeventfds,
+}
+
 struct State {
     /// What each function claimed when it was last asked.
     claims: Vec<Claims>,
-    slots: Slots,
+    untrapped: Untrapped,
     /// BARs for the DMA of other functions, if there are several that do any.
     peers: Option<Peers>,
     /// What KVM may collect, for the function whose legacy window can be turned.
@@ -85,9 +93,11 @@ impl Topology {
         endpoints: Arc<[Arc<Endpoint>]>,
         published: Published,
         world: Arc<World>,
-        slots: Slots,
+        vm: &Arc<Vm>,
         events: Events,
     ) -> Result<Topology, SlotError> {
+        let slots = Slots::new(Arc::clone(vm));
+        let untrapped = Untrapped { slots, eventfds: Ioeventfds::new(Arc::clone(vm)) };
         let claims =
             endpoints.iter().map(|endpoint| endpoint.with_device(|device| device.claims())).collect();
         let topology = Topology {
@@ -96,7 +106,13 @@ impl Topology {
             gates,
             published,
             world,
-            state: Mutex::new(State { claims, slots, peers: None, collection: None, most: Mode::Shadowed }),
+            state: Mutex::new(State {
+                claims,
+                untrapped,
+                peers: None,
+                collection: None,
+                most: Mode::Shadowed,
+            }),
             owner: OnceLock::new(),
             collecting: AtomicBool::new(false),
             contested: AtomicBool::new(false),
@@ -129,12 +145,12 @@ impl Topology {
             slot.kind != DirectKind::Bar
                 || at.is_some_and(|at| at < slot.span.first() || slot.span.last() < at)
         };
-        let keep: Vec<Slot> = state.slots.iter().filter(good).cloned().collect();
-        let lost = state.slots.iter().count() - keep.len();
+        let keep: Vec<Slot> = state.untrapped.slots.iter().filter(good).cloned().collect();
+        let lost = state.untrapped.slots.iter().count() - keep.len();
         if let Some(peers) = &mut state.peers {
             peers.remove_unwanted(&keep);
         }
-        if let Err(error) = state.slots.remove_unwanted(&keep) {
+        if let Err(error) = state.untrapped.slots.remove_unwanted(&keep) {
             tracing::error!(%error, "a device's memory stays in the guest");
         }
         drop(state);
@@ -171,13 +187,16 @@ impl Topology {
     fn show(&self, state: &mut State, hidden: impl Fn(PartId) -> bool) -> Result<(), SlotError> {
         let space = self.space(state, hidden);
         let wanted = slots::wanted(&space);
+        let eventfds = ioeventfd::wanted(&space);
         self.look_for_rivals(state);
         self.published.publish(space);
         if let Some(peers) = &mut state.peers {
             peers.remove_unwanted(&wanted);
         }
-        state.slots.remove_unwanted(&wanted)?;
-        state.slots.add_missing(&wanted)?;
+        state.untrapped.eventfds.remove_unwanted(&eventfds);
+        state.untrapped.slots.remove_unwanted(&wanted)?;
+        state.untrapped.slots.add_missing(&wanted)?;
+        state.untrapped.eventfds.add_missing(&eventfds);
         if let Some(peers) = &mut state.peers {
             peers.add_missing(&wanted);
         }
@@ -238,7 +257,7 @@ impl Topology {
             return Ok(());
         }
         let wanted = slots::wanted(&self.space(state, |_| false));
-        let _parked = match state.slots.changes_need_park(&wanted) {
+        let _parked = match state.untrapped.slots.changes_need_park(&wanted) {
             true => Some(guard.park()?),
             false => None,
         };
