@@ -7,6 +7,12 @@ use trapline_io::{Gpa, Port, Region, Span};
 
 use crate::pci::spec::Command;
 
+pub mod phase;
+pub mod shadow;
+pub mod state;
+#[cfg(test)]
+mod testing;
+
 /// The window: first and last address.
 pub const WINDOW: (u64, u64) = (0xa_0000, 0xb_ffff);
 /// The ports, first and last of each run. 0x3bc to 0x3bf between them are a parallel port's.
