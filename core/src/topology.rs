@@ -35,7 +35,7 @@ use crate::dma::{Gate, Peers};
 use crate::events::{Event, Events};
 use crate::parts::PartId;
 use map::Node;
-pub(crate) use turn::{Collection, window_of};
+pub(crate) use turn::{Collection, Turned, window_of};
 
 /// The map of one machine, and the only one who changes it.
 pub struct Topology {
@@ -239,7 +239,7 @@ impl Topology {
             let _parked = guard.park()?;
             self.drain_owner();
             if self.owner.get().is_some_and(|owner| behind(*owner)) {
-                self.end_shadow(state)?;
+                self.end_shadow(state, "the map changes")?;
             }
             self.show(state, behind)?;
             self.drain(behind);
@@ -275,7 +275,7 @@ impl Topology {
         let _parked = guard.park()?;
         // Whatever is queued was addressed through the old map.
         self.drain(|_| true);
-        self.end_shadow(state)?;
+        self.end_shadow(state, "the map changes")?;
         write();
         self.ask(state, root);
         Ok(self.show(state, |_| false)?)
