@@ -12,12 +12,13 @@ use trapline_io::space::DwordSet;
 use trapline_io::{Device, Fault, Region, Width};
 use vm_memory::MmapRegion;
 
-use super::backend::Backend;
+use super::backend::{Backend, Write};
 use super::config::{Config, Shape};
 use super::interrupts::Interrupts;
 use super::msix::{self, Msix};
 use super::quirks::{DISPI, Dispi, Reached};
 use super::registers::Registers;
+use super::repeats::Repeats;
 use super::rom::Rom;
 use crate::legacy;
 use crate::pci::spec;
@@ -27,6 +28,7 @@ pub use super::options::{LegacyVga, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
 mod claims;
+mod repeated;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub struct Function<B: Backend> {
     rom: Option<Rom>,
     vga: LegacyVga,
     dispi: Option<Dispi>,
+    repeats: Repeats,
     /// Whether the device reaches guest memory, so that it may master the bus.
     dma: bool,
 }
@@ -74,16 +77,20 @@ impl<B: Backend> Function<B> {
             backend.region(Region::bar(2)).size,
         );
         let dispi = dispi.filter(|_| vga == LegacyVga::Owned);
-        let mut function = Function { backend, config, interrupts, rom, vga, dispi, dma: false };
+        let repeats = Repeats::of(&backend);
+        let mut function = Function { backend, config, interrupts, rom, vga, dispi, repeats, dma: false };
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
         let _ = function.forward_command();
         function.settle_interrupts();
         Ok(function)
     }
 
-    /// The dwords of configuration space whose writes change the map.
+    /// The dwords of configuration space whose writes change the map. Where the kernel may write to BARs by
+    /// itself that depends on how it interrupts.
     pub fn topology(&self) -> DwordSet {
-        self.config.topology()
+        let repeats = self.backend.takes_writes() && self.config.space().byte(spec::INTERRUPT_PIN) != 0;
+        let ways = if repeats { self.config.messages() } else { DwordSet::default() };
+        self.config.topology().union(ways)
     }
 
     /// Whether it owns the legacy VGA ranges.
@@ -198,6 +205,7 @@ impl<B: Backend> Function<B> {
     fn start_over(&mut self) {
         self.config.reset();
         self.interrupts.reset();
+        self.repeats.reset(&mut self.backend);
         if let Some(dispi) = &mut self.dispi {
             dispi.reset();
         }
@@ -235,7 +243,10 @@ impl<B: Backend> Device for Function<B> {
                     Reached::Bar2(at) => self.backend.read(Region::bar(2), at, width),
                 }
             }
-            _ if self.backend.region(region).holds(offset, width) => self.backend.read(region, offset, width),
+            _ if self.backend.region(region).holds(offset, width) => {
+                self.note_read(region, offset, width);
+                self.backend.read(region, offset, width)
+            }
             _ => Err(Fault::NoRegister),
         }
     }
@@ -261,7 +272,11 @@ impl<B: Backend> Device for Function<B> {
             msix::PENDING => Ok(()),
             Region::ROM => Err(Fault::NoRegister),
             _ if self.backend.region(region).holds(offset, width) => {
-                self.backend.write(region, offset, width, value)
+                self.backend.write(region, offset, width, value)?;
+                if region < Region::ROM {
+                    self.note_write(Write { region, offset, width, value });
+                }
+                Ok(())
             }
             _ => Err(Fault::NoRegister),
         }
