@@ -228,6 +228,7 @@ impl Machine {
                 Some(Event::Guest(host::Event::PowerOff)) => return Ok(Ending::PowerOff),
                 Some(Event::Guest(host::Event::Failed(text))) => return Err(Error::Failed(text)),
                 Some(Event::Guest(host::Event::Reset)) => self.reset()?,
+                Some(Event::Guest(host::Event::Claims)) => self.topology.ask_again()?,
             }
         }
     }
