@@ -31,6 +31,7 @@ use crate::machine::{Ending, Machine};
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
 use crate::screen::Source;
+use crate::trace::{Opened, Trace};
 
 /// A machine that runs, and the thread that watches over it.
 struct Running {
@@ -49,6 +50,7 @@ struct Running {
 /// What is missing or refused, for a person.
 pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let firmware = image::firmware(config.firmware.as_deref())?;
+    let trace = config.trace.as_ref().map(Opened::create).transpose()?;
     let vm = Arc::new(Vm::new()?);
     let (events, published) = (Events::default(), Published::default());
     let ram = Ram::of_pages(config.memory, config.pages)?;
@@ -70,7 +72,11 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let around =
         adapters::Machine { vm: &vm, ram: &ram, pirqs: &pirqs, events: &events, interface: config.vfio };
     let Given { display, process, mapping, peers } = adapters::add(&config.adapters, &around, &mut parts)?;
-    let machine = Machine::new(vm, config.cpus.into(), service(config.io), published, parts, events.clone())?;
+    let cpus = config.cpus.into();
+    let trace =
+        trace.map(|opened| opened.start(&mut parts, cpus, &config.trace_filters, &published)).transpose()?;
+    let probes = trace.as_ref().map(Trace::probes);
+    let machine = Machine::traced(vm, cpus, service(config.io), published, parts, events.clone(), probes)?;
     if let Some(peers) = peers {
         machine.share_bars(peers);
     }
@@ -79,14 +85,14 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     }
     let thread = std::thread::Builder::new()
         .name("machine".into())
-        .spawn(move || watch_over(machine, mapping, &ends))
+        .spawn(move || watch_over(machine, mapping, trace, &ends))
         .context("cannot start the machine's thread")?;
     Ok(Box::new(Running { events, thread, keys, display, adapter: process }))
 }
 
 /// Runs the machine to its end, tells of it, and takes it apart: last of all its devices lose sight of
 /// the guest's memory.
-fn watch_over(mut machine: Machine, mapping: Option<Mapping>, ends: &Ends) {
+fn watch_over(mut machine: Machine, mapping: Option<Mapping>, trace: Option<Trace>, ends: &Ends) {
     let end = match machine.run(None) {
         Ok(Ending::PowerOff) => End::PowerOff,
         Ok(Ending::Left) => End::Left,
@@ -98,6 +104,9 @@ fn watch_over(mut machine: Machine, mapping: Option<Mapping>, ends: &Ends) {
         mapping.stop();
     }
     machine.stop();
+    if let Some(trace) = trace {
+        trace.finish();
+    }
     drop(mapping);
 }
 

@@ -17,6 +17,7 @@ use trapline_io::path::Path;
 use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
 use trapline_io::space::ConfigLatch;
+use trapline_io::stages::Stages;
 use trapline_io::worker::{Served, Worker};
 use trapline_vcpu::slots::SlotError;
 use trapline_vcpu::{Exits, NotParked, Slots, Vcpus, Vm, World};
@@ -26,6 +27,7 @@ use crate::events::{Event, Events};
 use crate::parts::{Parts, ServedBy};
 use crate::topology::Topology;
 use crate::topology::map::Node;
+use crate::trace::{Notes, Probes};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,7 @@ pub struct Machine {
     events: Events,
     /// The flags of devices that are to give up at the end.
     stopping: Vec<Arc<AtomicBool>>,
+    trace: Option<Notes>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -118,6 +121,22 @@ impl Machine {
         parts: Vec<Parts>,
         events: Events,
     ) -> Result<Machine, Error> {
+        Machine::traced(vm, cpus, service, published, parts, events, None)
+    }
+
+    /// The same with a trace of all accesses. `probes` were made for these parts and vCPUs.
+    ///
+    /// # Errors
+    /// As [`Machine::new`].
+    pub fn traced(
+        vm: Arc<Vm>,
+        cpus: u16,
+        service: Service,
+        published: Published,
+        parts: Vec<Parts>,
+        events: Events,
+        probes: Option<&Probes>,
+    ) -> Result<Machine, Error> {
         let completions = Completions::new(cpus);
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
         let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
@@ -141,13 +160,16 @@ impl Machine {
         let topology = Arc::new(topology);
         let latch = Arc::new(ConfigLatch::default());
         let paths = (0..cpus).filter_map(|id| {
-            let caller = completions.caller(CallerId(id))?;
+            let mut caller = completions.caller(CallerId(id))?;
+            let recorder = probes.and_then(|probes| probes.of_vcpu(id));
+            caller.stages = recorder.map(|recorder| Box::new(Stages::tracing(recorder)));
             let reader = topology.published().reader();
             Some(Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), topology.clone(), caller))
         });
         let reports = Arc::new(Reports(events.clone(), Arc::clone(&topology)));
         let vcpus = Vcpus::spawn(vm, Arc::clone(&world), paths.collect(), reports)?;
-        Ok(Machine { world, vcpus, topology, endpoints, latch, workers, events, stopping })
+        let trace = probes.map(|probes| probes.notes().clone());
+        Ok(Machine { world, vcpus, topology, endpoints, latch, workers, events, stopping, trace })
     }
 
     /// The endpoints, in the order of the parts.
@@ -195,6 +217,9 @@ impl Machine {
         // Also what a worker carried out late: it was the old guest's.
         self.events.forget_resets();
         self.world.unhold();
+        if let Some(trace) = &self.trace {
+            trace.reset();
+        }
         tracing::info!("the guest was reset");
         Ok(())
     }

@@ -62,8 +62,8 @@ impl Stage {
     }
 }
 
-/// Nanoseconds of a clock that only goes forward; read without a system call.
-pub(crate) fn now() -> u64 {
+/// Nanoseconds of a clock that only goes forward (`CLOCK_MONOTONIC`); read without a system call.
+pub fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     u64::try_from(time.tv_sec).unwrap_or(0).wrapping_mul(1_000_000_000)
         + u64::try_from(time.tv_nsec).unwrap_or(0)
