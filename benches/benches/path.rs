@@ -123,7 +123,7 @@ fn pieces(c: &mut Criterion) {
     group.bench_function("push, pop and completion", |b| {
         b.iter(|| {
             completion.begin();
-            let _ = queue.push(black_box(Entry { access, waiter: Some(CallerId(0)) }));
+            let _ = queue.push(black_box(Entry { waiter: Some(CallerId(0)), ..Entry::posted(access) }));
             if let Some(entry) = queue.pop() {
                 completion.complete(entry.access.offset);
             }

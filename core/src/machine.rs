@@ -16,7 +16,7 @@ use trapline_io::endpoint::{Endpoint, Service};
 use trapline_io::path::Path;
 use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
-use trapline_io::space::ConfigLatch;
+use trapline_io::space::{ConfigLatch, EndpointId};
 use trapline_io::stages::Stages;
 use trapline_io::worker::{Served, Worker};
 use trapline_vcpu::slots::SlotError;
@@ -142,6 +142,11 @@ impl Machine {
         let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
         let stopping: Vec<_> = parts.iter().filter_map(|part| part.stopping.clone()).collect();
         let (endpoints, workers) = serve(parts, &completions, service)?;
+        for (endpoint, id) in endpoints.iter().zip(0..) {
+            if let Some(recorder) = probes.and_then(|probes| probes.of_function(EndpointId(id))) {
+                endpoint.record(recorder);
+            }
+        }
         let world = Arc::new(World::new(usize::from(cpus)));
         events.hold_in(Arc::clone(&world));
         for gate in gates.iter().flatten() {

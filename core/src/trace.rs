@@ -94,6 +94,7 @@ use trapline_io::{Region, Width};
 use self::chrome::Chrome;
 use self::format::{Cast, Format, Function};
 use self::mmiotrace::Mmiotrace;
+use self::probes::Intake;
 pub use self::probes::{Notes, Probes};
 use self::sink::Sink;
 use self::writer::Writer;
@@ -133,17 +134,13 @@ impl Opened {
     ) -> Result<Trace> {
         let filter = Arc::new(filter(filters, parts)?);
         let cast = Cast { vcpus: cpus, functions: parts.iter_mut().map(describe).collect() };
-        let format: Box<dyn Format> = match self.form {
-            TraceForm::Perfetto => Box::<Chrome>::default(),
-            TraceForm::Mmiotrace => Box::<Mmiotrace>::default(),
-        };
         let (probes, intake) = Probes::new(parts, cpus, filter);
         let notes = probes.notes().clone();
         published.watch(move |space| notes.map(space));
         let stopping = Arc::new(AtomicBool::new(false));
         let (done, finished) = sync_channel(1);
         let path = self.sink.path().to_owned();
-        let writer = Writer::new(self.sink, format, cast, intake, Arc::clone(&stopping));
+        let writer = self.writer(cast, intake, Arc::clone(&stopping));
         let thread = std::thread::Builder::new()
             .name("trace".into())
             .spawn(move || {
@@ -154,6 +151,14 @@ impl Opened {
         let thread = thread.thread().clone();
         probes.wake(&thread);
         Ok(Trace { probes, stopping, thread, finished: Some(finished), path })
+    }
+
+    fn writer(self, cast: Cast, intake: Intake, stopping: Arc<AtomicBool>) -> Writer {
+        let format: Box<dyn Format> = match self.form {
+            TraceForm::Perfetto => Box::<Chrome>::default(),
+            TraceForm::Mmiotrace => Box::<Mmiotrace>::default(),
+        };
+        Writer::new(self.sink, format, cast, intake, stopping)
     }
 }
 

@@ -23,7 +23,9 @@ pub struct Published {
 }
 
 /// Who is told of each new table.
-struct Watcher(Box<dyn Fn(&Arc<AddressSpace>) + Send + Sync>);
+struct Watcher(Box<Watch>);
+
+type Watch = dyn Fn(&Arc<AddressSpace>) + Send + Sync;
 
 impl fmt::Debug for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,7 +9,7 @@ use trapline_io::space::EndpointId;
 use trapline_io::trace::{How, Record};
 
 use super::digits::{decimal, hex, microseconds};
-use super::format::{Cast, Format, Lost, Mark, mode_name, region_name};
+use super::format::{Cast, Format, Function, Lost, Mark, mode_name, region_name};
 use super::map::{Change, Map};
 
 /// The "processes" of the picture.
@@ -65,7 +65,9 @@ impl Format for Chrome {
                 instant(out, time, what);
                 out.extend_from_slice(b",\"args\":{\"function\":");
                 function_name(out, mapping.function, cast);
-                text_argument(out, "region", region_name(mapping.region));
+                if let Some(function) = cast.function(mapping.function) {
+                    text_argument(out, "region", region_name(function, mapping.region));
+                }
                 text_argument(out, "space", if mapping.in_ports { "ports" } else { "memory" });
                 hex_argument(out, "first", mapping.first);
                 hex_argument(out, "len", mapping.len());
@@ -182,12 +184,11 @@ fn slice(
     let is_read = record.access.op == Op::Read;
     out.extend_from_slice(if is_read { b",\"name\":\"read " } else { b",\"name\":\"write " });
     let function = record.function.and_then(|function| cast.function(function));
-    let region = region_name(record.access.region);
     match function {
         Some(function) => {
             inner_text(out, &function.name);
             out.push(b' ');
-            out.extend_from_slice(region.as_bytes());
+            out.extend_from_slice(region_name(function, record.access.region).as_bytes());
         }
         None => out.extend_from_slice(record.how.name().as_bytes()),
     }
@@ -196,19 +197,19 @@ fn slice(
     out.extend_from_slice(b"\",\"args\":{\"how\":\"");
     out.extend_from_slice(record.how.name().as_bytes());
     out.push(b'"');
-    arguments(out, record, function.is_some(), map);
+    arguments(out, record, function, map);
     out.extend_from_slice(b"}}");
 }
 
-fn arguments(out: &mut Vec<u8>, record: &Record, has_function: bool, map: &Map) {
+fn arguments(out: &mut Vec<u8>, record: &Record, function: Option<&Function>, map: &Map) {
     let located = || record.function.and_then(|function| map.locate(function, record.access));
     match record.at.or_else(located) {
         Some(Address::Port(port)) => hex_argument(out, "port", port.0.into()),
         Some(Address::Gpa(gpa)) => hex_argument(out, "address", gpa.0),
         None => {}
     }
-    if has_function {
-        text_argument(out, "region", region_name(record.access.region));
+    if let Some(function) = function {
+        text_argument(out, "region", region_name(function, record.access.region));
         hex_argument(out, "offset", record.access.offset);
     }
     argument(out, "width");

@@ -77,20 +77,12 @@ pub(super) trait Format: Send {
     fn footer(&self) -> &'static [u8];
 }
 
-/// A region's name.
-pub(super) fn region_name(region: Region) -> &'static str {
-    match region.0 {
-        0 => "bar0",
-        1 => "bar1",
-        2 => "bar2",
-        3 => "bar3",
-        4 => "bar4",
-        5 => "bar5",
-        6 => "rom",
-        7 => "config",
-        8 => "vga",
-        _ => "other",
-    }
+/// A region's name: of a PCI function as VFIO numbers it.
+pub(super) fn region_name(function: &Function, region: Region) -> &'static str {
+    const OF_PCI: [&str; 9] = ["bar0", "bar1", "bar2", "bar3", "bar4", "bar5", "rom", "config", "vga"];
+    const OF_PLATFORM: [&str; 4] = ["region0", "region1", "region2", "region3"];
+    let names = if function.id.is_some() { &OF_PCI[..] } else { &OF_PLATFORM[..] };
+    names.get(usize::from(region.0)).copied().unwrap_or("other")
 }
 
 /// A mode's name.

@@ -75,7 +75,7 @@ impl Writer {
 
     /// Writes until it is told to stop, then what is left.
     pub(super) fn run(mut self) {
-        self.page.begin();
+        self.begin();
         loop {
             let last = self.stopping.load(Acquire);
             let busy = self.turn(last);
@@ -86,8 +86,19 @@ impl Writer {
         }
     }
 
+    /// Writes the start of the file.
+    pub(super) fn begin(&mut self) {
+        self.page.begin();
+    }
+
+    /// Whether nothing more comes into the file.
+    #[cfg(test)]
+    pub(super) fn has_failed(&self) -> bool {
+        self.page.sink.has_failed()
+    }
+
     /// Takes all there is and writes what can not be overtaken any more; tells whether there was anything.
-    fn turn(&mut self, last: bool) -> bool {
+    pub(super) fn turn(&mut self, last: bool) -> bool {
         // In this order: what an access that ends from here on has to say is younger than `horizon`.
         let begun = now();
         let under_way = self.sources.iter().filter_map(|source| source.lane.busy_since()).min();

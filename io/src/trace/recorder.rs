@@ -84,9 +84,9 @@ impl Recorder {
         }
     }
 
-    /// A write for which nobody waits was carried out, between these moments. By whoever owns the
-    /// function.
-    pub(crate) fn carried_out(&self, access: Access, how: How, start: u64, end: u64) {
+    /// A write for which nobody waits was carried out, between these moments; of one that is merged with
+    /// others the end is not known. By whoever owns the function.
+    pub(crate) fn carried_out(&self, access: Access, how: How, start: u64, end: Option<u64>) {
         let Op::Write(value) = access.op else { return };
         let at = legacy_address(access);
         if !self.filter.admits(at, access.width, self.function.map(|id| (id, access.region))) {
@@ -96,7 +96,7 @@ impl Recorder {
             time: start,
             push: None,
             start: Some(0),
-            end: delta(start, Some(end)),
+            end: delta(start, end),
             resume: None,
             vcpu: None,
             at,
