@@ -9,7 +9,7 @@ use crate::space::EndpointId;
 pub enum How {
     /// By the vCPU itself.
     Inline,
-    /// By another thread, which owned the function, while the vCPU waited.
+    /// In its turn of the queue while the vCPU waited, mostly by another thread.
     Queued,
     /// Later, by whoever owned the function then: the vCPU did not wait.
     Posted,
