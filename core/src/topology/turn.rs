@@ -19,23 +19,28 @@ use trapline_io::completion::Caller;
 use trapline_io::device::{Claim, DirectKind, Range};
 use trapline_io::endpoint::Endpoint;
 use trapline_io::feed::Feed;
+use trapline_io::space::EndpointId;
 use trapline_io::window::{Mode, Window};
 use trapline_vcpu::world::Parked;
 use trapline_vcpu::{WorldGuard, Zones};
 
 use super::{State, Topology, Trouble};
 use crate::parts::PartId;
+use crate::trace::Notes;
 
 /// What the machine has for the function that owns legacy VGA.
 pub(crate) struct Collection {
-    /// The function.
+    /// The function, by its place in the list and on the access path.
     pub(crate) owner: PartId,
+    pub(crate) id: EndpointId,
     /// From the ring to its queue.
     pub(crate) feed: Arc<Feed>,
     /// What KVM is to collect.
     pub(crate) zones: Zones,
     /// The same, to be compared with what others claim.
     pub(crate) ranges: Vec<Range>,
+    /// Where turns are noted.
+    pub(crate) trace: Option<Notes>,
 }
 
 /// What came of a wish.
@@ -188,6 +193,11 @@ impl Topology {
         tracing::debug!(why, ?from, ?to, ?mode, "the legacy window turns");
         if let Some(id) = self.owner.get() {
             self.ask(state, *id);
+        }
+        if from != mode
+            && let Some(Collection { trace: Some(trace), id, .. }) = &state.collection
+        {
+            trace.window(*id, mode);
         }
         match self.show(state, |_| false) {
             Err(error) if mode == Mode::Shadowed => {
