@@ -1,0 +1,3 @@
+//! scratch
+#[path = "window/order.rs"]
+mod order;
