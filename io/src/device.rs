@@ -53,14 +53,16 @@ pub trait Device: Send {
 
     /// Whether a run of bytes that go to ascending addresses from `offset` on, each written once, may
     /// reach this region as one [`Device::write_run`] (design rule 4). Asked with everything before
-    /// the run carried out; the answer holds until something else is.
+    /// the run carried out; the answer holds until something else is, and for one page: a run crosses
+    /// no multiple of 4096. Never asked for configuration space or the ports of [`Region::VGA`].
     fn merges(&self, region: Region, offset: u64) -> bool {
         let _ = (region, offset);
         false
     }
 
-    /// Writes `bytes`, at least one, from `offset` of `region` on: only where [`Device::merges`] said
-    /// so, and within one part of the region that it said so for.
+    /// Writes `bytes`, those of at least two posted writes, from `offset` of `region` on: only where
+    /// [`Device::merges`] said so, and within one page of the region. A run that turns out to be one
+    /// write only is a [`Device::write`].
     ///
     /// # Errors
     /// As [`Device::write`]; part of the bytes may have been written.
@@ -76,7 +78,8 @@ pub trait Device: Send {
 
     /// The part of a file that *is* this region, if there is one: a write to the region is a write of
     /// the same bytes there and nothing else. The worker may then carry out posted writes in batches
-    /// without calling [`Device::write`]. Must not change but by a reset.
+    /// without calling [`Device::write`]. Must not change but by a reset, and be nothing for a region
+    /// of which the device merges writes.
     fn file(&self, region: Region) -> Option<&FileRegion> {
         let _ = region;
         None
