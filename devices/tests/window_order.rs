@@ -11,6 +11,8 @@ mod modes;
 mod order;
 #[path = "window/program.rs"]
 mod program;
+#[path = "window/record.rs"]
+mod record;
 #[path = "window/ring.rs"]
 mod ring;
 

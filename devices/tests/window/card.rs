@@ -1,4 +1,5 @@
 //! The software adapter as an assigned card that writes down what it sees.
+#![allow(dead_code, reason = "each test uses its own part")]
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -8,7 +9,7 @@ use trapline_devices::vga::spec::DISPI_BPP;
 use trapline_devices::vga::{Adapter, region_size};
 use trapline_io::{Access, Device, Fault, Region, Width};
 
-use crate::order::Seen;
+use crate::record::Seen;
 
 /// How the card betrays what it was told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use vm_memory::Bytes;
 
 use crate::card::{self, Card};
 use crate::machine::{self, How, Machine, Setting, gpa, port};
-use crate::order::CPUS;
+use crate::record::CPUS;
 use crate::ring::{self, Ring};
 
 /// One thing that a guest does; what it writes may be what it has just read.

@@ -13,7 +13,8 @@ use trapline_io::{Access, Op as Direction, Region, Width};
 
 use crate::card::Card;
 use crate::machine::{How, Machine, gpa, port};
-use crate::order::{CPUS, Op, Seen, Way};
+use crate::order::{Op, Way};
+use crate::record::{CPUS, Seen};
 
 const TEXT: u64 = 0xb_8000;
 const TEXT_LEN: u64 = 0x8000;
@@ -202,7 +203,7 @@ impl Run {
             }
             Step::CrtcTwice(cpu, index) => {
                 self.write(cpu, 0x3d4, Width::B1, index.into(), false);
-                let value = self.number(0x3d5);
+                let value = self.number(0x3d4 + u64::from(index) * 0x1000);
                 self.write(cpu, 0x3d5, Width::B1, value.into(), index == 0x0c || index == 0x0d);
             }
             Step::Status(cpu) => self.access(cpu, Access::read(Region::VGA, 0x3da, Width::B1), false),
@@ -216,6 +217,7 @@ impl Run {
             Step::Leave(..) | Step::Return(_) => {}
             Step::Register(cpu, write) => self.register(cpu, write),
             Step::Frame(cpu, write) => self.frame(cpu, write),
+            Step::Dispi(_) if self.command & 1 == 0 => {}
             Step::Dispi(cpu) => self.unseen(cpu, |machine| {
                 machine.access(cpu, port(0x1ce, Width::B2, Direction::Write(0)));
             }),
@@ -235,8 +237,11 @@ impl Run {
             }
             Step::Work => self.machine.work(),
             Step::Turn(mode) => {
+                let before = self.machine.mode();
                 self.machine.turn(mode);
-                self.moment();
+                if self.machine.mode() != before {
+                    self.moment();
+                }
             }
             Step::Reset => self.reset(),
         }

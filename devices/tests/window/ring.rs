@@ -1,4 +1,5 @@
 //! The kernel's ring as far as a test needs it, whole or broken.
+#![allow(dead_code, reason = "each test uses its own part")]
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,5 @@
 //! Records made by hand: the legal ones pass, and each broken one is found out for what it is.
 
-use trapline_io::Width;
-
 use super::*;
 
 /// A program under construction: each operation comes after all earlier ones of its vCPU.
