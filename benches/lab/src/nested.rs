@@ -7,8 +7,10 @@
 
 mod adapters;
 mod bars;
+pub mod bench;
 mod devices;
 mod firmware;
+mod guest;
 mod host;
 mod life;
 mod linux;
