@@ -15,7 +15,7 @@ mod host;
 mod life;
 mod linux;
 mod peer;
-pub mod speed;
+mod speed;
 mod stage;
 mod units;
 

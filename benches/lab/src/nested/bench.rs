@@ -16,16 +16,15 @@ mod launch;
 mod linux;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Stage;
-use super::guest::Rom;
+use super::guest::{PATIENCE, Rom, Time, time};
 use crate::bench::table::{Row, Table};
 use crate::cases::Lab;
 use crate::outer::{Device, Outer, Plan, Tree};
-use crate::stopwatch;
 
 /// One thing that is measured.
 pub struct Part {
@@ -70,8 +69,6 @@ pub struct Done {
 const USUAL: u32 = 4096;
 /// Memory of a guest in MiB.
 const GUEST: u32 = 512;
-/// How long one guest may run.
-const PATIENCE: Duration = Duration::from_secs(240);
 /// How often a guest is started: Linux in an emulated machine ends early now and then, in QEMU as well.
 const TRIES: u32 = 3;
 /// The adapter that is given away.
@@ -90,22 +87,12 @@ struct Session<'a> {
     stage: Stage<'a>,
     rounds: u16,
     against: &'a [PathBuf],
-    /// This program, which the outer machine sees at the same path.
-    own: String,
 }
 
 /// A program with a guest, as words of the shell.
 struct Entrant {
     name: String,
     command: String,
-}
-
-/// What one run took.
-struct Time {
-    /// When each mark was heard, in seconds from the start.
-    marks: Vec<f64>,
-    /// Processor time of the outer machine, in seconds.
-    processor: f64,
 }
 
 /// Boots an outer machine and measures; `files` is for packages and for what runs leave. Blocks for minutes.
@@ -117,13 +104,12 @@ pub fn run(parts: &[&Part], lab: &Lab, files: &Path, rounds: u16, against: &[Pat
     let plan = Plan { devices: vec![Device::new("VGA")], memory, ..Plan::default() };
     let outer = Outer::boot(&tree, files, &plan)?;
     eprintln!("an outer machine with {memory} MiB: booted ({:.1} s)", outer.boot_time().as_secs_f64());
-    let own = std::env::current_exe().context("this program has no path")?;
     let mut done = Vec::new();
     for part in parts {
         // Each measurement has a deadline of its own.
         let deadline = Instant::now() + PATIENCE * TRIES * 16 * u32::from(rounds);
         let stage = Stage::new(&outer, &tree, lab, plan.devices.len(), deadline)?;
-        let session = Session { stage, rounds, against, own: own.to_string_lossy().into_owned() };
+        let session = Session { stage, rounds, against };
         match (part.run)(&session).with_context(|| session.stage.state()) {
             Ok(tables) => done.push(Done { tables, is_whole: true }),
             Err(error) => {
@@ -163,12 +149,7 @@ impl Session<'_> {
 
     /// Runs an entrant until the last mark was heard in the pipe of this name.
     fn time(&self, entrant: &Entrant, pipe: &str, marks: &[&str]) -> Result<Time> {
-        let script = stopwatch::Options::line(&self.own, pipe, marks, PATIENCE, &entrant.command);
-        let before = self.stage.outer.processor_time()?;
-        let ended = self.stage.start(&script)?.wait(Instant::now() + PATIENCE + PATIENCE / 4)?;
-        ensure!(ended.status == 0, "{}", ended.output.trim());
-        let processor = self.stage.outer.processor_time()?.saturating_sub(before).as_secs_f64();
-        Ok(Time { marks: stopwatch::times(&ended.output, marks.len())?, processor })
+        time(&self.stage, &entrant.command, pipe, marks)
     }
 }
 

@@ -2,11 +2,17 @@
 //! and kernel, so that what differs is the program.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
+use super::Stage;
 use crate::outer::{Tree, quoted};
 use crate::packages;
+use crate::stopwatch;
+
+/// How long one guest may run that is timed.
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The serial line and the firmware's debug console, as files in the folder in which the program runs.
 pub const SERIAL: &str = "serial";
@@ -149,4 +155,25 @@ fn text(path: &Path) -> String {
 
 fn line(words: &[String]) -> String {
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// What one run took.
+pub struct Time {
+    /// When each mark was heard, in seconds from the start.
+    pub marks: Vec<f64>,
+    /// Processor time of the outer machine, in seconds.
+    pub processor: f64,
+}
+
+/// Runs these words of the shell until the last mark was heard in the pipe of this name, and kills what runs.
+pub fn time(stage: &Stage<'_>, command: &str, pipe: &str, marks: &[&str]) -> Result<Time> {
+    // This program, which the outer machine sees at the same path.
+    let own = std::env::current_exe().context("this program has no path")?;
+    let script = stopwatch::Options::line(&text(&own), pipe, marks, PATIENCE, command);
+    let before = stage.outer.processor_time()?;
+    let deadline = stage.deadline.min(Instant::now() + PATIENCE + PATIENCE / 4);
+    let ended = stage.start(&script)?.wait(deadline)?;
+    ensure!(ended.status == 0, "{}", ended.output.trim());
+    let processor = stage.outer.processor_time()?.saturating_sub(before).as_secs_f64();
+    Ok(Time { marks: stopwatch::times(&ended.output, marks.len())?, processor })
 }
