@@ -1,6 +1,6 @@
 //! From a configuration to a running machine, and to its end.
 
-mod adapters;
+pub(crate) mod adapters;
 mod physical;
 mod place;
 mod seats;
@@ -118,7 +118,8 @@ impl Guest for Running {
     }
 }
 
-fn service(io: Io) -> Service {
+/// Who carries out accesses, in the terms of the access path.
+pub(crate) fn service(io: Io) -> Service {
     match io {
         Io::Inline => Service::Inline,
         Io::Uring => Service::Uring,

@@ -95,9 +95,11 @@
 //! * [`host`]: the functions of this host, and what stands in the way of giving one to a guest;
 //! * [`guest`]: a machine that runs, as whoever watches it sees it;
 //! * [`firmware`]: ACPI, SMBIOS, the memory map, Linux by SeaBIOS' option ROM;
-//! * [`screen`]: the live view, pictures, text; [`command`]: the program's commands.
+//! * [`screen`]: the live view, pictures, text; [`command`]: the program's commands;
+//! * [`bench`]: what an access costs on this host.
 
 pub mod adapter;
+pub mod bench;
 pub mod command;
 pub mod config;
 pub mod dma;

@@ -13,7 +13,7 @@ use trapline_io::Gpa;
 use trapline_io::completion::Completions;
 use trapline_io::doorbell::Doorbell;
 use trapline_io::endpoint::{Endpoint, Service};
-use trapline_io::path::Path;
+use trapline_io::path::{self, Path};
 use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
 use trapline_io::space::ConfigLatch;
@@ -118,6 +118,23 @@ impl Machine {
         parts: Vec<Parts>,
         events: Events,
     ) -> Result<Machine, Error> {
+        Machine::observed(vm, cpus, service, published, parts, events, |topology, _| topology)
+    }
+
+    /// The same with `around` in between the vCPUs and the map's changes: for who measures, and wants
+    /// to know of some accesses on the thread that makes them.
+    ///
+    /// # Errors
+    /// As [`Machine::new`].
+    pub fn observed(
+        vm: Arc<Vm>,
+        cpus: u16,
+        service: Service,
+        published: Published,
+        parts: Vec<Parts>,
+        events: Events,
+        around: impl FnOnce(Arc<dyn path::Topology>, Endpoints) -> Arc<dyn path::Topology>,
+    ) -> Result<Machine, Error> {
         let completions = Completions::new(cpus);
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
         let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
@@ -140,10 +157,11 @@ impl Machine {
         )?;
         let topology = Arc::new(topology);
         let latch = Arc::new(ConfigLatch::default());
+        let changes = around(topology.clone(), Arc::clone(&endpoints));
         let paths = (0..cpus).filter_map(|id| {
             let caller = completions.caller(CallerId(id))?;
             let reader = topology.published().reader();
-            Some(Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), topology.clone(), caller))
+            Some(Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), Arc::clone(&changes), caller))
         });
         let reports = Arc::new(Reports(events.clone(), Arc::clone(&topology)));
         let vcpus = Vcpus::spawn(vm, Arc::clone(&world), paths.collect(), reports)?;

@@ -27,7 +27,7 @@ fn line_of(arguments: &[&str], status: i32) -> String {
 #[test]
 fn bad_usage_is_one_line_and_status_2() {
     let cases: &[(&[&str], &str)] = &[
-        (&[], "no command is given; there are run, adapter, devices, bind and unbind"),
+        (&[], "no command is given; there are run, adapter, devices, bind, unbind and bench"),
         (&["walk"], "unrecognized subcommand 'walk'"),
         (&["bench"], "unrecognized subcommand 'bench'"),
         (&["help"], "unrecognized subcommand 'help'"),

@@ -30,6 +30,7 @@
 //! of string I/O, a field of a C union), `pit` (`KVM_REINJECT_CONTROL`), `state` (`KVM_SET_XSAVE`)
 //! and `eventfd` (lending a descriptor); nowhere else.
 
+pub mod bare;
 mod chips;
 pub mod cpuid;
 mod eventfd;

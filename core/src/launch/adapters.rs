@@ -30,29 +30,29 @@ use crate::screen::{Frame, Source, TextScreen};
 const LINK: Link = Link { speed: 4, lanes: 16 };
 
 /// What devices of the host need of the machine.
-pub(super) struct Machine<'a> {
-    pub(super) vm: &'a Arc<Vm>,
-    pub(super) ram: &'a Ram,
-    pub(super) pirqs: &'a Pirqs,
-    pub(super) events: &'a Events,
+pub(crate) struct Machine<'a> {
+    pub(crate) vm: &'a Arc<Vm>,
+    pub(crate) ram: &'a Ram,
+    pub(crate) pirqs: &'a Pirqs,
+    pub(crate) events: &'a Events,
     /// How the kernel's VFIO is used.
-    pub(super) interface: Interface,
+    pub(crate) interface: Interface,
 }
 
 /// What the adapters leave outside the machine.
-pub(super) struct Given {
+pub(crate) struct Given {
     /// What the owner of legacy VGA shows, if it tells.
-    pub(super) display: Box<dyn Source>,
+    pub(crate) display: Box<dyn Source>,
     /// The software adapter's process.
-    pub(super) process: Option<Process>,
+    pub(crate) process: Option<Process>,
     /// The guest's memory, as functions of the host see it.
-    pub(super) mapping: Option<Mapping>,
+    pub(crate) mapping: Option<Mapping>,
     /// BARs for the DMA of other functions, where there are several.
-    pub(super) peers: Option<Peers>,
+    pub(crate) peers: Option<Peers>,
 }
 
 /// Connects to the adapters that are wanted, or starts ours, and adds them to `parts`.
-pub(super) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Parts>) -> Result<Given> {
+pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Parts>) -> Result<Given> {
     let mut given = Given { display: Box::new(NoDisplay), process: None, mapping: None, peers: None };
     match wanted {
         Adapters::None => {}
@@ -244,7 +244,10 @@ fn root_port(card: usize, devfn: Devfn, parts: &mut Vec<Parts>) -> PartId {
 }
 
 /// A function with a worker of its own.
-fn part<B: Backend + 'static>(
+///
+/// # Errors
+/// Out of descriptors.
+pub(crate) fn part<B: Backend + 'static>(
     function: Function<B>,
     name: String,
     parent: Option<PartId>,
