@@ -3,8 +3,8 @@
 //! A [guest of our own](payload) repeats one kind of access after the other; a [device of the
 //! machine](mark) tells it what to do and takes the time. Each [case](cases) is visited in each *variant*
 //! (how the legacy window is carried out, and by whom), round after round, so that what disturbs the host
-//! disturbs all variants alike. Two baselines run in the same rounds: the same guest in a loop that does
-//! nothing but `KVM_RUN` ([`bare`]), and that loop with a `pread` or `pwrite` of the device's file.
+//! disturbs all variants alike. The [baselines](bare) run in the same rounds: the same guest in a loop that
+//! does nothing but `KVM_RUN`, that loop with a `pread` or `pwrite` of the device's file, and these alone.
 //!
 //! What is reported is the median of the rounds, ratios of such medians, and histograms of the
 //! [stages](trapline_io::stages) of each access.
@@ -45,6 +45,8 @@ pub enum Way {
     /// Not at all: the guest in a loop of `KVM_RUN`.
     Bare,
     /// The same, and each access a `pread` or `pwrite`.
+    BareFile,
+    /// These alone, without any guest.
     File,
     /// One exit and one access each.
     Strict,
@@ -60,7 +62,7 @@ impl Way {
     /// What each function with legacy VGA may do.
     pub fn ways(self) -> Ways {
         match self {
-            Way::Bare | Way::File | Way::Strict => Ways::default(),
+            Way::Bare | Way::BareFile | Way::File | Way::Strict => Ways::default(),
             Way::Dropped | Way::Coalesced => Ways { coalesced: true, shadowed: false, phase: Phase::Auto },
             Way::Shadowed => Ways { coalesced: true, shadowed: true, phase: Phase::Auto },
         }
@@ -70,7 +72,8 @@ impl Way {
     pub const fn name(self) -> &'static str {
         match self {
             Way::Bare => "bare",
-            Way::File => "bare+file",
+            Way::BareFile => "bare+file",
+            Way::File => "file",
             Way::Strict => "strict",
             Way::Dropped => "dropped",
             Way::Coalesced => "coalesced",

@@ -1,4 +1,5 @@
-//! The baselines: the same guest code in a loop that does nothing but `KVM_RUN`, and perhaps a `pread`.
+//! The baselines: the same guest code in a loop that does nothing but `KVM_RUN`, and perhaps a `pread`;
+//! and the `pread` alone.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,11 +10,12 @@ use parking_lot::Mutex;
 use trapline_devices::legacy;
 use trapline_io::device::DirectKind;
 use trapline_io::file::FileRegion;
-use trapline_io::{Gpa, Span};
+use trapline_io::{Gpa, Span, Width};
 use trapline_vcpu::Slot;
 use trapline_vcpu::bare::{self, Asked, BareError};
 use vm_memory::MmapRegion;
 
+use super::cases::{CASES, Case, Reach};
 use super::payload;
 use super::rig;
 use super::script::{self, Pace, Script, Visit};
@@ -46,6 +48,66 @@ pub fn visit(survey: &Survey, with_files: bool, cases: &[usize], pace: Pace) -> 
     }
 }
 
+/// One transfer of a case that is many of the same kind.
+pub struct Transfer {
+    part: Part,
+    address: u64,
+    width: Width,
+    writes: bool,
+}
+
+/// What a case makes of the device's file, if it is but one kind of access and there is a file.
+pub fn transfer(case: &Case, survey: &Survey) -> Option<Transfer> {
+    const TEXT: u64 = 0xb_8000;
+    let (address, width, writes) = match case.name {
+        "port-in" => (0x3cc, Width::B1, false),
+        "port-out" => (0x3d4, Width::B1, true),
+        "window-write-2" => (TEXT, Width::B2, true),
+        "window-write-4" => (TEXT, Width::B4, true),
+        "window-read-2" => (TEXT, Width::B2, false),
+        "window-read-4" => (TEXT, Width::B4, false),
+        "bar-read-trapped" => (survey.places.trapped?.into(), Width::B4, false),
+        "bar-write-trapped" => (survey.places.trapped_write?.into(), Width::B4, true),
+        _ => return None,
+    };
+    let part = if case.reach == Reach::Vga { Part::vga(survey) } else { Part::bar(survey) };
+    Some(Transfer { part: part?, address, width, writes })
+}
+
+/// Makes the transfers of the cases of these numbers on this thread.
+pub fn transfers(survey: &Survey, cases: &[usize], pace: Pace) -> Vec<Visit> {
+    let mut found = Vec::new();
+    for number in cases {
+        let Some((case, transfer)) =
+            CASES.get(*number).and_then(|case| Some((case, transfer(case, survey)?)))
+        else {
+            continue;
+        };
+        // The address is for a guest, and there is none.
+        let mut script = Script::new([(*number, 0)], pace, false);
+        while script.next().is_some() {
+            let count = u64::from(script.count()) * u64::from(case.times);
+            script.begin();
+            (0..count).for_each(|_| transfer.carry_out());
+            let end = Instant::now();
+            script.end(end, end, None);
+        }
+        found.extend(script.take());
+    }
+    found
+}
+
+impl Transfer {
+    fn carry_out(&self) {
+        let mut bytes = [0; 8];
+        let (data, _) = bytes.split_at_mut(self.width.bytes());
+        match self.writes {
+            true => self.part.write(self.address, data),
+            false => self.part.read(self.address, data),
+        }
+    }
+}
+
 /// A part of the guest's addresses that is a file.
 struct Part {
     first: u64,
@@ -53,6 +115,15 @@ struct Part {
 }
 
 impl Part {
+    /// Ports and window, whose offsets are the addresses.
+    fn vga(survey: &Survey) -> Option<Part> {
+        Some(Part { first: 0, file: survey.vga.clone()? })
+    }
+
+    fn bar(survey: &Survey) -> Option<Part> {
+        Some(Part { first: survey.places.trapped?.into(), file: survey.trapped.clone()? })
+    }
+
     /// Where in the file this address lies.
     fn position(&self, address: u64, len: usize) -> Option<u64> {
         let offset = address.checked_sub(self.first)?;
@@ -77,19 +148,13 @@ impl Part {
 /// What the loop answers.
 struct Answers {
     script: Arc<Mutex<Script>>,
-    /// Ports and window, whose offsets are the addresses.
     vga: Option<Part>,
     bar: Option<Part>,
 }
 
 impl Answers {
     fn new(script: Arc<Mutex<Script>>, files: Option<&Survey>) -> Answers {
-        let vga = files.and_then(|survey| survey.vga.clone()).map(|file| Part { first: 0, file });
-        let bar = files.and_then(|survey| {
-            let first = survey.places.trapped?.into();
-            Some(Part { first, file: survey.trapped.clone()? })
-        });
-        Answers { script, vga, bar }
+        Answers { script, vga: files.and_then(Part::vga), bar: files.and_then(Part::bar) }
     }
 
     fn answer(&mut self, asked: Asked<'_>) -> ControlFlow<()> {

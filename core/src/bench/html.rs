@@ -6,6 +6,8 @@ mod plot;
 
 use std::fmt::Write;
 
+use trapline_io::stages::Stage;
+
 use super::compare;
 use super::report::{CaseReport, Measured, Report, Times};
 use super::table::{emulated, ratio, time};
@@ -31,7 +33,7 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.5rem 0}
 th,td{padding:.15rem .8rem .15rem 0;text-align:right;white-space:nowrap}
 th{font-weight:600;color:var(--quiet)}th:first-child,td:first-child{text-align:left}
 .facts td{white-space:normal;text-align:left;vertical-align:top}
-.plots{display:flex;flex-wrap:wrap;gap:1rem}svg{flex:1 1 26rem;max-width:100%;height:auto}
+.wide{overflow-x:auto}.plots{display:flex;flex-wrap:wrap;gap:1rem}svg{flex:1 1 20rem;max-width:min(100%,32rem);height:auto}
 svg text{font:12px system-ui,sans-serif;fill:var(--ink)}svg .axis{stroke:var(--line)}svg .label{fill:var(--quiet)}
 svg path{fill:none;stroke-width:1.8}summary{cursor:pointer;color:var(--quiet)}
 ";
@@ -46,6 +48,7 @@ pub fn page(report: &Report, old: Option<&Report>) -> String {
     let _ = writeln!(page, "<h1>What an access costs: {}</h1>", escape(&report.device));
     introduce(&mut page, report);
     let labels = labels(report);
+    show_overview(&mut page, report, &labels);
     for case in &report.cases {
         show_case(&mut page, case, &labels);
     }
@@ -101,7 +104,7 @@ fn introduce(page: &mut String, report: &Report) {
         page,
         "<p>trapline {}; medians of {} rounds of {} ms each. Times are until everything that was written had been \
          carried out. <b>bare</b> is the same guest in a loop that does nothing but KVM_RUN, <b>bare+file</b> that \
-         loop with one pread or pwrite for each access, <b>dropped</b> the coalesced window over a device that does \
+         loop with one pread or pwrite for each access, <b>file</b> these alone without any guest, <b>dropped</b> the coalesced window over a device that does \
          nothing.</p>",
         escape(&report.trapline),
         report.rounds,
@@ -130,6 +133,21 @@ fn labels(report: &Report) -> Vec<String> {
 
 fn colour(labels: &[String], it: &Measured) -> usize {
     labels.iter().position(|label| *label == it.label()).unwrap_or(0) % COLOURS.len()
+}
+
+/// All medians on one screen.
+fn show_overview(page: &mut String, report: &Report, labels: &[String]) {
+    page.push_str("<div class=\"wide\"><table>\n<tr><th>case</th>");
+    for label in labels {
+        let _ = write!(page, "<th>{}</th>", escape(label));
+    }
+    page.push_str("</tr>\n");
+    for case in &report.cases {
+        let of = |label: &String| case.variants.iter().find(|it| it.label() == *label);
+        let times = labels.iter().map(|label| of(label).map_or_else(String::new, |it| time(it.ns)));
+        row(page, &std::iter::once(escape(&case.name)).chain(times).collect::<Vec<_>>());
+    }
+    page.push_str("</table></div>\n");
 }
 
 fn show_case(page: &mut String, case: &CaseReport, labels: &[String]) {
@@ -199,7 +217,7 @@ fn show_stages(page: &mut String, case: &CaseReport) {
     page.push_str("<details><summary>stages of an exit</summary>\n<table>\n<tr><th>variant</th><th>stage</th>\
                    <th>count</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>p99.99</th><th>max</th></tr>\n");
     for it in &case.variants {
-        for (stage, times) in &it.stages {
+        for (stage, times) in Stage::ALL.iter().filter_map(|stage| it.stages.get_key_value(stage.name())) {
             let Times { count, p50, p90, p99, p99_9, p99_99, max, .. } = times;
             // A time of hours is no figure of this table.
             #[expect(clippy::cast_precision_loss)]

@@ -50,7 +50,7 @@ struct Variant {
 impl Variant {
     fn pace(self, slice: Duration) -> Pace {
         let warm_up = match self.way {
-            Way::Bare | Way::File | Way::Strict => WARM_UP,
+            Way::Bare | Way::BareFile | Way::File | Way::Strict => WARM_UP,
             Way::Dropped | Way::Coalesced | Way::Shadowed => WARM_UP_MODES,
         };
         Pace { warm_up, slice }
@@ -106,7 +106,8 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(u32, &str)) -> Result<Report> {
                 available.iter().copied().filter(|number| suits(*number, *variant, &survey)).collect();
             let visits = match (variant.way, variant.service) {
                 (Way::Bare, _) => bare::visit(&survey, false, &cases, pace)?,
-                (Way::File, _) => bare::visit(&survey, true, &cases, pace)?,
+                (Way::BareFile, _) => bare::visit(&survey, true, &cases, pace)?,
+                (Way::File, _) => bare::transfers(&survey, &cases, pace),
                 (Way::Dropped, service) => {
                     null.visit(Way::Dropped, service.unwrap_or_default(), &cases, pace)?
                 }
@@ -131,7 +132,7 @@ fn variants(plan: &Plan, survey: &Survey) -> Vec<Variant> {
     let baseline = |way| Variant { way, service: None };
     let mut variants = vec![baseline(Way::Bare)];
     if survey.vga.is_some() || survey.trapped.is_some() {
-        variants.push(baseline(Way::File));
+        variants.extend([Way::File, Way::BareFile].map(baseline));
     }
     // Right before what is compared with it.
     let mut floor = Some(Way::Dropped).filter(|_| plan.device != Device::Null);
@@ -152,11 +153,12 @@ fn suits(number: usize, variant: Variant, survey: &Survey) -> bool {
     match variant.way {
         // What a bare loop can do are accesses that trap.
         Way::Bare => case.reach != Reach::Nothing || ["nop", "exit", "config-read"].contains(&case.name),
-        Way::File => match case.reach {
+        Way::BareFile => match case.reach {
             Reach::Nothing => false,
             Reach::Vga => survey.vga.is_some(),
             Reach::Trapped => survey.trapped.is_some(),
         },
+        Way::File => bare::transfer(case, survey).is_some(),
         Way::Dropped => case.reach == Reach::Vga,
         Way::Strict | Way::Coalesced | Way::Shadowed => true,
     }

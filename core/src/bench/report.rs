@@ -139,12 +139,12 @@ pub enum ReadError {
 }
 
 impl Report {
-    /// As JSON, on many lines.
+    /// As JSON, on one line.
     ///
     /// # Errors
     /// A figure is no number, which is a bug.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string_pretty(self).map(|text| text + "\n")
+        serde_json::to_string(self).map(|text| text + "\n")
     }
 
     /// Reads what [`Report::to_json`] wrote.
