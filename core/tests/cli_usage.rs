@@ -29,7 +29,9 @@ fn bad_usage_is_one_line_and_status_2() {
     let cases: &[(&[&str], &str)] = &[
         (&[], "no command is given; there are run, adapter, devices, bind, unbind and bench"),
         (&["walk"], "unrecognized subcommand 'walk'"),
-        (&["bench"], "unrecognized subcommand 'bench'"),
+        (&["bench", "--only", "scrol"], "--only scrol: there is no such case; there are nop, exit, port-in"),
+        (&["bench", "--device", "none"], "--device none: there is nothing to measure; give null"),
+        (&["bench", "--all", "--io", "uring"], "the argument '--all' cannot be used with '--io <IO>'"),
         (&["help"], "unrecognized subcommand 'help'"),
         (&["run", "--trace", "x"], "unexpected argument '--trace' found"),
         (&["run", "disk.img"], "unexpected argument 'disk.img' found"),

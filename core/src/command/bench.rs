@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use trapline_io::endpoint::Service;
 
@@ -14,7 +14,7 @@ use crate::bench::cases::{self, CASES};
 use crate::bench::measure::{self, Plan};
 use crate::bench::report::Report;
 use crate::bench::{Device, Way, compare, html, table};
-use crate::config::{Adapters, Options, RunConfig};
+use crate::config::{Adapters, ConfigError, Options, Origin, RunConfig};
 
 /// What can be given to `trapline bench`.
 #[derive(Debug, clap::Args)]
@@ -132,7 +132,11 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
     let options = Options { device: named, vfio: arguments.vfio.clone(), ..Options::default() };
     let config = RunConfig::new(options, None)?;
     if config.adapters == Adapters::None {
-        bail!("--device none: there is nothing to measure; give null for a device that does nothing");
+        return Err(unusable(
+            "device",
+            "none",
+            "there is nothing to measure; give null, a device that does nothing",
+        ));
     }
     let device = if device == Some("null") { Device::Null } else { Device::Adapters(config.adapters) };
     let chosen = |given: &[Window]| match given {
@@ -163,7 +167,8 @@ fn chosen_cases(names: &[String]) -> Result<Vec<usize>> {
             Some(number) => numbers.push(number),
             None => {
                 let all: Vec<&str> = CASES.iter().map(|case| case.name).collect();
-                bail!("--only {name}: there is no such case; there are {}", all.join(", "));
+                let problem = format!("there is no such case; there are {}", all.join(", "));
+                return Err(unusable("only", name, &problem));
             }
         }
     }
@@ -173,6 +178,10 @@ fn chosen_cases(names: &[String]) -> Result<Vec<usize>> {
     numbers.sort_unstable();
     numbers.dedup();
     Ok(numbers)
+}
+
+fn unusable(option: &str, value: &str, problem: &str) -> anyhow::Error {
+    ConfigError::value(&Origin::CommandLine, option, value, problem).into()
 }
 
 fn read_report(path: &Path) -> Result<Report> {
