@@ -31,7 +31,7 @@ pub struct Seen {
     /// What the card holds, behind the window, plane 2 apart.
     pub cells: Mutex<Vec<u8>>,
     pub font: Mutex<Vec<u8>>,
-    /// Writes to the window that came while memory decode was off.
+    /// Writes to the window that came while memory decode was off, and changes of the map under a shadow.
     pub wrong: AtomicU64,
     pub ticks: AtomicU64,
     pub turns: AtomicU64,
@@ -145,7 +145,11 @@ impl Device for Double {
     fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         self.flush();
         match (region, offset) {
-            (Region::CONFIG, _) => return self.config.write_region(offset, width, value).map(drop),
+            (Region::CONFIG, _) => {
+                let shadowed = self.mode == Mode::Shadowed;
+                self.seen.wrong.fetch_add(u64::from(shadowed), SeqCst);
+                return self.config.write_region(offset, width, value).map(drop);
+            }
             (Region::VGA, WINDOW..) => {
                 self.had_traffic();
                 return self.write_window(offset, width, value);
