@@ -30,21 +30,25 @@ fn end() -> Vec<u8> {
 fn no_write_reaches_a_card_that_does_not_decode() {
     for want in MODES {
         let (double, seen) = Double::new(want);
-        // What is written while decode is off must never come.
-        let body = [
-            words(0, 0x1111, 200),
-            configure(4, 1),
-            words(0, 0xbad0, 100),
-            configure(0x10, 0xe000_0000),
-            words(400, 0xbad1, 100),
-            configure(4, 3),
-            words(800, 0x2222, 100),
-            configure(0x10, 0xe100_0000),
-        ];
+        // What is written while decode is off must never come, and all that is written before must.
+        let body = |value: u16| {
+            let parts = [
+                words(0, value, 160),
+                configure(4, 1),
+                words(0, 0xbad0, 100),
+                configure(0x10, 0xe000_0000),
+                words(400, 0xbad1, 100),
+                configure(4, 3),
+                words(800, value, 100),
+                configure(0x10, 0xe100_0000),
+            ];
+            parts.concat()
+        };
         let rig = Rig::new(&[
             &configure(4, 3),
             &segments(0xb800),
-            &times(100, &body.concat()),
+            &times(100, &body(0x2222)),
+            &body(0x1111),
             &words(2000, 0x3333, 7),
             &end(),
         ]);
@@ -76,9 +80,17 @@ fn another_vcpus_text_is_whole_while_registers_are_written() {
         let back = i8::try_from(again.len() + 1).unwrap().checked_neg().unwrap();
         again.push(back.to_le_bytes()[0]);
         let first = Rig::new(&[&configure(4, 3), START_OTHERS, &again, &end()]);
-        let pages: Vec<u8> =
-            (0..8).flat_map(|page| ascending(page * 0x1000, 1 + page * 0x800, 0x800)).collect();
-        let rig = first.with(&[&segments(0xb800), &times(5, &pages), &out8(TELL, 0), HALT]);
+        let pages = |first: u16| -> Vec<u8> {
+            (0..8).flat_map(|page| ascending(page * 0x1000, first + page * 0x800, 0x800)).collect()
+        };
+        let rig = first.with(&[
+            &segments(0xb800),
+            &times(3, &pages(0x5001)),
+            &pages(0x4001),
+            &pages(1),
+            &out8(TELL, 0),
+            HALT,
+        ]);
         let (ending, _) = rig.run(double, ConfigSpace::TOPOLOGY, zones(), |_, _| {});
         assert_eq!(ending, Ending::PowerOff, "{want:?}");
         for cell in 0..0x4000_u16 {
