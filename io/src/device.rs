@@ -1,5 +1,6 @@
 //! What stands behind an endpoint: a [`Device`], and what it claims of the guest's address space.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vm_memory::MmapRegion;
@@ -149,12 +150,19 @@ pub struct Claim {
     pub target: Target,
     /// Host memory the guest may use there without any trap.
     pub direct: Option<Direct>,
+    /// Eventfds that take the place of writes to the range's first address.
+    pub signals: Vec<Signal>,
 }
 
 impl Claim {
+    /// A trapped range where `target` answers.
+    pub fn of(range: Range, target: Target) -> Claim {
+        Claim { range, target, direct: None, signals: Vec::new() }
+    }
+
     /// A trapped range of `region`, `offset` being that of the range's first address; strict.
     pub fn region(range: Range, region: Region, offset: u64) -> Claim {
-        Claim { range, target: Target::Region { region, offset, retire: Retire::Strict }, direct: None }
+        Claim::of(range, Target::Region { region, offset, retire: Retire::Strict })
     }
 
     /// The same range with `retire` in place of strict.
@@ -172,11 +180,40 @@ impl Claim {
         self.direct = Some(direct);
         self
     }
+
+    /// The same range, where some writes become a signal. The range is the register's own: an overlay,
+    /// which stands before what it lies on. Where not all of it is in the map its writes trap.
+    #[must_use]
+    pub fn signal(mut self, signal: Signal) -> Claim {
+        self.signals.push(signal);
+        self
+    }
 }
 
 impl PartialEq for Claim {
     fn eq(&self, other: &Claim) -> bool {
-        self.range == other.range && self.target == other.target && self.direct == other.direct
+        self.range == other.range
+            && self.target == other.target
+            && self.direct == other.direct
+            && self.signals == other.signals
+    }
+}
+
+/// An eventfd that the kernel counts up in place of a write that would trap: nobody else learns of the
+/// write. What traps all the same, as before a signal is set up, goes to the claim's target, which must
+/// do as the eventfd's reader does.
+#[derive(Clone, Debug)]
+pub struct Signal {
+    /// The eventfd.
+    pub event: Arc<OwnedFd>,
+    /// The writes it stands for: of this value in this width, or, with `None`, all that begin at the
+    /// address.
+    pub value: Option<(Width, u64)>,
+}
+
+impl PartialEq for Signal {
+    fn eq(&self, other: &Signal) -> bool {
+        Arc::ptr_eq(&self.event, &other.event) && self.value == other.value
     }
 }
 
