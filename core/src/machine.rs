@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use trapline_devices::host;
-use trapline_io::Gpa;
-use trapline_io::completion::Completions;
+use trapline_io::completion::{Caller, Completions};
 use trapline_io::doorbell::Doorbell;
 use trapline_io::endpoint::{Endpoint, Service};
 use trapline_io::path::{self, Path};
 use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
-use trapline_io::space::ConfigLatch;
+use trapline_io::space::{ConfigLatch, EndpointId};
 use trapline_io::worker::{Served, Worker};
+use trapline_io::{Access, Gpa};
 use trapline_vcpu::slots::SlotError;
 use trapline_vcpu::{Exits, NotParked, Slots, Vcpus, Vm, World};
 
@@ -118,27 +118,11 @@ impl Machine {
         parts: Vec<Parts>,
         events: Events,
     ) -> Result<Machine, Error> {
-        Machine::observed(vm, cpus, service, published, parts, events, |topology, _| topology)
-    }
-
-    /// The same with `around` in between the vCPUs and the map's changes: for who measures, and wants
-    /// to know of some accesses on the thread that makes them.
-    ///
-    /// # Errors
-    /// As [`Machine::new`].
-    pub fn observed(
-        vm: Arc<Vm>,
-        cpus: u16,
-        service: Service,
-        published: Published,
-        parts: Vec<Parts>,
-        events: Events,
-        around: impl FnOnce(Arc<dyn path::Topology>, Endpoints) -> Arc<dyn path::Topology>,
-    ) -> Result<Machine, Error> {
         let completions = Completions::new(cpus);
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
         let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
         let stopping: Vec<_> = parts.iter().filter_map(|part| part.stopping.clone()).collect();
+        let changes: Vec<_> = parts.iter().map(|part| part.changes.clone()).collect();
         let (endpoints, workers) = serve(parts, &completions, service)?;
         let world = Arc::new(World::new(usize::from(cpus)));
         events.hold_in(Arc::clone(&world));
@@ -157,7 +141,7 @@ impl Machine {
         )?;
         let topology = Arc::new(topology);
         let latch = Arc::new(ConfigLatch::default());
-        let changes = around(topology.clone(), Arc::clone(&endpoints));
+        let changes = changes_by(changes, &topology);
         let paths = (0..cpus).filter_map(|id| {
             let caller = completions.caller(CallerId(id))?;
             let reader = topology.published().reader();
@@ -229,6 +213,30 @@ impl Machine {
         }
         for worker in self.workers {
             worker.stop();
+        }
+    }
+}
+
+/// Who carries out the writes that change the map: the topology, but where a part has its own.
+fn changes_by(
+    own: Vec<Option<Arc<dyn path::Topology>>>,
+    topology: &Arc<Topology>,
+) -> Arc<dyn path::Topology> {
+    let topology = Arc::clone(topology);
+    if own.iter().any(Option::is_some) { Arc::new(Changes { own, topology }) } else { topology }
+}
+
+/// See [`changes_by`].
+struct Changes {
+    own: Vec<Option<Arc<dyn path::Topology>>>,
+    topology: Arc<Topology>,
+}
+
+impl path::Topology for Changes {
+    fn change(&self, caller: &mut Caller, endpoint: EndpointId, access: Access) {
+        match self.own.get(usize::from(endpoint.0)).and_then(Option::as_ref) {
+            Some(own) => own.change(caller, endpoint, access),
+            None => self.topology.change(caller, endpoint, access),
         }
     }
 }

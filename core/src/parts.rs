@@ -57,6 +57,10 @@ pub struct Parts {
     pub tasks: Vec<Task>,
     /// What must be open before the guest lets it master the bus.
     pub dma: Option<Arc<Gate>>,
+    /// What carries out the writes that its claims mark as changes of the map
+    /// ([`trapline_io::device::Retire::Topology`]), on the vCPU's thread, in place of the machine's topology:
+    /// for a device that is no part of the map, and has to know which caller writes.
+    pub changes: Option<Arc<dyn trapline_io::path::Topology>>,
     /// Set at the end of the run: then an interrupted access to it is not tried again.
     pub stopping: Option<Arc<AtomicBool>>,
 }
@@ -79,6 +83,7 @@ impl Parts {
             attention: None,
             tasks: Vec::new(),
             dma: None,
+            changes: None,
             stopping: None,
         }
     }

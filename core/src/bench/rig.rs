@@ -13,7 +13,6 @@ use trapline_devices::pci::Devfn;
 use trapline_devices::q35::{HostBridge, Pages, Pirqs, Ram};
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
-use trapline_io::space::EndpointId;
 use trapline_vcpu::Vm;
 use vm_memory::{MmapRegion, VolatileMemory};
 
@@ -122,14 +121,11 @@ impl Rig {
         let entries = write_payload(&built.firmware, &survey, cases)?;
         let Built { vm, events, mut parts, firmware: _, device: _, _given } = built;
         let script = Arc::new(Mutex::new(Script::new(entries, pace, true)));
-        let mark = EndpointId(u16::try_from(parts.len())?);
-        parts.push(Parts::platform("mark", Mark::new(Arc::clone(&script), events.clone())));
-        let marked = Arc::clone(&script);
-        let around = |rest, endpoints| -> Arc<dyn trapline_io::path::Topology> {
-            Arc::new(Marks { rest, mark, endpoints, script: marked })
-        };
-        let published = Published::default();
-        let mut machine = Machine::observed(vm, 1, service, published, parts, events, around)?;
+        let marks = Arc::new(Marks::new(Arc::clone(&script)));
+        let mark = Parts::platform("mark", Mark::new(Arc::clone(&script), events.clone()));
+        parts.push(Parts { changes: Some(marks.clone()), ..mark });
+        let mut machine = Machine::new(vm, 1, service, Published::default(), parts, events)?;
+        marks.stand_in(machine.endpoints());
         let limit = limit(pace, cases.len());
         let ending = machine.run(Instant::now().checked_add(limit));
         machine.stop();

@@ -36,7 +36,7 @@ pub struct Pace {
 }
 
 /// What came of one visit.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Visit {
     /// Which case, by its place in the image.
     pub case: usize,
