@@ -4,20 +4,22 @@
 //! descriptors exist before the first vCPU runs: workers first, then vCPU threads, parked. It ends
 //! in the reverse order: vCPUs stop, workers drain and stop, devices are dropped.
 
+mod changes;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use trapline_devices::host;
-use trapline_io::completion::{Caller, Completions};
+use trapline_io::Gpa;
+use trapline_io::completion::Completions;
 use trapline_io::doorbell::Doorbell;
 use trapline_io::endpoint::{Endpoint, Service};
-use trapline_io::path::{self, Path};
+use trapline_io::path::Path;
 use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
-use trapline_io::space::{ConfigLatch, EndpointId};
+use trapline_io::space::ConfigLatch;
 use trapline_io::worker::{Served, Worker};
-use trapline_io::{Access, Gpa};
 use trapline_vcpu::slots::SlotError;
 use trapline_vcpu::{Exits, NotParked, Slots, Vcpus, Vm, World};
 
@@ -141,7 +143,7 @@ impl Machine {
         )?;
         let topology = Arc::new(topology);
         let latch = Arc::new(ConfigLatch::default());
-        let changes = changes_by(changes, &topology);
+        let changes = changes::by(changes, &topology);
         let paths = (0..cpus).filter_map(|id| {
             let caller = completions.caller(CallerId(id))?;
             let reader = topology.published().reader();
@@ -213,30 +215,6 @@ impl Machine {
         }
         for worker in self.workers {
             worker.stop();
-        }
-    }
-}
-
-/// Who carries out the writes that change the map: the topology, but where a part has its own.
-fn changes_by(
-    own: Vec<Option<Arc<dyn path::Topology>>>,
-    topology: &Arc<Topology>,
-) -> Arc<dyn path::Topology> {
-    let topology = Arc::clone(topology);
-    if own.iter().any(Option::is_some) { Arc::new(Changes { own, topology }) } else { topology }
-}
-
-/// See [`changes_by`].
-struct Changes {
-    own: Vec<Option<Arc<dyn path::Topology>>>,
-    topology: Arc<Topology>,
-}
-
-impl path::Topology for Changes {
-    fn change(&self, caller: &mut Caller, endpoint: EndpointId, access: Access) {
-        match self.own.get(usize::from(endpoint.0)).and_then(Option::as_ref) {
-            Some(own) => own.change(caller, endpoint, access),
-            None => self.topology.change(caller, endpoint, access),
         }
     }
 }
