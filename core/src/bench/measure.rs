@@ -109,9 +109,9 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(u32, &str)) -> Result<Report> {
                 (Way::BareFile, _) => bare::visit(&survey, true, &cases, pace)?,
                 (Way::File, _) => bare::transfers(&survey, &cases, pace),
                 (Way::Dropped, service) => {
-                    null.visit(Way::Dropped, service.unwrap_or_default(), &cases, pace)?
+                    null.visit(&survey, Way::Dropped, service.unwrap_or_default(), &cases, pace)?
                 }
-                (way, service) => rig.visit(way, service.unwrap_or_default(), &cases, pace)?,
+                (way, service) => rig.visit(&survey, way, service.unwrap_or_default(), &cases, pace)?,
             };
             for visit in visits {
                 if let Some(case) = CASES.get(visit.case) {
