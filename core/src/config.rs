@@ -24,10 +24,12 @@ mod options;
 mod size;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use trapline_devices::legacy::Phase;
 pub use trapline_devices::q35::Pages;
 pub use trapline_devices::vfio::Interface;
 
@@ -37,6 +39,7 @@ pub use error::{ConfigError, Origin};
 pub use keys::{Script, Step};
 pub use options::{AdapterOptions, Options};
 pub use size::{MEMORY_LARGEST, MEMORY_LEAST};
+pub use trace::{TraceFilter, TraceForm, TraceOutput};
 
 /// Everything `trapline run` needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +78,10 @@ pub struct RunConfig {
     pub window: Window,
     /// What is typed on the guest's keyboard.
     pub keys: Option<Script>,
+    /// Where a trace of the guest's accesses goes.
+    pub trace: Option<TraceOutput>,
+    /// What is traced; everything if there is none.
+    pub trace_filters: Vec<TraceFilter>,
 }
 
 /// A kernel to boot without a boot loader.
@@ -133,7 +140,11 @@ pub enum Io {
 pub enum Window {
     /// One exit and one access each.
     Strict,
-    /// The fastest way that this version has.
+    /// KVM collects writes, and the adapter gets them late and merged.
+    Coalesced,
+    /// As coalesced, and the window of a text mode is memory of the guest's.
+    Shadowed,
+    /// The fastest way that this host's KVM has.
     Auto,
 }
 

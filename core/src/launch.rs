@@ -5,10 +5,13 @@ mod physical;
 mod place;
 mod seats;
 mod serial;
+mod ways;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use trapline_devices::pci::Pin;
@@ -20,6 +23,7 @@ use trapline_io::publish::Published;
 use trapline_vcpu::Vm;
 
 use self::adapters::Given;
+use self::ways::Collecting;
 use crate::adapter::Process;
 use crate::config::{Io, RunConfig, Serial};
 use crate::dma::Mapping;
@@ -27,10 +31,15 @@ use crate::events::{Event, Events};
 use crate::firmware::boot::{Boot, Choices, Target};
 use crate::firmware::{image, linux};
 use crate::guest::{End, Ends, Guest};
-use crate::machine::{Ending, Machine};
+use crate::machine::{Ending, Machine, Observer};
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
 use crate::screen::Source;
+use crate::trace::{Opened, Trace};
+
+/// How long the end of a run waits until the adapter shows all that the guest wrote: a device gives up
+/// after 5 s.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A machine that runs, and the thread that watches over it.
 struct Running {
@@ -38,6 +47,8 @@ struct Running {
     thread: JoinHandle<()>,
     keys: Keys,
     display: Box<dyn Source>,
+    /// Closed when the run is over and the adapter shows all that the guest wrote.
+    shown: Receiver<()>,
     /// Ends when the machine has closed its connection.
     adapter: Option<Process>,
 }
@@ -48,7 +59,9 @@ struct Running {
 /// # Errors
 /// What is missing or refused, for a person.
 pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
+    let _span = tracing::info_span!("start").entered();
     let firmware = image::firmware(config.firmware.as_deref())?;
+    let trace = config.trace.as_ref().map(Opened::create).transpose()?;
     let vm = Arc::new(Vm::new()?);
     let (events, published) = (Events::default(), Published::default());
     let ram = Ram::of_pages(config.memory, config.pages)?;
@@ -67,37 +80,59 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         pirqs: pirqs.clone(),
     })?;
     add_disks(config, &ram, &pirqs, &mut parts)?;
-    let around =
-        adapters::Machine { vm: &vm, ram: &ram, pirqs: &pirqs, events: &events, interface: config.vfio };
+    let around = adapters::Machine {
+        vm: &vm,
+        ram: &ram,
+        pirqs: &pirqs,
+        events: &events,
+        interface: config.vfio,
+        ways: ways::find(config.window, Collecting::of(&vm))?,
+    };
     let Given { display, process, mapping, peers } = adapters::add(&config.adapters, &around, &mut parts)?;
-    let machine = Machine::new(vm, config.cpus.into(), service(config.io), published, parts, events.clone())?;
+    let cpus = config.cpus.into();
+    let trace =
+        trace.map(|opened| opened.start(&mut parts, cpus, &config.trace_filters, &published)).transpose()?;
+    let observer = Observer { probes: trace.as_ref().map(Trace::probes), around: None };
+    let service = service(config.io);
+    let machine = Machine::observed(vm, cpus, service, published, parts, events.clone(), observer)?;
     if let Some(peers) = peers {
         machine.share_bars(peers);
     }
     if let (Serial::Stdio, Some(input)) = (&config.serial, serial) {
         serial::feed(input)?;
     }
+    let (showing, shown) = channel();
     let thread = std::thread::Builder::new()
         .name("machine".into())
-        .spawn(move || watch_over(machine, mapping, &ends))
+        .spawn(move || watch_over(machine, mapping, trace, &ends, showing))
         .context("cannot start the machine's thread")?;
-    Ok(Box::new(Running { events, thread, keys, display, adapter: process }))
+    Ok(Box::new(Running { events, thread, keys, display, shown, adapter: process }))
 }
 
 /// Runs the machine to its end, tells of it, and takes it apart: last of all its devices lose sight of
 /// the guest's memory.
-fn watch_over(mut machine: Machine, mapping: Option<Mapping>, ends: &Ends) {
+fn watch_over(
+    mut machine: Machine,
+    mapping: Option<Mapping>,
+    trace: Option<Trace>,
+    ends: &Ends,
+    showing: Sender<()>,
+) {
     let end = match machine.run(None) {
         Ok(Ending::PowerOff) => End::PowerOff,
         Ok(Ending::Left) => End::Left,
         Ok(Ending::TimedOut) => End::Timeout,
         Err(error) => End::Failed(error.to_string()),
     };
+    drop(showing);
     ends.report(end);
     if let Some(mapping) = &mapping {
         mapping.stop();
     }
     machine.stop();
+    if let Some(trace) = trace {
+        trace.finish();
+    }
     drop(mapping);
 }
 
@@ -108,6 +143,13 @@ impl Guest for Running {
 
     fn screen(&mut self) -> &mut dyn Source {
         &mut *self.display
+    }
+
+    fn end(&mut self) {
+        self.events.push(Event::Leave);
+        if let Err(RecvTimeoutError::Timeout) = self.shown.recv_timeout(PATIENCE) {
+            tracing::warn!("the adapter does not answer: its screen may lack the last that the guest wrote");
+        }
     }
 
     fn stop(self: Box<Self>) -> Result<()> {

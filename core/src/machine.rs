@@ -2,32 +2,36 @@
 //!
 //! A machine is made of [`Parts`] and knows nothing of what they are. All its threads and
 //! descriptors exist before the first vCPU runs: workers first, then vCPU threads, parked. It ends
-//! in the reverse order: vCPUs stop, workers drain and stop, devices are dropped.
-
-mod changes;
+//! in the reverse order: vCPUs stop, the clock of the legacy window brings out what the guest wrote to it,
+//! workers drain and stop, devices are dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use trapline_devices::host;
-use trapline_io::Gpa;
 use trapline_io::completion::Completions;
+use trapline_io::device::Range;
 use trapline_io::doorbell::Doorbell;
 use trapline_io::endpoint::{Endpoint, Service};
-use trapline_io::path::Path;
+use trapline_io::feed::{Collected, Feed};
+use trapline_io::path::{self, Path};
 use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
-use trapline_io::space::ConfigLatch;
+use trapline_io::space::{ConfigLatch, EndpointId};
+use trapline_io::stages::Stages;
 use trapline_io::worker::{Served, Worker};
+use trapline_io::{Gpa, Trap};
 use trapline_vcpu::slots::SlotError;
-use trapline_vcpu::{Exits, NotParked, Slots, Vcpus, Vm, World};
+use trapline_vcpu::{Coalesced, Exits, NotParked, Vcpus, Vm, World, ZoneError, Zones};
 
 use crate::dma::Peers;
 use crate::events::{Event, Events};
-use crate::parts::{Parts, ServedBy};
-use crate::topology::Topology;
+use crate::parts::{PartId, Parts, ServedBy};
 use crate::topology::map::Node;
+use crate::topology::{Collection, Topology, Trouble};
+use crate::trace::{Notes, Probes};
+use crate::window::{self, Clock};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,9 @@ pub enum Error {
     /// A memory slot is refused.
     #[error(transparent)]
     Slots(#[from] SlotError),
+    /// A range whose writes are to be collected is refused.
+    #[error(transparent)]
+    Zones(#[from] ZoneError),
     /// The vCPUs could not be stopped.
     #[error(transparent)]
     NotParked(#[from] NotParked),
@@ -60,6 +67,9 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// What KVM is to collect is not to be seen.
+    #[error("KVM's ring of collected writes can not be mapped; give --window strict")]
+    Ring,
     /// A device or a vCPU failed while the guest ran.
     #[error("{0}")]
     Failed(String),
@@ -68,9 +78,30 @@ pub enum Error {
 /// All endpoints of a machine; the place in the list is the id.
 type Endpoints = Arc<[Arc<Endpoint>]>;
 
+/// Who stands between the vCPUs and the changes of the map, given who carries those out.
+pub type Around<'a> = Box<dyn FnOnce(Arc<dyn path::Topology>, Endpoints) -> Arc<dyn path::Topology> + 'a>;
+
+/// What watches the vCPUs of a machine.
+#[derive(Default)]
+pub struct Observer<'a> {
+    /// Records of all accesses; made for the same parts and vCPUs.
+    pub probes: Option<&'a Probes>,
+    /// For who measures, and wants to know of some accesses on the thread that makes them.
+    pub around: Option<Around<'a>>,
+}
+
+impl std::fmt::Debug for Observer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observer").field("probes", &self.probes.is_some()).finish_non_exhaustive()
+    }
+}
+
 /// A machine, its vCPUs not yet running.
 pub struct Machine {
     world: Arc<World>,
+    /// That of the function whose writes KVM collects.
+    clock: Option<Clock>,
+    owner: Option<Arc<Endpoint>>,
     vcpus: Vcpus,
     topology: Arc<Topology>,
     endpoints: Endpoints,
@@ -79,6 +110,7 @@ pub struct Machine {
     events: Events,
     /// The flags of devices that are to give up at the end.
     stopping: Vec<Arc<AtomicBool>>,
+    trace: Option<Notes>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -120,38 +152,96 @@ impl Machine {
         parts: Vec<Parts>,
         events: Events,
     ) -> Result<Machine, Error> {
+        Machine::observed(vm, cpus, service, published, parts, events, Observer::default())
+    }
+
+    /// The same for who watches what its vCPUs do.
+    ///
+    /// # Errors
+    /// As [`Machine::new`].
+    pub fn observed(
+        vm: Arc<Vm>,
+        cpus: u16,
+        service: Service,
+        published: Published,
+        parts: Vec<Parts>,
+        events: Events,
+        observer: Observer<'_>,
+    ) -> Result<Machine, Error> {
+        let Observer { probes, around } = observer;
         let completions = Completions::new(cpus);
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
         let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
         let stopping: Vec<_> = parts.iter().filter_map(|part| part.stopping.clone()).collect();
-        let changes: Vec<_> = parts.iter().map(|part| part.changes.clone()).collect();
+        let owner = parts.iter().position(|part| !part.collected.is_empty());
+        let owner = owner.and_then(|id| Some((id, parts.get(id)?.collected.clone())));
         let (endpoints, workers) = serve(parts, &completions, service)?;
+        for (endpoint, id) in endpoints.iter().zip(0..) {
+            if let Some(recorder) = probes.and_then(|probes| probes.of_function(EndpointId(id))) {
+                endpoint.record(recorder);
+            }
+        }
         let world = Arc::new(World::new(usize::from(cpus)));
         events.hold_in(Arc::clone(&world));
         for gate in gates.iter().flatten() {
             gate.stand_in(&world);
         }
-        let slots = Slots::new(Arc::clone(&vm));
         let topology = Topology::new(
             nodes,
             gates,
             Arc::clone(&endpoints),
             published,
             Arc::clone(&world),
-            slots,
+            &vm,
             events.clone(),
         )?;
         let topology = Arc::new(topology);
         let latch = Arc::new(ConfigLatch::default());
-        let changes = changes::by(changes, &topology);
+        let changes: Arc<dyn path::Topology> = match around {
+            Some(around) => around(topology.clone(), Arc::clone(&endpoints)),
+            None => topology.clone(),
+        };
         let paths = (0..cpus).filter_map(|id| {
-            let caller = completions.caller(CallerId(id))?;
+            let mut caller = completions.caller(CallerId(id))?;
+            let recorder = probes.and_then(|probes| probes.of_vcpu(id));
+            caller.stages = recorder.map(|recorder| Box::new(Stages::tracing(recorder)));
             let reader = topology.published().reader();
             Some(Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), Arc::clone(&changes), caller))
         });
         let reports = Arc::new(Reports(events.clone(), Arc::clone(&topology)));
-        let vcpus = Vcpus::spawn(vm, Arc::clone(&world), paths.collect(), reports)?;
-        Ok(Machine { world, vcpus, topology, endpoints, latch, workers, events, stopping })
+        let vcpus = Vcpus::spawn(Arc::clone(&vm), Arc::clone(&world), paths.collect(), reports)?;
+        let mut machine = Machine {
+            world,
+            clock: None,
+            owner: None,
+            vcpus,
+            topology,
+            endpoints,
+            latch,
+            workers,
+            events,
+            stopping,
+            trace: probes.map(|probes| probes.notes().clone()),
+        };
+        if let Some((id, ranges)) = owner {
+            machine.collect(vm, id, ranges)?;
+        }
+        Ok(machine)
+    }
+
+    /// Lets KVM collect writes to `ranges` for a function, as its window wishes.
+    fn collect(&mut self, vm: Arc<Vm>, owner: PartId, ranges: Vec<Range>) -> Result<(), Error> {
+        let place = u16::try_from(owner).ok().zip(self.endpoints.get(owner));
+        let Some((id, endpoint)) = place else { return Ok(()) };
+        let ring = Ring(self.vcpus.collected().ok_or(Error::Ring)?);
+        let feed = Arc::new(Feed::new(Box::new(ring), self.topology.published(), EndpointId(id)));
+        endpoint.feed_from(Arc::clone(&feed));
+        let zones = Zones::new(vm, ranges.clone());
+        self.topology.collect(Collection { owner, feed, zones, ranges });
+        let clock = Clock::start(Arc::clone(&self.topology), Arc::clone(endpoint), self.events.clone());
+        self.clock = Some(clock.map_err(|source| Error::Thread { thread: "vga".into(), source })?);
+        self.owner = Some(Arc::clone(endpoint));
+        Ok(())
     }
 
     /// The endpoints, in the order of the parts.
@@ -165,13 +255,22 @@ impl Machine {
         self.topology.share_bars(peers);
     }
 
-    /// Lets the vCPUs run, and returns when the run has ended for one of the reasons of [`Ending`].
+    /// Lets the vCPUs run, and returns when the run has ended for one of the reasons of [`Ending`]. What
+    /// the guest has written to the legacy window is brought out then.
     ///
     /// # Errors
     /// A device or vCPU failed, or a reset could not be carried out. The machine can only be stopped
     /// then.
     pub fn run(&mut self, deadline: Option<Instant>) -> Result<Ending, Error> {
         self.world.release();
+        let ending = self.run_on(deadline);
+        if let Some(owner) = &self.owner {
+            window::bring_out(owner);
+        }
+        ending
+    }
+
+    fn run_on(&mut self, deadline: Option<Instant>) -> Result<Ending, Error> {
         loop {
             match self.events.wait(deadline) {
                 None => return Ok(Ending::TimedOut),
@@ -186,10 +285,11 @@ impl Machine {
     /// Resets everything to its state at power-on, RAM apart: vCPUs and in-kernel controllers, then
     /// devices, whose queued accesses are dropped, and the map follows.
     fn reset(&mut self) -> Result<(), Error> {
+        let _span = tracing::info_span!("reset").entered();
         let mut guard = self.world.lock();
         let parked = guard.park()?;
         self.vcpus.reset(&parked)?;
-        self.topology.before_reset()?;
+        self.topology.before_reset(&parked)?;
         for endpoint in self.endpoints.iter() {
             endpoint.discard();
             endpoint.with_device(|device| device.reset());
@@ -199,6 +299,9 @@ impl Machine {
         // Also what a worker carried out late: it was the old guest's.
         self.events.forget_resets();
         self.world.unhold();
+        if let Some(trace) = &self.trace {
+            trace.reset();
+        }
         tracing::info!("the guest was reset");
         Ok(())
     }
@@ -213,9 +316,33 @@ impl Machine {
         if let Err(error) = self.vcpus.join() {
             tracing::error!(%error, "at the end of the run");
         }
+        drop(self.clock);
         for worker in self.workers {
             worker.stop();
         }
+    }
+}
+
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Error {
+        match trouble {
+            Trouble::Slots(error) => error.into(),
+            Trouble::Zones(error) => error.into(),
+            Trouble::Park(error) => error.into(),
+        }
+    }
+}
+
+/// The ring of the machine's vCPUs, whose mapping both have.
+struct Ring(Arc<Coalesced>);
+
+impl Collected for Ring {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn pop(&self) -> Option<Trap> {
+        self.0.pop()
     }
 }
 

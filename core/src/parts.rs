@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use trapline_devices::pci::Devfn;
 use trapline_io::Device;
+use trapline_io::device::Range;
 use trapline_io::space::DwordSet;
 use trapline_io::worker::Task;
 
@@ -55,12 +56,11 @@ pub struct Parts {
     pub attention: Option<OwnedFd>,
     /// Futures that its worker drives.
     pub tasks: Vec<Task>,
+    /// The ranges whose writes KVM may collect, as its [`trapline_io::window::Window`] wishes: none for all
+    /// but one function with legacy VGA.
+    pub collected: Vec<Range>,
     /// What must be open before the guest lets it master the bus.
     pub dma: Option<Arc<Gate>>,
-    /// What carries out the writes that its claims mark as changes of the map
-    /// ([`trapline_io::device::Retire::Topology`]), on the vCPU's thread, in place of the machine's topology:
-    /// for a device that is no part of the map, and has to know which caller writes.
-    pub changes: Option<Arc<dyn trapline_io::path::Topology>>,
     /// Set at the end of the run: then an interrupted access to it is not tried again.
     pub stopping: Option<Arc<AtomicBool>>,
 }
@@ -82,8 +82,8 @@ impl Parts {
             served_by: ServedBy::Shared,
             attention: None,
             tasks: Vec::new(),
+            collected: Vec::new(),
             dma: None,
-            changes: None,
             stopping: None,
         }
     }

@@ -1,5 +1,6 @@
 //! What stands behind an endpoint: a [`Device`], and what it claims of the guest's address space.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vm_memory::MmapRegion;
@@ -53,14 +54,16 @@ pub trait Device: Send {
 
     /// Whether a run of bytes that go to ascending addresses from `offset` on, each written once, may
     /// reach this region as one [`Device::write_run`] (design rule 4). Asked with everything before
-    /// the run carried out; the answer holds until something else is.
+    /// the run carried out; the answer holds until something else is, and for one page: a run crosses
+    /// no multiple of 4096. Never asked for configuration space or the ports of [`Region::VGA`].
     fn merges(&self, region: Region, offset: u64) -> bool {
         let _ = (region, offset);
         false
     }
 
-    /// Writes `bytes`, at least one, from `offset` of `region` on: only where [`Device::merges`] said
-    /// so, and within one part of the region that it said so for.
+    /// Writes `bytes`, those of at least two posted writes, from `offset` of `region` on: only where
+    /// [`Device::merges`] said so, and within one page of the region. A run that turns out to be one
+    /// write only is a [`Device::write`].
     ///
     /// # Errors
     /// As [`Device::write`]; part of the bytes may have been written.
@@ -76,7 +79,8 @@ pub trait Device: Send {
 
     /// The part of a file that *is* this region, if there is one: a write to the region is a write of
     /// the same bytes there and nothing else. The worker may then carry out posted writes in batches
-    /// without calling [`Device::write`]. Must not change but by a reset.
+    /// without calling [`Device::write`]. Must not change but by a reset, and be nothing for a region
+    /// of which the device merges writes.
     fn file(&self, region: Region) -> Option<&FileRegion> {
         let _ = region;
         None
@@ -146,12 +150,19 @@ pub struct Claim {
     pub target: Target,
     /// Host memory the guest may use there without any trap.
     pub direct: Option<Direct>,
+    /// Eventfds that take the place of writes to the range's first address.
+    pub signals: Vec<Signal>,
 }
 
 impl Claim {
+    /// A trapped range where `target` answers.
+    pub fn of(range: Range, target: Target) -> Claim {
+        Claim { range, target, direct: None, signals: Vec::new() }
+    }
+
     /// A trapped range of `region`, `offset` being that of the range's first address; strict.
     pub fn region(range: Range, region: Region, offset: u64) -> Claim {
-        Claim { range, target: Target::Region { region, offset, retire: Retire::Strict }, direct: None }
+        Claim::of(range, Target::Region { region, offset, retire: Retire::Strict })
     }
 
     /// The same range with `retire` in place of strict.
@@ -169,11 +180,40 @@ impl Claim {
         self.direct = Some(direct);
         self
     }
+
+    /// The same range, where some writes become a signal. The range is the register's own: an overlay,
+    /// which stands before what it lies on. Where not all of it is in the map its writes trap.
+    #[must_use]
+    pub fn signal(mut self, signal: Signal) -> Claim {
+        self.signals.push(signal);
+        self
+    }
 }
 
 impl PartialEq for Claim {
     fn eq(&self, other: &Claim) -> bool {
-        self.range == other.range && self.target == other.target && self.direct == other.direct
+        self.range == other.range
+            && self.target == other.target
+            && self.direct == other.direct
+            && self.signals == other.signals
+    }
+}
+
+/// An eventfd that the kernel counts up in place of a write that would trap: nobody else learns of the
+/// write. What traps all the same, as before a signal is set up, goes to the claim's target, which must
+/// do as the eventfd's reader does.
+#[derive(Clone, Debug)]
+pub struct Signal {
+    /// The eventfd.
+    pub event: Arc<OwnedFd>,
+    /// The writes it stands for: of this value in this width, or, with `None`, all that begin at the
+    /// address.
+    pub value: Option<(Width, u64)>,
+}
+
+impl PartialEq for Signal {
+    fn eq(&self, other: &Signal) -> bool {
+        Arc::ptr_eq(&self.event, &other.event) && self.value == other.value
     }
 }
 

@@ -12,6 +12,21 @@
 //! same argument covers a full queue: the caller waits for the token and drains as many entries as
 //! the queue can hold, which includes all that were in it before.
 //!
+//! # What the kernel collected
+//!
+//! The function that owns legacy VGA has a [`Feed`]: writes that its vCPUs made without an exit. Every
+//! entry into the endpoint that depends on the order first moves them into the queue, so all of the
+//! above holds for them too; that never happens with the feed's lock held during a wait for the
+//! token. Only the worker's turn leaves them: nobody asks anything there.
+//!
+//! # What is merged
+//!
+//! While a queue is drained, posted writes of memory that follow each other upwards are held back and
+//! reach the device as one (design rule 4, and `run.rs` beside this file), if it wants that
+//! ([`Device::merges`]). What somebody waits for, every port and whatever does not continue the run
+//! ends it. It also ends with the drain, so the device has seen everything before the token goes, and
+//! before the owner's own access.
+//!
 //! # Who serves what is queued
 //!
 //! Nothing that was pushed is left lying:
@@ -32,20 +47,29 @@
 //!
 //! [`Endpoint::call`] waits for the accesses before its own and for the device. [`Endpoint::post`]
 //! waits only when the queue is full or no worker is there. Each carries out at most one queue's
-//! length of other callers' accesses. No device is called without the token, and the token is never
-//! taken twice by one thread: a device must not use its own endpoint.
+//! length of other callers' accesses, and with a feed one queue's length more for each write that
+//! found no room. No device is called without the token, and the token is never taken twice by one
+//! thread: a device must not use its own endpoint.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64 as Counter;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
-use crate::access::{Access, Op};
-use crate::completion::{Caller, Completion, Completions};
-use crate::device::{Device, Fault};
+use crate::access::Access;
+use crate::completion::{Caller, Completions};
+use crate::device::Device;
 use crate::doorbell::Doorbell;
-use crate::queue::{AccessQueue, CallerId, Entry};
-use crate::stages::now;
-use crate::sync::{Mutex, MutexGuard, Ordering, SPINS, fence, spin_loop};
+use crate::feed::Feed;
+use crate::queue::{AccessQueue, Entry};
+use crate::sync::{Mutex, MutexGuard};
+use crate::trace::Recorder;
+
+mod run;
+mod serve;
+
+use run::Held;
+#[cfg(not(loom))]
+pub(crate) use serve::Owned;
 
 /// How many accesses a function's queue holds.
 const CAPACITY: usize = 256;
@@ -63,13 +87,14 @@ pub enum Service {
     Adaptive,
 }
 
-type Token<'a> = MutexGuard<'a, Box<dyn Device>>;
+type Token<'a> = MutexGuard<'a, Held>;
 
 /// A function: its queue, its token, its device.
 pub struct Endpoint {
     name: String,
     queue: AccessQueue,
-    device: Mutex<Box<dyn Device>>,
+    device: Mutex<Held>,
+    feed: OnceLock<Arc<Feed>>,
     completions: Completions,
     bell: Arc<Doorbell>,
     service: Service,
@@ -94,7 +119,8 @@ impl Endpoint {
         Endpoint {
             name: name.into(),
             queue: AccessQueue::new(CAPACITY),
-            device: Mutex::new(device),
+            device: Mutex::new(Held::new(device)),
+            feed: OnceLock::new(),
             completions,
             bell,
             service: Service::default(),
@@ -116,6 +142,20 @@ impl Endpoint {
         self
     }
 
+    /// From now on every access comes after what `feed` has collected by then: called once, before the
+    /// vCPUs run, for the function that owns legacy VGA. A second feed is not taken.
+    pub fn feed_from(&self, feed: Arc<Feed>) {
+        if self.feed.set(feed).is_err() {
+            tracing::error!(endpoint = self.name(), "a function has one feed only");
+        }
+    }
+
+    /// From now on what is carried out for nobody who waits is recorded. Once, before the vCPUs run;
+    /// waits for the token.
+    pub fn record(&self, recorder: Recorder) {
+        self.device.lock().recorder = Some(recorder);
+    }
+
     /// What the function is called in messages.
     pub fn name(&self) -> &str {
         &self.name
@@ -131,12 +171,14 @@ impl Endpoint {
         !self.queue.is_empty()
     }
 
-    /// Carries out `access` after all that was pushed before, and gives the value read (zero for a
-    /// write). May sleep while another thread owns the device.
+    /// Carries out `access` after all that was pushed or collected before, and gives the value read
+    /// (zero for a write). May sleep while another thread owns the device.
+    #[inline]
     pub fn call(&self, caller: &mut Caller, access: Access) -> u64 {
         if let Some(stages) = &mut caller.stages {
             stages.push();
         }
+        self.collect();
         if self.service != Service::Uring
             && let Some(device) = self.device.try_lock()
         {
@@ -145,34 +187,54 @@ impl Endpoint {
         self.call_queued(caller, access)
     }
 
+    /// As [`Endpoint::call`] for a write that the device's window may not admit in its present mode
+    /// ([`crate::window::Window::admits`]): then nothing is done, and this is false. A device without
+    /// a window admits all. Waits for the token.
+    pub fn call_admitted(&self, caller: &mut Caller, access: Access) -> bool {
+        if let Some(stages) = &mut caller.stages {
+            stages.push();
+        }
+        self.collect();
+        let mut device = self.device.lock();
+        self.drain_queue(&mut device);
+        let admitted = device.device.window().is_none_or(|window| window.admits(access));
+        if admitted {
+            self.carry_out_timed(&mut device, Some(caller), access);
+        }
+        self.release(device);
+        admitted
+    }
+
     /// Queues a write without waiting for it. When the queue is full, or nobody else would serve it,
     /// it is carried out before this returns.
     pub fn post(&self, access: Access) {
+        self.collect();
         if self.service == Service::Inline
             && let Some(device) = self.device.try_lock()
         {
             self.drain_and_carry_out(device, None, access);
-        } else if self.queue.push(Entry { access, waiter: None }).is_err() {
+        } else if self.queue.push(Entry::posted(access)).is_err() {
             self.drain_and_carry_out(self.device.lock(), None, access);
         } else if !self.bell.ring() {
-            self.drain();
+            self.drain_queued();
         }
     }
 
-    /// Carries out all that is queued. Waits for the token.
+    /// Carries out all that is queued or collected. Waits for the token.
     pub fn drain(&self) {
-        let mut device = self.device.lock();
-        self.drain_queue(&mut **device);
-        self.release(device);
+        self.collect();
+        self.drain_queued();
     }
 
-    /// Runs `f` on the device after all that is queued, holding the token: for set-up, topology and
-    /// reset, never on the access path. Waits for the token, so neither the device itself nor a
-    /// [`crate::worker::Task`] may call this; a task has [`Endpoint::try_with_device`].
+    /// Runs `f` on the device after all that is queued or collected, holding the token: for set-up,
+    /// topology, reset and a window's clock, never on the access path. Waits for the token, so neither
+    /// the device itself nor a [`crate::worker::Task`] may call this; a task has
+    /// [`Endpoint::try_with_device`].
     pub fn with_device<R>(&self, f: impl FnOnce(&mut dyn Device) -> R) -> R {
+        self.collect();
         let mut device = self.device.lock();
-        self.drain_queue(&mut **device);
-        let result = f(&mut **device);
+        self.drain_queue(&mut device);
+        let result = f(&mut *device.device);
         self.release(device);
         result
     }
@@ -185,25 +247,23 @@ impl Endpoint {
         let Some(mut device) = self.device.try_lock() else {
             return Err(f);
         };
-        self.drain_queue(&mut **device);
-        let result = f(&mut **device);
+        self.collect_owned(&mut device);
+        self.drain_queue(&mut device);
+        let result = f(&mut *device.device);
         self.release(device);
         Ok(result)
     }
 
-    /// Drops what is queued without carrying it out; whoever waits reads all ones. Waits for the token.
+    /// Drops what is queued or collected without carrying it out; whoever waits reads all ones. Waits
+    /// for the token.
     pub fn discard(&self) {
         let device = self.device.lock();
-        for _ in 0..self.queue.capacity() {
-            let Some(entry) = self.queue.pop() else { break };
-            if let Some(completion) = self.completion_of(&entry) {
-                completion.complete(entry.access.width.all_ones());
-            }
-        }
+        self.collect_and(|| self.discard_queue());
+        self.discard_queue();
         self.release(device);
     }
 
-    /// The worker's turn: carries out what is queued if the token is free, and tells whether it did
+    /// The worker's turn: carries out what is queued (and collects nothing) if the token is free, and tells whether it did
     /// anything. Does not ring; the worker looks again before it sleeps.
     pub fn serve(&self) -> bool {
         if !self.has_work() {
@@ -212,7 +272,7 @@ impl Endpoint {
         let Some(mut device) = self.device.try_lock() else {
             return false;
         };
-        self.drain_queue(&mut **device)
+        self.drain_queue(&mut device)
     }
 
     /// Whether the worker must not sleep: something is queued, and no owner will look after it. To
@@ -226,174 +286,8 @@ impl Endpoint {
         let Some(mut device) = self.device.try_lock() else {
             return false;
         };
-        device.attend();
+        device.device.attend();
         self.release(device);
         true
-    }
-
-    /// The token, if it is free.
-    #[cfg(not(loom))]
-    pub(crate) fn try_own(&self) -> Option<Owned<'_>> {
-        Some(Owned { device: self.device.try_lock()?, endpoint: self })
-    }
-
-    fn call_queued(&self, caller: &mut Caller, access: Access) -> u64 {
-        let id = caller.id();
-        let timed = caller.stages.is_some();
-        caller.completion().set_timed(timed);
-        caller.completion().begin();
-        if self.queue.push(Entry { access, waiter: Some(id) }).is_err() {
-            return self.drain_and_carry_out(self.device.lock(), Some(caller), access);
-        }
-        let value = self.answer_to(caller.completion(), id);
-        if timed {
-            let (start, end) = caller.completion().times();
-            if let Some(stages) = &mut caller.stages {
-                stages.carried_out(start, end);
-            }
-        }
-        value
-    }
-
-    /// Waits for the answer to the entry that `id` has just pushed, or gets it.
-    fn answer_to(&self, completion: &Completion, id: CallerId) -> u64 {
-        let promised = if self.service == Service::Uring {
-            self.bell.ring()
-        } else {
-            fence(Ordering::SeqCst);
-            self.bell.is_attended()
-        };
-        for _ in 0..SPINS {
-            if let Some(value) = completion.poll() {
-                return value;
-            }
-            if (self.service != Service::Uring || !promised)
-                && !self.device.is_locked()
-                && let Some(device) = self.device.try_lock()
-            {
-                return self.own_answer(device, completion, id);
-            }
-            spin_loop();
-        }
-        if promised { completion.wait() } else { self.own_answer(self.device.lock(), completion, id) }
-    }
-
-    /// Drains up to the entry of `id`. If it is not there any more, a former owner has answered it.
-    fn own_answer(&self, mut device: Token<'_>, completion: &Completion, id: CallerId) -> u64 {
-        let mut own = None;
-        for _ in 0..self.queue.capacity() {
-            let Some(entry) = self.queue.pop() else { break };
-            self.serve_entry(&mut **device, &entry);
-            if entry.waiter == Some(id) {
-                own = completion.poll();
-                break;
-            }
-        }
-        self.release(device);
-        own.unwrap_or_else(|| completion.wait())
-    }
-
-    /// Carries out what is queued, then `access`, which was not pushed. See the module's page.
-    fn drain_and_carry_out(&self, mut device: Token<'_>, caller: Option<&mut Caller>, access: Access) -> u64 {
-        self.drain_queue(&mut **device);
-        let value = match caller.and_then(|caller| caller.stages.as_mut()) {
-            None => self.carry_out(&mut **device, access),
-            Some(stages) => {
-                let start = now();
-                let value = self.carry_out(&mut **device, access);
-                stages.carried_out(start, now());
-                value
-            }
-        };
-        self.release(device);
-        value
-    }
-
-    /// Carries out what was queued when this was called, and perhaps some of what came after: at
-    /// most one queue's length. Tells whether there was anything.
-    fn drain_queue(&self, device: &mut dyn Device) -> bool {
-        for served in 0..self.queue.capacity() {
-            let Some(entry) = self.queue.pop() else { return served > 0 };
-            self.serve_entry(device, &entry);
-        }
-        true
-    }
-
-    fn serve_entry(&self, device: &mut dyn Device, entry: &Entry) {
-        let Some(completion) = self.completion_of(entry) else {
-            self.carry_out(device, entry.access);
-            return;
-        };
-        if completion.is_timed() {
-            let start = now();
-            let value = self.carry_out(device, entry.access);
-            completion.set_times(start, now());
-            completion.complete(value);
-        } else {
-            completion.complete(self.carry_out(device, entry.access));
-        }
-    }
-
-    fn completion_of(&self, entry: &Entry) -> Option<&Completion> {
-        self.completions.of(entry.waiter?)
-    }
-
-    fn carry_out(&self, device: &mut dyn Device, access: Access) -> u64 {
-        let ones = access.width.all_ones();
-        let done: Result<u64, Fault> = match access.op {
-            Op::Read => device.read(access.region, access.offset, access.width),
-            Op::Write(value) => device.write(access.region, access.offset, access.width, value).map(|()| 0),
-        };
-        match done {
-            Ok(value) => value & ones,
-            Err(_) => {
-                self.count_fault();
-                if access.op == Op::Read { ones } else { 0 }
-            }
-        }
-    }
-
-    fn count_fault(&self) {
-        self.faults.fetch_add(1, Relaxed);
-    }
-
-    fn release(&self, device: Token<'_>) {
-        drop(device);
-        fence(Ordering::SeqCst);
-        // A new owner will look in its turn.
-        if self.has_work() && !self.device.is_locked() {
-            self.bell.ring();
-        }
-    }
-}
-
-/// The token in the hands of the worker, which may keep it while the kernel carries a batch out.
-#[cfg(not(loom))]
-pub(crate) struct Owned<'a> {
-    /// The device; released before `endpoint` is looked at.
-    pub(crate) device: Token<'a>,
-    endpoint: &'a Endpoint,
-}
-
-#[cfg(not(loom))]
-impl Owned<'_> {
-    /// The oldest queued access.
-    pub(crate) fn pop(&self) -> Option<Entry> {
-        self.endpoint.queue.pop()
-    }
-
-    /// Carries out an entry, and answers it if somebody waits.
-    pub(crate) fn serve(&mut self, entry: &Entry) {
-        self.endpoint.serve_entry(&mut **self.device, entry);
-    }
-
-    /// Counts a write that the kernel failed.
-    pub(crate) fn count_fault(&self) {
-        self.endpoint.count_fault();
-    }
-
-    /// How many entries one turn may take.
-    pub(crate) fn capacity(&self) -> usize {
-        self.endpoint.queue.capacity()
     }
 }

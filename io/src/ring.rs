@@ -155,6 +155,27 @@ pub(crate) async fn readable(fd: Arc<OwnedFd>) -> io::Result<Events> {
     u32::try_from(events).map(Events).map_err(|_| io::Error::from_raw_os_error(-events))
 }
 
+/// Waits until an eventfd that does not block was signalled, and takes its count. Only to be called on
+/// a tokio-uring runtime, such as that of a [worker's task](crate::worker::Task); may be dropped at any
+/// time.
+///
+/// # Errors
+/// The kernel cannot poll it, or it is no such eventfd.
+pub async fn signalled(event: &Arc<OwnedFd>) -> io::Result<u64> {
+    loop {
+        if readable(Arc::clone(event)).await?.is_dead() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let mut count = [0; 8];
+        // By a plain read: a buffer that the kernel still wrote to would outlive a dropped future.
+        match rustix::io::read(event, &mut count) {
+            Ok(_) => return Ok(u64::from_ne_bytes(count)),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// A write of up to eight bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Write {

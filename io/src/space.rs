@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::access::{Access, Address, Op, Region, Trap, Width};
 use crate::addr::{Gpa, Port, Position, Span};
-use crate::device::{Direct, Retire, Target};
+use crate::device::{Direct, Range, Retire, Signal, Target};
 
 mod build;
 
@@ -103,6 +103,8 @@ struct Piece<A> {
     endpoint: EndpointId,
     target: Target,
     direct: Option<Direct>,
+    /// Of a claim that is in the map as a whole.
+    signals: Vec<Signal>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -162,6 +164,39 @@ impl AddressSpace {
     /// All memory ranges in ascending order, with what is mapped directly there.
     pub fn memory(&self) -> impl Iterator<Item = (Span<Gpa>, Option<&Direct>)> {
         self.memory.pieces.iter().map(|piece| (piece.span, piece.direct.as_ref()))
+    }
+
+    /// The eventfds that take the place of writes, each with the address of its register.
+    pub fn signals(&self) -> impl Iterator<Item = (Address, &Signal)> {
+        let ports = self.ports.signals().map(|(port, signal)| (Address::Port(port), signal));
+        ports.chain(self.memory.signals().map(|(gpa, signal)| (Address::Gpa(gpa), signal)))
+    }
+
+    /// All ranges with who answers there, the ports first, each kind in ascending order.
+    pub fn ranges(&self) -> impl Iterator<Item = (Range, EndpointId, Target, Option<&Direct>)> {
+        fn parts<A: Position>(piece: &Piece<A>) -> (EndpointId, Target, Option<&Direct>) {
+            let target = match piece.target {
+                Target::Region { region, offset, retire } => {
+                    Target::Region { region, offset: offset.wrapping_add(piece.skipped), retire }
+                }
+                other => other,
+            };
+            (piece.endpoint, target, piece.direct.as_ref())
+        }
+        let ports = self.ports.pieces.iter().map(|piece| {
+            let (endpoint, target, direct) = parts(piece);
+            (Range::Ports(piece.span), endpoint, target, direct)
+        });
+        let memory = self.memory.pieces.iter().map(|piece| {
+            let (endpoint, target, direct) = parts(piece);
+            (Range::Memory(piece.span), endpoint, target, direct)
+        });
+        ports.chain(memory)
+    }
+
+    /// The functions that answer configuration accesses, in the order of their addresses.
+    pub fn functions(&self) -> impl Iterator<Item = (ConfigAddress, EndpointId)> {
+        self.functions.iter().map(|function| (function.at, function.endpoint))
     }
 
     /// Which endpoint answers at a configuration address.
@@ -269,6 +304,10 @@ impl<A: Position> Table<A> {
     #[inline]
     fn find(&self, at: A) -> Option<&Piece<A>> {
         self.pieces.get(self.up_to(at).checked_sub(1)?).filter(|piece| at <= piece.span.last())
+    }
+
+    fn signals(&self) -> impl Iterator<Item = (A, &Signal)> {
+        self.pieces.iter().flat_map(|piece| piece.signals.iter().map(|signal| (piece.span.first(), signal)))
     }
 
     /// Nothing lies at `at`, but a wide access may reach the next piece with its upper bytes.

@@ -270,14 +270,21 @@ impl Batches {
         busy
     }
 
-    /// Drains one queue's length, writes to files in runs, everything else one by one between them.
+    /// Drains one queue's length: writes to files in batches, what a device merges in runs, everything
+    /// else one by one. Of the two kinds at most one is open at a time, so the order stays.
     async fn drain(&self, mut owned: Owned<'_>) -> bool {
         let mut run: Option<Run> = None;
         let mut any = false;
         for _ in 0..owned.capacity() {
             let Some(entry) = owned.pop() else { break };
             any = true;
+            if owned.extend(&entry) {
+                continue;
+            }
             let write = self.as_write(&owned, &entry);
+            if write.is_some() {
+                owned.note(&entry);
+            }
             if let (Some((fd, write)), Some(open)) = (&write, &mut run)
                 && Arc::ptr_eq(fd, open.fd())
                 && open.push(*write)
@@ -287,6 +294,7 @@ impl Batches {
             finish(run.take(), &owned).await;
             match write {
                 Some((fd, write)) => {
+                    owned.finish_run();
                     let mut opened = Run::new(fd);
                     opened.push(write);
                     run = Some(opened);
@@ -294,6 +302,7 @@ impl Batches {
                 None => owned.serve(&entry),
             }
         }
+        owned.finish_run();
         finish(run, &owned).await;
         any
     }
@@ -301,7 +310,7 @@ impl Batches {
     /// The entry as a write to a file of ours, if nobody waits for it and it is one.
     fn as_write(&self, owned: &Owned<'_>, entry: &Entry) -> Option<(Arc<OwnedFd>, Write)> {
         let (Op::Write(value), None) = (entry.access.op, entry.waiter) else { return None };
-        let file = owned.device.file(entry.access.region)?;
+        let file = owned.file(entry.access.region)?;
         let at = file.position(entry.access.offset, entry.access.width)?;
         let fd = self.files.iter().find(|fd| Arc::ptr_eq(fd, &file.fd))?;
         let (bytes, len) = lanes(value, entry.access.width);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use trapline_io::completion::{Caller, Completions};
-use trapline_io::device::{Claim, Claims, Range, Retire, Target};
+use trapline_io::device::{Claim, Claims, Range, Retire, Signal, Target};
 use trapline_io::doorbell::Doorbell;
 use trapline_io::endpoint::Endpoint;
 use trapline_io::path::{Path, Topology};
@@ -263,7 +263,7 @@ fn claimed() -> impl Strategy<Value = Claimed> {
     ];
     let config = config.prop_map(|(range, target)| (range, target, None));
     (0..ENDPOINTS, prop_oneof![2 => plain, 1 => config]).prop_map(|(endpoint, (range, target, window))| {
-        Claimed { endpoint, claim: Claim { range, target, direct: None }, window }
+        Claimed { endpoint, claim: Claim::of(range, target), window }
     })
 }
 
@@ -395,7 +395,7 @@ fn an_overlay_does_not_move_the_configuration_window() {
     let overlay = Range::Memory(Span::of_len(Gpa(ECAM), 0x1000).unwrap());
     let mut builder = SpaceBuilder::default();
     builder.claim(EndpointId(0), &Claim::region(overlay, Region::bar(0), 0));
-    builder.claim(EndpointId(1), &Claim { range: ecam, target: Target::Ecam, direct: None });
+    builder.claim(EndpointId(1), &Claim::of(ecam, Target::Ecam));
     builder.function(ConfigAddress(1), EndpointId(2), DwordSet::default());
     let space = builder.build();
     let trap = Trap { at: Address::Gpa(Gpa(ECAM + 0x1004)), width: Width::B4, op: Op::Read };
@@ -409,7 +409,7 @@ fn an_overlay_does_not_move_the_configuration_window() {
 fn the_latch_answers_to_one_access_only() {
     let mut builder = SpaceBuilder::default();
     let ports = Range::Ports(Span::new(Port(0xcf8), Port(0xcfb)).unwrap());
-    builder.claim(EndpointId(0), &Claim { range: ports, target: Target::ConfigAddress, direct: None });
+    builder.claim(EndpointId(0), &Claim::of(ports, Target::ConfigAddress));
     let space = builder.build();
     let latch = ConfigLatch::default();
     let access = |port, width, op| Trap { at: Address::Port(Port(port)), width, op };
@@ -419,4 +419,39 @@ fn the_latch_answers_to_one_access_only() {
     assert_eq!(space.resolve(access(0xcf8, Width::B1, Op::Write(0)), &latch), Resolved::Unclaimed);
     assert_eq!(space.resolve(access(0xcfa, Width::B4, Op::Write(0)), &latch), Resolved::Split);
     assert_eq!(space.resolve(access(0xcf8, Width::B4, Op::Read), &latch), Resolved::Latch(0x80ff_fffc));
+}
+
+/// A signal goes with its register: not with a part of it, and not where an earlier claim has the place.
+#[test]
+fn a_signal_is_in_the_map_with_the_whole_of_its_register() {
+    let event = Arc::new(rustix::event::eventfd(0, rustix::event::EventfdFlags::empty()).unwrap());
+    let signal = |value| Signal { event: event.clone(), value };
+    let memory = |first, len| Range::Memory(Span::of_len(Gpa(first), len).unwrap());
+    let port = Range::Ports(Span::of_len(Port(0x80), 1).unwrap());
+    let register = Claim::region(memory(0x1010, 4), Region::bar(0), 0x10);
+    let register = register.signal(signal(None)).signal(signal(Some((Width::B4, 7))));
+    let bar = Claim::region(memory(0x1000, 0x1000), Region::bar(0), 0);
+    let seen = |fill: &dyn Fn(&mut SpaceBuilder)| {
+        let mut builder = SpaceBuilder::default();
+        fill(&mut builder);
+        builder.claim(EndpointId(0), &bar);
+        let space = builder.build();
+        space.signals().map(|(at, signal)| (at, signal.value)).collect::<Vec<_>>()
+    };
+    let at = Address::Gpa(Gpa(0x1010));
+    let both = [(at, None), (at, Some((Width::B4, 7)))];
+    let me = EndpointId(0);
+    assert_eq!(seen(&|builder| builder.claim(me, &register)), both);
+    assert_eq!(seen(&|builder| builder.claim_within(me, &register, memory(0, 0x1014))), both);
+    for window in [memory(0, 0x1013), memory(0x1011, 0x100), memory(0x2000, 4)] {
+        assert_eq!(seen(&|builder| builder.claim_within(me, &register, window)), []);
+    }
+    let taken = Claim::region(memory(0x1013, 1), Region::bar(1), 0);
+    let hidden = |builder: &mut SpaceBuilder| {
+        builder.claim(EndpointId(1), &taken);
+        builder.claim(me, &register);
+    };
+    assert_eq!(seen(&hidden), []);
+    let latch = Claim::region(port, Region::bar(2), 0).signal(signal(None));
+    assert_eq!(seen(&|builder| builder.claim(me, &latch)), [(Address::Port(Port(0x80)), None)]);
 }

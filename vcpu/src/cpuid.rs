@@ -25,6 +25,11 @@ const SVM: u32 = 1 << 2;
 /// CPUID 80000001h ECX: more performance counters (AMD).
 const PERFCTR_CORE: u32 = 1 << 23;
 
+/// CPUID 7.0 EBX: `rep movsb` is fast (ERMS), Intel SDM volume 2, CPUID.
+const FAST_STRINGS: u32 = 1 << 9;
+/// CPUID 7.0 EDX: `rep movsb` is fast for few bytes too (FSRM).
+const FAST_SHORT_STRINGS: u32 = 1 << 4;
+
 /// The hypervisor's own leaves.
 const KVM_SIGNATURE: u32 = 0x4000_0000;
 const KVM_FEATURES: u32 = 0x4000_0001;
@@ -149,6 +154,12 @@ fn common(leaf: &mut kvm_cpuid_entry2, vcpus: u32, deadline: bool, amd: bool) {
             if leaf.function == 4 {
                 leaf.eax |= (vcpus - 1).min(0x3f) << 26;
             }
+        }
+        // A kernel that knows of these copies byte by byte, and in a trapped window each is an exit;
+        // without them it copies eight at a time.
+        7 if leaf.index == 0 => {
+            leaf.ebx &= !FAST_STRINGS;
+            leaf.edx &= !FAST_SHORT_STRINGS;
         }
         KVM_FEATURES => leaf.eax |= NOP_IO_DELAY,
         0x8000_0001 => {

@@ -1,10 +1,11 @@
 //! An eventfd that both KVM and the rest of the program use.
 
-// UNSAFETY: the type that kvm-ioctls takes does not lend its descriptor.
+// UNSAFETY: the type that kvm-ioctls takes neither lends its descriptor nor borrows one.
 #![expect(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::EventFd;
@@ -43,4 +44,12 @@ impl AsFd for Signal {
         // the result can not outlive the borrow.
         unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
+}
+
+/// Calls `f` with somebody else's eventfd in the form that kvm-ioctls takes.
+pub(crate) fn with_eventfd<R>(fd: impl AsFd, f: impl FnOnce(&EventFd) -> R) -> R {
+    // SAFETY: the descriptor is open until this returns, since `fd` lives as long; and it is not closed
+    // here, since its owner is another.
+    let event = ManuallyDrop::new(unsafe { EventFd::from_raw_fd(fd.as_fd().as_raw_fd()) });
+    f(&event)
 }

@@ -59,7 +59,7 @@ pub fn memory_write(gpa: Gpa, data: &[u8], mut carry_out: impl FnMut(Trap) -> u6
 /// How much of `len` bytes at `at` goes in one access. What the guest did in 1, 2, 4 or 8 bytes stays
 /// whole, aligned or not; what KVM cut at a page's end goes in the widest aligned pieces.
 #[inline]
-fn next_piece(at: u64, len: usize) -> Width {
+pub(crate) fn next_piece(at: u64, len: usize) -> Width {
     if let Some(width) = Width::of(len) {
         return width;
     }

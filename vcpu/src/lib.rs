@@ -4,6 +4,8 @@
 //! Vcpus (one thread each):  KVM_RUN -> exit -> Trap -> io::path::Path -> KVM_RUN
 //! World:                    one topology mutex, park() and what wakes a vCPU out of KVM_RUN
 //! Slots:                    what of the published address space the guest reaches without a trap
+//! Ioeventfds:               what of it signals a device without an exit
+//! Zones, Coalesced:         which writes the kernel collects, and the ring that it puts them into
 //! Vm:                       the KVM objects: interrupt controllers, timer, clock
 //! MessageVector, LevelLine: interrupts of assigned functions, from eventfd to vCPU inside the kernel
 //! ```
@@ -27,14 +29,16 @@
 //! # Unsafe code
 //!
 //! In `slots` (handing memory to KVM), `kick` (the byte `immediate_exit`), `run` (the element size
-//! of string I/O, a field of a C union), `pit` (`KVM_REINJECT_CONTROL`), `state` (`KVM_SET_XSAVE`)
+//! of string I/O, a field of a C union), `coalesced` (the ring's page), `pit` (`KVM_REINJECT_CONTROL`), `state` (`KVM_SET_XSAVE`)
 //! and `eventfd` (lending a descriptor); nowhere else.
 
 pub mod bare;
 mod chips;
+mod coalesced;
 pub mod cpuid;
 mod eventfd;
 pub mod exit;
+pub mod ioeventfd;
 mod irqfd;
 mod kick;
 mod pit;
@@ -47,10 +51,14 @@ mod vcpus;
 mod vfio;
 mod vm;
 pub mod world;
+mod zones;
 
+pub use coalesced::Coalesced;
+pub use ioeventfd::{Ioeventfd, Ioeventfds};
 pub use irqfd::{LevelLine, LineMover, MessageVector};
 pub use routes::{Inputs, Message};
 pub use slots::{Slot, Slots};
 pub use vcpus::{Error, Exits, Vcpus};
 pub use vm::{OpenError, Vm};
 pub use world::{NotParked, Overtaken, Parked, World, WorldGuard};
+pub use zones::{ZoneError, Zones};

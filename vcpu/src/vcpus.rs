@@ -6,6 +6,7 @@ use trapline_io::Gpa;
 use trapline_io::path::Path;
 use vmm_sys_util::errno;
 
+use crate::coalesced::Coalesced;
 use crate::cpuid::Cpuid;
 use crate::kick::{self, OwnedVcpu};
 use crate::state::{State, StateError};
@@ -103,6 +104,7 @@ pub enum Error {
 pub struct Vcpus {
     vm: Arc<Vm>,
     world: Arc<World>,
+    collected: Option<Arc<Coalesced>>,
 }
 
 impl Vcpus {
@@ -131,8 +133,9 @@ impl Vcpus {
         for vcpu in 0..count {
             made.push(make(&vm, vcpu, &cpuid)?);
         }
+        let collected = made.first().and_then(|(vcpu, _)| ring(&vm, vcpu)).map(Arc::new);
         // From here on a failure drops this, which stops and joins what was started.
-        let vcpus = Vcpus { vm, world };
+        let vcpus = Vcpus { vm, world, collected };
         for (index, (path, (vcpu, at_creation))) in paths.into_iter().zip(made).enumerate() {
             let world = Arc::clone(&vcpus.world);
             let exits = Arc::clone(&exits);
@@ -145,6 +148,11 @@ impl Vcpus {
         }
         vcpus.world.await_arrival(count)?;
         Ok(vcpus)
+    }
+
+    /// The ring of the writes that KVM collects, which [`crate::Zones`] say; `None` if this KVM can not.
+    pub fn collected(&self) -> Option<Arc<Coalesced>> {
+        self.collected.clone()
     }
 
     /// Brings every vCPU, the interrupt controllers, the timer and the clock back to what they were
@@ -196,6 +204,12 @@ impl Drop for Vcpus {
             tracing::error!(%error, "vCPU thread");
         }
     }
+}
+
+/// The machine's ring, which every vCPU has. Without it all writes trap, as on a kernel that has none.
+fn ring(vm: &Vm, vcpu: &OwnedVcpu) -> Option<Coalesced> {
+    let mapped = Coalesced::of_vcpu(vcpu.fd(), vm.ring_offset()?);
+    mapped.inspect_err(|error| tracing::warn!(%error, "KVM collects no writes")).ok()
 }
 
 /// Makes one vCPU and gives it its features; its state then is that of power-on.

@@ -133,6 +133,22 @@ impl Vm {
         self.kvm.get_max_vcpus().min(MOST_VCPUS)
     }
 
+    /// Whether KVM can collect writes to memory, in the ring of [`crate::Vcpus::collected`].
+    pub fn collects_memory(&self) -> bool {
+        self.ring_offset().is_some()
+    }
+
+    /// Whether it can collect writes to ports too (Linux 4.20 or newer).
+    pub fn collects_ports(&self) -> bool {
+        self.collects_memory() && self.kvm.check_extension(Cap::CoalescedPio)
+    }
+
+    /// Where a vCPU's descriptor offers the ring of collected writes, in pages; `None` if this KVM has
+    /// none.
+    pub(crate) fn ring_offset(&self) -> Option<u64> {
+        u64::try_from(self.kvm.check_extension_int(Cap::CoalescedMmio)).ok().filter(|pages| *pages > 0)
+    }
+
     /// The descriptor of `/dev/kvm`, for what concerns the whole host.
     pub(crate) fn kvm(&self) -> &Kvm {
         &self.kvm

@@ -37,6 +37,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::kick::{self, ImmediateExit};
 
+mod parked;
+
+pub use parked::{Parked, WorldGuard};
+
 /// How long a vCPU may take to park or to reset itself. An access that takes longer is a device
 /// without a deadline, which is a bug; better an error than a machine that hangs for ever.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -182,7 +186,7 @@ impl World {
             self.allowed.wait(&mut state);
         }
         state.locked = true;
-        WorldGuard { world: self, who: None }
+        WorldGuard::of(self, None)
     }
 
     /// Takes the topology mutex on the thread of a vCPU, which counts as parked while it waits. Not
@@ -214,7 +218,7 @@ impl World {
             return Err(Overtaken);
         }
         state.locked = true;
-        Ok(WorldGuard { world: self, who: Some(vcpu) })
+        Ok(WorldGuard::of(self, Some(vcpu)))
     }
 
     /// Has whoever waits in [`World::lock_on_vcpu_when`] ask again. Any thread.
@@ -403,96 +407,6 @@ impl World {
         let thread = state.places.get_mut(vcpu).and_then(|place| place.thread.take());
         drop(state);
         thread.is_none_or(|thread| thread.join().is_ok())
-    }
-}
-
-/// The topology mutex, held.
-#[derive(Debug)]
-pub struct WorldGuard<'w> {
-    world: &'w World,
-    who: Option<usize>,
-}
-
-impl WorldGuard<'_> {
-    /// Parks all vCPUs but the caller's own. They run on when the result is dropped.
-    ///
-    /// # Errors
-    /// [`NotParked`] if some did not come to rest within 5 s; all run on then.
-    pub fn park(&mut self) -> Result<Parked<'_>, NotParked> {
-        let (world, who) = (self.world, self.who);
-        let mut state = world.state.lock();
-        state.parking = true;
-        // From here on the drop of `parked` lets them go, on failure too.
-        let parked = Parked { world, who, _guard: std::marker::PhantomData };
-        world.kick(&state, who);
-        let result = world.await_vcpus(&mut state, |state| state.others(who, |seat| seat != Seat::Running));
-        drop(state);
-        result.map(|()| parked)
-    }
-}
-
-impl Drop for WorldGuard<'_> {
-    fn drop(&mut self) {
-        self.world.state.lock().locked = false;
-        self.world.allowed.notify_all();
-    }
-}
-
-/// All vCPUs but the initiator's are parked while this lives.
-#[derive(Debug)]
-pub struct Parked<'g> {
-    world: &'g World,
-    who: Option<usize>,
-    _guard: std::marker::PhantomData<&'g mut WorldGuard<'g>>,
-}
-
-impl Parked<'_> {
-    /// The vCPU whose thread parked the others.
-    pub fn initiator(&self) -> Option<usize> {
-        self.who
-    }
-
-    /// Whether `world` is what is parked.
-    pub(crate) fn is_of(&self, world: &World) -> bool {
-        std::ptr::eq(self.world, world)
-    }
-
-    /// Has every vCPU reset itself and waits for it. Whoever waits for the topology mutex on a vCPU
-    /// is sent away first. Gives what each failed vCPU says.
-    pub(crate) fn reset_vcpus(&self) -> Result<Result<(), Vec<(usize, String)>>, NotParked> {
-        let world = self.world;
-        let mut state = world.state.lock();
-        state.turning_away = true;
-        world.allowed.notify_all();
-        let rest = |seat| matches!(seat, Seat::Parked | Seat::Vacant);
-        let result = world.await_vcpus(&mut state, |state| state.others(None, rest));
-        state.turning_away = false;
-        result?;
-        for place in &mut state.places {
-            place.errand = if place.seat == Seat::Parked { Errand::Asked } else { Errand::None };
-        }
-        world.allowed.notify_all();
-        world.await_vcpus(&mut state, |state| {
-            let places = state.places.iter().enumerate();
-            places
-                .filter(|(_, p)| matches!(p.errand, Errand::Asked | Errand::Begun))
-                .map(|(i, _)| i)
-                .collect()
-        })?;
-        let mut failed = Vec::new();
-        for (i, place) in state.places.iter_mut().enumerate() {
-            if let Errand::Done(Err(text)) = std::mem::take(&mut place.errand) {
-                failed.push((i, text));
-            }
-        }
-        Ok(if failed.is_empty() { Ok(()) } else { Err(failed) })
-    }
-}
-
-impl Drop for Parked<'_> {
-    fn drop(&mut self) {
-        self.world.state.lock().parking = false;
-        self.world.allowed.notify_all();
     }
 }
 

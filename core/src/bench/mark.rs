@@ -3,7 +3,7 @@
 //! Questions are ordinary reads. The two marks are writes that the vCPU's thread carries out on its own
 //! way, before any queue: there the clock is read, and there the recording of stages begins and ends.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -70,15 +70,23 @@ impl Device for Mark {
     }
 }
 
-/// The ports that are written.
+/// Takes the marks out of the way of changes of the map.
 pub struct Marks {
-    script: Arc<Mutex<Script>>,
-    /// Those of the machine, to bring out what is queued.
-    endpoints: OnceLock<Arc<[Arc<Endpoint>]>>,
+    /// Carries out everything else.
+    pub rest: Arc<dyn Topology>,
+    /// Which endpoint is the [`Mark`].
+    pub mark: EndpointId,
+    /// All of them, to bring out what is queued.
+    pub endpoints: Arc<[Arc<Endpoint>]>,
+    /// What is played.
+    pub script: Arc<Mutex<Script>>,
 }
 
 impl Topology for Marks {
-    fn change(&self, caller: &mut Caller, _: EndpointId, access: Access) {
+    fn change(&self, caller: &mut Caller, endpoint: EndpointId, access: Access) {
+        if endpoint != self.mark {
+            return self.rest.change(caller, endpoint, access);
+        }
         let Op::Write(_) = access.op else { return };
         match access.offset {
             BEGIN => self.begin(caller),
@@ -89,17 +97,6 @@ impl Topology for Marks {
 }
 
 impl Marks {
-    /// Marks of `script`.
-    pub fn new(script: Arc<Mutex<Script>>) -> Marks {
-        Marks { script, endpoints: OnceLock::new() }
-    }
-
-    /// Says what the machine is made of, before it runs.
-    pub fn stand_in(&self, endpoints: &Arc<[Arc<Endpoint>]>) {
-        // A second machine would be another benchmark's.
-        let _ = self.endpoints.set(Arc::clone(endpoints));
-    }
-
     fn begin(&self, caller: &mut Caller) {
         // What a case before has left behind is not this one's.
         self.settle();
@@ -116,7 +113,7 @@ impl Marks {
     }
 
     fn settle(&self) {
-        for endpoint in self.endpoints.get().into_iter().flat_map(|all| all.iter()) {
+        for endpoint in self.endpoints.iter() {
             endpoint.drain();
         }
     }

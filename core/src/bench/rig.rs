@@ -13,6 +13,7 @@ use trapline_devices::pci::Devfn;
 use trapline_devices::q35::{HostBridge, Pages, Pirqs, Ram};
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
+use trapline_io::space::EndpointId;
 use trapline_vcpu::Vm;
 use vm_memory::{MmapRegion, VolatileMemory};
 
@@ -27,7 +28,7 @@ use crate::config::{Adapters, Interface};
 use crate::events::Events;
 use crate::interrupts::FunctionInterrupts;
 use crate::launch::adapters;
-use crate::machine::{Ending, Machine};
+use crate::machine::{Ending, Machine, Observer};
 use crate::parts::{Parts, Place};
 use crate::platform::KvmGsis;
 
@@ -103,6 +104,7 @@ impl Rig {
                     pirqs: &pirqs,
                     events: &events,
                     interface: self.vfio,
+                    ways: way.ways(),
                 };
                 given = Some(adapters::add(wanted, &around, &mut parts)?);
             }
@@ -130,11 +132,15 @@ impl Rig {
         let entries = write_payload(&built.firmware, survey, cases)?;
         let Built { vm, events, mut parts, firmware: _, device: _, _given } = built;
         let script = Arc::new(Mutex::new(Script::new(entries, pace, true)));
-        let marks = Arc::new(Marks::new(Arc::clone(&script)));
-        let mark = Parts::platform("mark", Mark::new(Arc::clone(&script), events.clone()));
-        parts.push(Parts { changes: Some(marks.clone()), ..mark });
-        let mut machine = Machine::new(vm, 1, service, Published::default(), parts, events)?;
-        marks.stand_in(machine.endpoints());
+        let mark = EndpointId(u16::try_from(parts.len())?);
+        parts.push(Parts::platform("mark", Mark::new(Arc::clone(&script), events.clone())));
+        let marked = Arc::clone(&script);
+        let around = |rest, endpoints| -> Arc<dyn trapline_io::path::Topology> {
+            Arc::new(Marks { rest, mark, endpoints, script: marked })
+        };
+        let published = Published::default();
+        let observer = Observer { probes: None, around: Some(Box::new(around)) };
+        let mut machine = Machine::observed(vm, 1, service, published, parts, events, observer)?;
         let limit = limit(pace, cases.len());
         let ending = machine.run(Instant::now().checked_add(limit));
         machine.stop();

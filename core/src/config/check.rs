@@ -7,6 +7,7 @@ use super::device::{self, Adapters, AssignedDevice, Choice, Disk, Vga};
 use super::error::{ConfigError, Origin};
 use super::keys::Script;
 use super::options::{AdapterOptions, Options};
+use super::trace::{self, TraceFilter, TraceOutput};
 use super::{
     AdapterConfig, Interface, Io, Linux, Pages, RunConfig, Screen, Serial, TextOutput, Window, size,
 };
@@ -98,8 +99,11 @@ struct Checked {
     screen_text: Option<TextOutput>,
     timeout: Option<Duration>,
     io: Option<Io>,
-    window: Option<Window>,
+    /// With the place it was given, for an error that only the joined values can show.
+    window: Option<(Window, Origin)>,
     keys: Option<Script>,
+    trace: Option<TraceOutput>,
+    trace_filters: Option<(Vec<TraceFilter>, Origin)>,
 }
 
 impl Checked {
@@ -126,8 +130,12 @@ impl Checked {
             screen_text: at("screen-text").value(options.screen_text, text_output)?,
             timeout: at("timeout").value(options.timeout, timeout)?,
             io: at("io").value(options.io, io)?,
-            window: at("window").value(options.window, window)?,
+            window: at("window").value(options.window, window)?.map(|window| (window, origin.clone())),
             keys: at("keys").value(options.keys, |text| text.parse())?,
+            trace: at("trace").value(options.trace, trace::output)?,
+            trace_filters: at("trace-filter")
+                .list(&options.trace_filter, trace::filter)?
+                .map(|filters| (filters, origin.clone())),
         })
     }
 
@@ -153,6 +161,8 @@ impl Checked {
             io: self.io.or(under.io),
             window: self.window.or(under.window),
             keys: self.keys.or(under.keys),
+            trace: self.trace.or(under.trace),
+            trace_filters: self.trace_filters.or(under.trace_filters),
         }
     }
 
@@ -183,6 +193,11 @@ impl Checked {
             return Err(ConfigError::option(origin, "hugepages", &problem));
         }
         let adapters = self.adapters.unwrap_or(Adapters::Software);
+        if let Some((window, origin)) = &self.window
+            && let Some(problem) = device::misfit(&adapters, *window)
+        {
+            return Err(ConfigError::option(origin, "window", &problem));
+        }
         if adapters.only_cards_show() {
             let wanted = [
                 ("screenshot", self.screenshot.is_some(), "leave it out"),
@@ -198,6 +213,9 @@ impl Checked {
                     format!("the screen is the assigned card's own, which trapline can not see; {advice}");
                 return Err(ConfigError::option(&Origin::CommandLine, option, &problem));
             }
+        }
+        if let (None, Some((_, origin))) = (&self.trace, &self.trace_filters) {
+            return Err(ConfigError::option(origin, "trace-filter", "is for a trace; give --trace FILE too"));
         }
         Ok(RunConfig {
             adapters,
@@ -215,8 +233,10 @@ impl Checked {
             screen_text: self.screen_text,
             timeout: self.timeout,
             io: self.io.unwrap_or(Io::Adaptive),
-            window: self.window.unwrap_or(Window::Auto),
+            window: self.window.map_or(Window::Auto, |(window, _)| window),
             keys: self.keys,
+            trace: self.trace,
+            trace_filters: self.trace_filters.map(|(filters, _)| filters).unwrap_or_default(),
         })
     }
 }
@@ -356,8 +376,9 @@ fn interface(text: &str) -> Result<Interface, String> {
 fn window(text: &str) -> Result<Window, String> {
     match text {
         "strict" => Ok(Window::Strict),
+        "coalesced" => Ok(Window::Coalesced),
+        "shadowed" => Ok(Window::Shadowed),
         "auto" => Ok(Window::Auto),
-        "coalesced" | "shadowed" => Err("not in this version yet; give strict or auto".into()),
-        _ => Err("not known; give strict or auto".into()),
+        _ => Err("not known; give strict, coalesced, shadowed or auto".into()),
     }
 }

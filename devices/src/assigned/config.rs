@@ -120,6 +120,12 @@ impl Config {
             .fold(ConfigSpace::TOPOLOGY, |set, at| set.union(DwordSet::of(&[at])))
     }
 
+    /// The dwords whose writes choose between the line and messages.
+    pub fn messages(&self) -> DwordSet {
+        let places = self.msi.into_iter().chain(self.msix).filter_map(|at| u8::try_from(at).ok());
+        places.fold(DwordSet::default(), |set, at| set.union(DwordSet::of(&[at])))
+    }
+
     /// Offset of the power state, if the function has one.
     pub fn power_control(&self) -> Option<u16> {
         self.power.map(|at| at + spec::PMCSR)

@@ -6,9 +6,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use trapline_io::device::Claims;
+use trapline_io::device::{Claims, Range};
 use trapline_io::file::FileRegion;
 use trapline_io::space::DwordSet;
+use trapline_io::window::Window;
 use trapline_io::{Device, Fault, Region, Width};
 use vm_memory::MmapRegion;
 
@@ -19,7 +20,7 @@ use super::msix::{self, Msix};
 use super::quirks::{DISPI, Dispi, Reached};
 use super::registers::Registers;
 use super::rom::Rom;
-use crate::legacy;
+use crate::legacy::{self, Owner};
 use crate::pci::spec;
 
 pub use super::error::Error;
@@ -27,6 +28,7 @@ pub use super::options::{LegacyVga, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
 mod claims;
+mod window;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Function<B: Backend> {
     rom: Option<Rom>,
     vga: LegacyVga,
     dispi: Option<Dispi>,
+    /// Legacy VGA, if it is owned and may be faster than strict.
+    owner: Option<Owner>,
     /// Whether the device reaches guest memory, so that it may master the bus.
     dma: bool,
 }
@@ -74,16 +78,27 @@ impl<B: Backend> Function<B> {
             backend.region(Region::bar(2)).size,
         );
         let dispi = dispi.filter(|_| vga == LegacyVga::Owned);
-        let mut function = Function { backend, config, interrupts, rom, vga, dispi, dma: false };
+        let owned = vga == LegacyVga::Owned;
+        let owner = if owned { Owner::new(options.ways, dispi.is_some()) } else { None };
+        let mut function = Function { backend, config, interrupts, rom, vga, dispi, owner, dma: false };
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
         let _ = function.forward_command();
         function.settle_interrupts();
         Ok(function)
     }
 
-    /// The dwords of configuration space whose writes change the map.
+    /// The dwords of configuration space whose writes change the map. Where writes to BARs may be
+    /// posted that depends on how it interrupts.
     pub fn topology(&self) -> DwordSet {
-        self.config.topology()
+        let posts = self.owner.is_some() && self.config.space().byte(spec::INTERRUPT_PIN) != 0;
+        let ways = if posts { self.config.messages() } else { DwordSet::default() };
+        self.config.topology().union(ways)
+    }
+
+    /// The ranges whose writes KVM may collect for it before they are carried out, each a zone of its own:
+    /// none where its legacy window is strict, or another's.
+    pub fn collected(&self) -> Vec<Range> {
+        self.owner.as_ref().map(legacy::Owner::collected).unwrap_or_default()
     }
 
     /// Whether it owns the legacy VGA ranges.
@@ -151,6 +166,50 @@ impl<B: Backend> Function<B> {
         }
     }
 
+    /// A read, wherever it leads.
+    fn load(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
+        match region {
+            Region::CONFIG => self.read_config(offset, width),
+            Region::ROM => self.rom.as_ref().ok_or(Fault::NoRegister)?.read(offset, width),
+            msix::TABLE => self.msix()?.read_table(offset, width),
+            msix::PENDING => self.msix()?.read_pending(offset, width),
+            DISPI => {
+                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
+                match dispi.reach(offset, width, None)? {
+                    Reached::Latch(value) => Ok(value),
+                    Reached::Bar2(at) => self.backend.read(Region::bar(2), at, width),
+                }
+            }
+            _ if self.backend.region(region).holds(offset, width) => self.backend.read(region, offset, width),
+            _ => Err(Fault::NoRegister),
+        }
+    }
+
+    /// A write, wherever it leads.
+    fn store(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
+        match region {
+            Region::CONFIG => self.write_config(offset, width, value),
+            DISPI => {
+                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
+                match dispi.reach(offset, width, Some(value))? {
+                    Reached::Latch(_) => Ok(()),
+                    Reached::Bar2(at) => self.backend.write(Region::bar(2), at, width, value),
+                }
+            }
+            msix::TABLE => {
+                let Function { backend, config, interrupts, .. } = self;
+                interrupts.write_table(config.space(), backend, offset, width, value)
+            }
+            // Pending bits are the device's to set.
+            msix::PENDING => Ok(()),
+            Region::ROM => Err(Fault::NoRegister),
+            _ if self.backend.region(region).holds(offset, width) => {
+                self.backend.write(region, offset, width, value)
+            }
+            _ => Err(Fault::NoRegister),
+        }
+    }
+
     fn read_config(&mut self, offset: u64, width: Width) -> Result<u64, Fault> {
         let at = config_offset(offset, width)?;
         self.interrupts.refresh(&mut self.config, at);
@@ -171,6 +230,7 @@ impl<B: Backend> Function<B> {
         if (spec::COMMAND..spec::COMMAND + 2).contains(&at) {
             done = done.and(self.forward_command());
         }
+        self.follow_config(at);
         if self.interrupts.depend_on(at) {
             self.settle_interrupts();
         }
@@ -206,12 +266,15 @@ impl<B: Backend> Function<B> {
             let _ = self.forward_power(control);
         }
         let _ = self.forward_command();
+        self.disturb();
+        self.decode_anew();
     }
 }
 
 impl<B: Backend> Drop for Function<B> {
     /// Leaves the device without interrupts, decode and bus mastering.
     fn drop(&mut self) {
+        self.settle_window();
         self.interrupts.disconnect(&mut self.backend);
         self.config.reset();
         let _ = self.forward_command();
@@ -223,20 +286,10 @@ impl<B: Backend> Device for Function<B> {
         if self.backend.is_dead() {
             return Err(Fault::Failed);
         }
-        match region {
-            Region::CONFIG => self.read_config(offset, width),
-            Region::ROM => self.rom.as_ref().ok_or(Fault::NoRegister)?.read(offset, width),
-            msix::TABLE => self.msix()?.read_table(offset, width),
-            msix::PENDING => self.msix()?.read_pending(offset, width),
-            DISPI => {
-                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
-                match dispi.reach(offset, width, None)? {
-                    Reached::Latch(value) => Ok(value),
-                    Reached::Bar2(at) => self.backend.read(Region::bar(2), at, width),
-                }
-            }
-            _ if self.backend.region(region).holds(offset, width) => self.backend.read(region, offset, width),
-            _ => Err(Fault::NoRegister),
+        if self.owner.is_some() {
+            self.watched_read(region, offset, width)
+        } else {
+            self.load(region, offset, width)
         }
     }
 
@@ -244,30 +297,15 @@ impl<B: Backend> Device for Function<B> {
         if self.backend.is_dead() {
             return Err(Fault::Failed);
         }
-        match region {
-            Region::CONFIG => self.write_config(offset, width, value),
-            DISPI => {
-                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
-                match dispi.reach(offset, width, Some(value))? {
-                    Reached::Latch(_) => Ok(()),
-                    Reached::Bar2(at) => self.backend.write(Region::bar(2), at, width, value),
-                }
-            }
-            msix::TABLE => {
-                let Function { backend, config, interrupts, .. } = self;
-                interrupts.write_table(config.space(), backend, offset, width, value)
-            }
-            // Pending bits are the device's to set.
-            msix::PENDING => Ok(()),
-            Region::ROM => Err(Fault::NoRegister),
-            _ if self.backend.region(region).holds(offset, width) => {
-                self.backend.write(region, offset, width, value)
-            }
-            _ => Err(Fault::NoRegister),
+        if self.owner.is_some() {
+            self.watched_write(region, offset, width, value)
+        } else {
+            self.store(region, offset, width, value)
         }
     }
 
     fn reset(&mut self) {
+        self.settle_window();
         self.interrupts.disconnect(&mut self.backend);
         // Before anything is written: what a bus reset of its companion has just reset is not reset
         // again, unless it was used.
@@ -276,6 +314,9 @@ impl<B: Backend> Device for Function<B> {
             let _ = self.backend.reset();
         }
         self.start_over();
+        if let Some(owner) = &mut self.owner {
+            owner.reset();
+        }
         self.settle_interrupts();
     }
 
@@ -287,7 +328,23 @@ impl<B: Backend> Device for Function<B> {
         self.backend.attend();
     }
 
+    fn merges(&self, region: Region, offset: u64) -> bool {
+        region == Region::VGA && self.owner.as_ref().is_some_and(|owner| owner.merges(offset))
+    }
+
+    fn write_run(&mut self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.watched_run(region, offset, bytes)
+    }
+
+    fn window(&mut self) -> Option<&mut dyn Window> {
+        if self.owner.is_some() { Some(self) } else { None }
+    }
+
     fn file(&self, region: Region) -> Option<&FileRegion> {
+        if self.owner.is_some() {
+            // Each access has a meaning for the window.
+            return None;
+        }
         let plain = region == Region::VGA || region < Region::ROM;
         if plain { self.backend.file(region) } else { None }
     }

@@ -108,6 +108,12 @@ impl Interrupts {
         self.msi.is_some_and(|msi| msi.holds(at)) || self.msix.as_ref().is_some_and(|msix| msix.holds(at))
     }
 
+    /// Whether the registers ask for the line: its interrupt is acknowledged by an access to the device, and
+    /// unmasked without one.
+    pub fn by_line(&self, space: &ConfigSpace) -> bool {
+        matches!(self.wanted(space), Mode::Intx(_)) && !space.command().interrupt_disable()
+    }
+
     /// Does what the registers ask for.
     pub fn settle(&mut self, space: &ConfigSpace, backend: &mut dyn Backend) {
         let wanted = self.wanted(space);

@@ -253,7 +253,7 @@ fn config() -> ConfigSpace {
 
 fn port(first: u16, last: u16, target: Target) -> Option<Claim> {
     let range = Range::Ports(Span::new(Port(first), Port(last))?);
-    Some(Claim { range, target, direct: None })
+    Some(Claim::of(range, target))
 }
 
 /// Reads little-endian bytes of memory that the guest may be writing.
@@ -312,8 +312,7 @@ impl Device for HostBridge {
         // other people's registers (0xcf9 is the LPC bridge's).
         let latch = port(0xcf8, 0xcf8, Target::ConfigAddress);
         let data = port(0xcfc, 0xcff, Target::ConfigData);
-        let ecam =
-            self.ecam().map(|span| Claim { range: Range::Memory(span), target: Target::Ecam, direct: None });
+        let ecam = self.ecam().map(|span| Claim::of(Range::Memory(span), Target::Ecam));
         let mut ranges: Vec<Claim> = [latch, data, ecam].into_iter().flatten().collect();
         let reserved = RESERVED.iter().filter_map(|(first, last)| Span::new(Gpa(*first), Gpa(*last)));
         ranges.extend(reserved.map(|span| Claim::region(Range::Memory(span), region::RESERVED, 0)));

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use trapline_io::device::{Claim, Claims};
+use trapline_io::device::{Claim, Claims, Range, Signal};
 use trapline_io::space::DwordSet;
-use trapline_io::{Device, Fault, Region, Width};
+use trapline_io::{Device, Fault, Gpa, Region, Span, Width};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
@@ -28,6 +28,9 @@ const ISR: u64 = 0x1000;
 const DEVICE: u64 = 0x2000;
 const NOTIFY: u64 = 0x3000;
 const PAGE: u64 = 0x1000;
+
+/// Bytes of the notify structure: one register.
+const NOTIFY_LENGTH: u32 = 4;
 
 /// Types of structures (section 4.1.4).
 mod structure {
@@ -84,7 +87,7 @@ impl Function {
             |structure, offset, length| Capability { structure, offset, length, extra: &[], writable: &[] };
         add(&plain(structure::COMMON, COMMON, common::LENGTH));
         // One queue: the notify offset is multiplied for nothing, but a driver wants a multiplier.
-        add(&Capability { extra: &[4, 0, 0, 0], ..plain(structure::NOTIFY, NOTIFY, 4) });
+        add(&Capability { extra: &[4, 0, 0, 0], ..plain(structure::NOTIFY, NOTIFY, NOTIFY_LENGTH) });
         add(&plain(structure::ISR, ISR, 1));
         add(&plain(structure::DEVICE, DEVICE, device_length));
         let window = add(&Capability {
@@ -147,6 +150,14 @@ impl Function {
             DEVICE => Ok(()),
             _ => Err(Fault::NoRegister),
         }
+    }
+
+    /// The notify register in the BAR at `bar`, whose writes need not exit: a kick carries no value.
+    fn doorbell(&self, bar: Range) -> Option<Claim> {
+        let Range::Memory(bar) = bar else { return None };
+        let register = Span::of_len(Gpa(bar.first().0.checked_add(NOTIFY)?), NOTIFY_LENGTH.into())?;
+        let signal = Signal { event: Arc::clone(self.queue.doorbell()?), value: None };
+        Some(Claim::region(Range::Memory(register), Region::bar(BAR), NOTIFY).signal(signal))
     }
 
     fn reset_device(&mut self) {
@@ -257,7 +268,8 @@ impl Device for Function {
     }
 
     fn claims(&self) -> Claims {
-        let bar = self.config.decoded(BAR).map(|range| Claim::region(range, Region::bar(BAR), 0));
-        Claims { ranges: bar.into_iter().collect(), bridge: None }
+        let Some(range) = self.config.decoded(BAR) else { return Claims::default() };
+        let bar = Claim::region(range, Region::bar(BAR), 0);
+        Claims { ranges: self.doorbell(range).into_iter().chain([bar]).collect(), bridge: None }
     }
 }

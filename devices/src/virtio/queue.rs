@@ -5,10 +5,12 @@
 //! a reset that has returned is final: what is still under way belongs to an earlier *generation*, and
 //! finds that out before it touches guest memory. A kick takes no lock.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use parking_lot::{Mutex, MutexGuard};
+use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::Notify;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
@@ -55,6 +57,8 @@ pub(super) struct SharedQueue {
     state: Mutex<State>,
     /// Asks the task to look at the rings.
     kick: Notify,
+    /// Kicks too, without an access; none if the host had no descriptor left.
+    doorbell: Option<Arc<OwnedFd>>,
     /// The device needs a reset (section 2.1.2).
     broken: AtomicBool,
     /// The COMMAND register lets the function read and write memory.
@@ -68,6 +72,10 @@ impl SharedQueue {
         SharedQueue {
             state: Mutex::new(State { queue: None, features: 0, generation: Generation(0) }),
             kick: Notify::new(),
+            doorbell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+                .inspect_err(|error| tracing::warn!(%error, "a virtio queue has no eventfd: kicks trap"))
+                .ok()
+                .map(Arc::new),
             broken: AtomicBool::new(false),
             master: AtomicBool::new(false),
             interrupt,
@@ -103,6 +111,11 @@ impl SharedQueue {
         if self.master.load(Ordering::Relaxed) {
             self.kick.notify_one();
         }
+    }
+
+    /// The eventfd that the kernel signals in place of the driver's kick. The task watches it.
+    pub(super) fn doorbell(&self) -> Option<&Arc<OwnedFd>> {
+        self.doorbell.as_ref()
     }
 
     pub(super) fn set_master(&self, master: bool) {

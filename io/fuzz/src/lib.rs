@@ -85,7 +85,7 @@ pub fn claim(u: &mut Unstructured<'_>) -> Result<Claim> {
             Target::Region { region: Region(u8::arbitrary(u)?), offset, retire }
         }
     };
-    Ok(Claim { range, target, direct: None })
+    Ok(Claim::of(range, target))
 }
 
 /// Any access of a guest.

@@ -58,7 +58,14 @@ impl SpaceBuilder {
 }
 
 fn whole<A>(span: Span<A>, endpoint: EndpointId, claim: &Claim) -> Piece<A> {
-    Piece { span, skipped: 0, endpoint, target: claim.target, direct: claim.direct.clone() }
+    Piece {
+        span,
+        skipped: 0,
+        endpoint,
+        target: claim.target,
+        direct: claim.direct.clone(),
+        signals: claim.signals.clone(),
+    }
 }
 
 /// Inserts `piece` around what is there, keeping the list sorted and free of overlaps.
@@ -92,5 +99,7 @@ fn cut<A: Position>(piece: &Piece<A>, span: Span<A>) -> Piece<A> {
         endpoint: piece.endpoint,
         target: piece.target,
         direct,
+        // The kernel would signal a write that reaches into what is not the register's.
+        signals: if span == piece.span { piece.signals.clone() } else { Vec::new() },
     }
 }

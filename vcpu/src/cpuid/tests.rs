@@ -11,6 +11,8 @@ fn host(vendor: &[u8; 4]) -> Vec<kvm_cpuid_entry2> {
         leaf(1, 0x0a20_0f11, 0xff08_0800, VMX, HTT),
         leaf(4, 0xffff_c121, 0, 0, 0),
         leaf(4, 0xffff_c163, 0, 0, 0),
+        leaf(7, 1, u32::MAX, u32::MAX, u32::MAX),
+        kvm_cpuid_entry2 { index: 1, ..leaf(7, u32::MAX, u32::MAX, u32::MAX, u32::MAX) },
         leaf(0xa, 5, 5, 5, 5),
         leaf(0xb, 1, 2, 3, 4),
         leaf(KVM_SIGNATURE, KVM_FEATURES, 0x4b4d_564b, 0x564b_4d56, 0x4d),
@@ -71,6 +73,15 @@ fn what_a_reset_can_not_bring_back_is_hidden() {
     assert_eq!(find(&leaves, 1, 0).ecx, HYPERVISOR | TSC_DEADLINE);
     assert_eq!(find(&leaves, 0x8000_0001, 0).ecx & (SVM | PERFCTR_CORE), 0);
     assert!(!leaves.iter().any(|leaf| leaf.function == 0xa));
+}
+
+#[test]
+fn copies_by_bytes_are_not_advertised_as_fast() {
+    let leaves = Cpuid::from_supported(&host(b"Auth"), 1, false).of_vcpu(0, None);
+    let features = find(&leaves, 7, 0);
+    assert_eq!((features.ebx, features.ecx, features.edx), (!0x200, u32::MAX, !0x10));
+    let more = find(&leaves, 7, 1);
+    assert_eq!((more.ebx, more.edx), (u32::MAX, u32::MAX), "another leaf's bits of the same numbers");
 }
 
 #[test]

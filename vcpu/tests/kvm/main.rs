@@ -3,8 +3,10 @@
 //! Where there is no `/dev/kvm` each test prints a line that begins with `skipped:`.
 
 mod accesses;
+mod coalesced;
 mod code;
 mod interrupts;
+mod ioeventfd;
 mod irqfd;
 mod machine;
 mod memory;

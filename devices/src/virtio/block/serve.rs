@@ -2,12 +2,15 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
 use tokio_uring::fs::File;
+use trapline_io::ring;
 use trapline_io::worker::Task;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
@@ -32,9 +35,29 @@ pub(super) fn task(disk: Disk, queue: Arc<SharedQueue>) -> Task {
         let server = Rc::new(Server::new(disk, queue));
         Box::pin(async move {
             let _buffers = KeepBuffers(Rc::clone(&server));
+            if let Some(doorbell) = server.queue.doorbell() {
+                tokio_uring::spawn(listen(Arc::clone(doorbell), Arc::clone(&server.queue)));
+            }
             server.serve().await;
         })
     })
+}
+
+/// How often the rings are looked at where the doorbell can not be watched.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Kicks the queue whenever the doorbell is signalled.
+async fn listen(doorbell: Arc<OwnedFd>, queue: Arc<SharedQueue>) {
+    let mut told = false;
+    loop {
+        if let Err(error) = ring::signalled(&doorbell).await {
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!(%error, "a virtio queue looks for work now and then: its eventfd can not be watched");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        queue.kick();
+    }
 }
 
 /// What all requests share.

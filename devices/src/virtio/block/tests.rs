@@ -298,10 +298,30 @@ fn nothing_is_fetched_without_bus_mastering() {
     bench.chain(DESCRIPTORS, 0, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
     bench.offer(0);
     bench.kick();
+    bench.signal();
     std::thread::sleep(Duration::from_millis(30));
     assert_eq!(bench.used(), 0);
     bench.block.write(Region::CONFIG, 4, Width::B2, 6).unwrap();
     bench.wait_until(|bench| bench.used() == 1);
+}
+
+#[test]
+fn the_doorbell_kicks() {
+    let image = Image::new(16);
+    let mut bench = Bench::started(image.open(false), WITH_FLUSH);
+    bench.header(HEADER, IN, 1);
+    bench.chain(DESCRIPTORS, 0, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
+    for round in 1..=50 {
+        bench.offer(0);
+        bench.signal();
+        bench.wait_until(|bench| bench.used() == round);
+    }
+    // Once is enough for what was offered before, and once for nothing does no harm.
+    bench.offer(0);
+    bench.offer(0);
+    bench.signal();
+    bench.signal();
+    bench.wait_until(|bench| bench.used() == 52);
 }
 
 #[test]

@@ -64,7 +64,10 @@ fn the_bar_is_claimed_where_it_lies() {
     assert_eq!(function.claims(), Claims::default());
     put(&mut function, 4, Width::B2, 2);
     let range = Range::Memory(Span::of_len(Gpa(0xfebf_0000), 0x4000).unwrap());
-    assert_eq!(function.claims().ranges, [Claim::region(range, Region(0), 0)]);
+    let notify = Range::Memory(Span::of_len(Gpa(0xfebf_3000), 4).unwrap());
+    let signal = Signal { event: function.queue.doorbell().unwrap().clone(), value: None };
+    let doorbell = Claim::region(notify, Region(0), 0x3000).signal(signal);
+    assert_eq!(function.claims().ranges, [doorbell, Claim::region(range, Region(0), 0)]);
     assert!(Function::TOPOLOGY.contains(4) && Function::TOPOLOGY.contains(0x10));
 }
 

@@ -61,6 +61,7 @@ impl Bench {
             });
         });
         let mut bench = Bench { block, memory, line, next: 0, size: 0, worker: Some((stop, thread)) };
+        bench.block.write(Region::CONFIG, 0x10, Width::B4, 0xfebf_0000).unwrap();
         // Memory decode and bus mastering.
         bench.block.write(Region::CONFIG, 4, Width::B2, 6).unwrap();
         bench
@@ -136,6 +137,13 @@ impl Bench {
 
     pub(super) fn kick(&mut self) {
         self.put(0x3000, Width::B2, 0);
+    }
+
+    /// Kicks as the kernel does, where it knows the doorbell.
+    pub(super) fn signal(&mut self) {
+        let claims = self.block.claims();
+        let signal = claims.ranges.iter().flat_map(|claim| &claim.signals).next().expect("a doorbell");
+        rustix::io::write(&signal.event, &1_u64.to_ne_bytes()).unwrap();
     }
 
     pub(super) fn used(&self) -> u16 {

@@ -1,0 +1,313 @@
+//! Rules 2 to 4 of the design: what the kernel has collected comes before what is asked now, in one
+//! order with everything else, merged where that changes nothing.
+#![cfg(not(loom))]
+
+#[path = "common/collected.rs"]
+mod collected;
+#[path = "common/rig.rs"]
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use collected::{Merger, Ring, Seen, feed};
+use common::{Rig, rig};
+use proptest::prelude::*;
+use trapline_io::completion::Caller;
+use trapline_io::device::Claims;
+use trapline_io::endpoint::Service;
+use trapline_io::queue::CallerId;
+use trapline_io::window::{Mode, Window};
+use trapline_io::worker::{Served, Worker};
+use trapline_io::{Access, Device, Fault, Region, Width};
+
+const SERVICES: [Service; 3] = [Service::Inline, Service::Uring, Service::Adaptive];
+
+/// A step of a guest or of its machine.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Collect(Access),
+    Post(Access),
+    Call(Access),
+    CallAdmitted(Access),
+    Drain,
+    WithDevice,
+    TryWithDevice,
+    Serve,
+}
+
+fn width() -> impl Strategy<Value = Width> {
+    prop_oneof![Just(Width::B1), Just(Width::B2), Just(Width::B4), Just(Width::B8)]
+}
+
+/// A write to VGA: mostly right behind one another, now and then at the end of a page, or a port.
+fn write() -> impl Strategy<Value = Access> {
+    let memory = (prop_oneof![Just(0xb8000u64), Just(0xa0ff8)], 0..12u64, width(), any::<u64>())
+        .prop_map(|(base, at, width, value)| Access::write(Region::VGA, base + at, width, value));
+    let port = (0x3d4..0x3d6u64, prop_oneof![Just(Width::B1), Just(Width::B2)], any::<u64>())
+        .prop_map(|(port, width, value)| Access::write(Region::VGA, port, width, value));
+    prop_oneof![4 => memory, 1 => port]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => write().prop_map(Step::Collect),
+        4 => write().prop_map(Step::Post),
+        1 => write().prop_map(Step::Call),
+        1 => Just(Step::Call(Access::read(Region::VGA, 0x3da, Width::B1))),
+        1 => write().prop_map(Step::CallAdmitted),
+        1 => Just(Step::Drain),
+        1 => Just(Step::WithDevice),
+        1 => Just(Step::TryWithDevice),
+        2 => Just(Step::Serve),
+    ]
+}
+
+/// A machine, and all that its guest did so far.
+struct Scene {
+    rig: Rig,
+    ring: Ring,
+    seen: collected::Sights,
+    caller: Caller,
+    issued: Vec<Access>,
+}
+
+impl Scene {
+    fn new(service: Service, capacity: usize, promised: bool) -> Scene {
+        let device = Merger::default();
+        let seen = Arc::clone(&device.seen);
+        let rig = rig(device, service, capacity);
+        let ring = Ring::new();
+        rig.endpoint.feed_from(feed(&ring).0);
+        if promised {
+            rig.bell.awake();
+        }
+        let caller = rig.completions.caller(CallerId(0)).unwrap();
+        Scene { rig, ring, seen, caller, issued: Vec::new() }
+    }
+
+    /// Carries out one step; true if after it everything must have reached the device.
+    fn carry_out(&mut self, step: Step) -> bool {
+        let endpoint = &self.rig.endpoint;
+        match step {
+            Step::Collect(access) => {
+                self.issued.push(access);
+                if !self.ring.write(access) {
+                    endpoint.post(access);
+                }
+                return false;
+            }
+            Step::Post(access) => {
+                self.issued.push(access);
+                endpoint.post(access);
+                return false;
+            }
+            Step::Serve => {
+                endpoint.serve();
+                return false;
+            }
+            Step::Call(access) => {
+                self.issued.push(access);
+                endpoint.call(&mut self.caller, access);
+            }
+            Step::CallAdmitted(access) => {
+                self.issued.push(access);
+                assert!(endpoint.call_admitted(&mut self.caller, access));
+            }
+            Step::Drain => endpoint.drain(),
+            Step::WithDevice => endpoint.with_device(|_| ()),
+            Step::TryWithDevice => assert!(endpoint.try_with_device(|_| ()).is_ok()),
+        }
+        true
+    }
+
+    /// The device saw what was issued, in that order.
+    fn check(&self) {
+        let pieces = |seen: &[Seen]| seen.iter().flat_map(Seen::pieces).collect::<Vec<_>>();
+        let issued: Vec<_> = self.issued.iter().copied().map(Seen::One).collect();
+        assert_eq!(pieces(&self.seen.lock()), pieces(&issued));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Any steps: one order, nothing lost, ports alone and as wide as they were ([`Seen::pieces`]).
+    #[test]
+    fn one_order_for_collected_posted_and_strict(
+        service in prop_oneof![Just(Service::Inline), Just(Service::Adaptive)],
+        capacity in prop_oneof![Just(1usize), Just(2), Just(5), Just(256)],
+        promised in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..300),
+    ) {
+        let mut scene = Scene::new(service, capacity, promised);
+        for step in steps {
+            if scene.carry_out(step) {
+                scene.check();
+            }
+        }
+        scene.rig.endpoint.drain();
+        scene.check();
+    }
+}
+
+/// A line of text in the ring reaches the device as one run, before the read that asks for it.
+#[test]
+fn a_line_is_one_run_between_its_neighbours() {
+    let mut scene = Scene::new(Service::Adaptive, 256, true);
+    let cell = |at: u64| Access::write(Region::VGA, 0xb8000 + 2 * at, Width::B2, 0x0700 | (0x20 + at));
+    let cursor = Access::write(Region::VGA, 0x3d4, Width::B2, 0x500f);
+    for step in (0..80).map(cell).chain([cursor, cursor]) {
+        scene.carry_out(Step::Collect(step));
+    }
+    scene.carry_out(Step::Call(Access::read(Region::VGA, 0x3da, Width::B1)));
+    scene.check();
+    let seen = scene.seen.lock();
+    assert!(
+        matches!(&seen[..], [Seen::Run(0xb8000, bytes), Seen::One(a), Seen::One(b), Seen::One(_)]
+        if bytes.len() == 160 && (*a, *b) == (cursor, cursor)),
+        "{seen:x?}"
+    );
+}
+
+/// A guest that keeps writing keeps nobody: one call takes no more than two rings' lengths, though
+/// there is always more.
+#[test]
+fn a_ring_that_never_runs_dry_holds_nobody() {
+    struct Endless;
+    impl trapline_io::feed::Collected for Endless {
+        fn is_empty(&self) -> bool {
+            false
+        }
+        fn pop(&self) -> Option<trapline_io::Trap> {
+            let at = trapline_io::Address::Gpa(trapline_io::Gpa(0xb8000));
+            Some(trapline_io::Trap { at, width: Width::B1, op: trapline_io::Op::Write(1) })
+        }
+    }
+    for capacity in [1, 16, 256] {
+        let scene = Scene::new(Service::Adaptive, capacity, true);
+        let (_, space) = feed(&scene.ring);
+        let endless =
+            trapline_io::feed::Feed::new(Box::new(Endless), &space, trapline_io::space::EndpointId(0));
+        endless.set_active(true);
+        let rig = rig(Merger::default(), Service::Adaptive, capacity);
+        let endless = Arc::new(endless);
+        rig.endpoint.feed_from(Arc::clone(&endless));
+        let mut caller = rig.completions.caller(CallerId(0)).unwrap();
+        rig.endpoint.call(&mut caller, Access::read(Region::VGA, 0x3da, Width::B1));
+        assert!((1..=171).contains(&endless.collected()), "{}", endless.collected());
+    }
+}
+
+/// Has a window that admits writes of even values.
+struct Even(Merger);
+
+impl Device for Even {
+    fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
+        self.0.read(region, offset, width)
+    }
+    fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
+        self.0.write(region, offset, width, value)
+    }
+    fn reset(&mut self) {}
+    fn claims(&self) -> Claims {
+        Claims::default()
+    }
+    fn window(&mut self) -> Option<&mut dyn Window> {
+        Some(self)
+    }
+}
+
+impl Window for Even {
+    fn mode(&self) -> Mode {
+        Mode::Shadowed
+    }
+    fn watch(&mut self, _: std::thread::Thread) {}
+    fn tick(&mut self, _: Instant) -> Mode {
+        Mode::Shadowed
+    }
+    fn turn(&mut self, _: Mode) {}
+    fn admits(&self, access: Access) -> bool {
+        matches!(access.op, trapline_io::Op::Write(value) if value % 2 == 0)
+    }
+}
+
+#[test]
+fn a_window_is_asked_after_what_was_collected_and_before_the_write() {
+    let device = Even(Merger::default());
+    let seen = Arc::clone(&device.0.seen);
+    let rig = rig(device, Service::Adaptive, 8);
+    let ring = Ring::new();
+    rig.endpoint.feed_from(feed(&ring).0);
+    let mut caller = rig.completions.caller(CallerId(0)).unwrap();
+    let port = |value| Access::write(Region::VGA, 0x3c4, Width::B1, value);
+    assert!(ring.write(port(1)));
+    assert!(!rig.endpoint.call_admitted(&mut caller, port(3)));
+    assert_eq!(*seen.lock(), [Seen::One(port(1))], "what came before is done, the write is not");
+    assert!(rig.endpoint.call_admitted(&mut caller, port(4)));
+    assert_eq!(seen.lock().len(), 2);
+}
+
+#[test]
+fn what_was_collected_is_discarded_with_the_rest() {
+    for capacity in [1, 256] {
+        let scene = Scene::new(Service::Adaptive, capacity, true);
+        for at in 0..100 {
+            assert!(scene.ring.write(Access::write(Region::VGA, 0xb8000 + at, Width::B1, at)));
+        }
+        scene.rig.endpoint.discard();
+        scene.rig.endpoint.drain();
+        assert!(scene.seen.lock().is_empty() && !scene.rig.endpoint.has_work());
+    }
+}
+
+/// Two vCPUs hand a baton to and fro; what each writes is collected, posted or strict in turn. Beside
+/// them a clock drains. One order, whoever carries it out.
+#[test]
+fn one_order_with_real_threads() {
+    const ROUNDS: u64 = 400;
+    for service in SERVICES {
+        for (capacity, with_worker) in [(1, false), (1, true), (16, true), (256, false), (256, true)] {
+            let scene = Scene::new(service, capacity, false);
+            let (rig, ring) = (&scene.rig, &scene.ring);
+            let served = Served { endpoint: Arc::clone(&rig.endpoint), attention: None };
+            let worker = with_worker
+                .then(|| Worker::start("test", Arc::clone(&rig.bell), vec![served], Vec::new()).unwrap());
+            let baton = AtomicU64::new(0);
+            let port = |value| Access::write(Region::VGA, 0x3d4, Width::B2, value);
+            std::thread::scope(|scope| {
+                for thread in 0..2u16 {
+                    let baton = &baton;
+                    scope.spawn(move || {
+                        let mut caller = rig.completions.caller(CallerId(thread + 1)).unwrap();
+                        for round in 0..ROUNDS {
+                            let turn = 2 * round + u64::from(thread);
+                            while baton.load(Ordering::Acquire) != turn {
+                                std::thread::yield_now();
+                            }
+                            match round % 7 {
+                                0 => rig.endpoint.post(port(turn)),
+                                1 => _ = rig.endpoint.call(&mut caller, port(turn)),
+                                _ if ring.write(port(turn)) => {}
+                                _ => rig.endpoint.post(port(turn)),
+                            }
+                            baton.store(turn + 1, Ordering::Release);
+                        }
+                    });
+                }
+                let baton = &baton;
+                scope.spawn(move || {
+                    while baton.load(Ordering::Acquire) < 2 * ROUNDS {
+                        rig.endpoint.drain();
+                        std::thread::yield_now();
+                    }
+                });
+            });
+            rig.endpoint.drain();
+            drop(worker);
+            let expected: Vec<_> = (0..2 * ROUNDS).map(|turn| Seen::One(port(turn))).collect();
+            assert_eq!(*scene.seen.lock(), expected, "{service:?} {capacity} {with_worker}");
+        }
+    }
+}
