@@ -100,18 +100,21 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(u32, &str)) -> Result<Report> {
     let mut found: BTreeMap<(usize, usize), Found> = BTreeMap::new();
     for round in 1..=plan.rounds.max(1) {
         for (index, variant) in variants.iter().enumerate() {
-            progress(round, &label(*variant));
             let pace = variant.pace(plan.slice);
             let cases: Vec<usize> =
                 available.iter().copied().filter(|number| suits(*number, *variant, &survey)).collect();
+            if cases.is_empty() {
+                continue;
+            }
+            progress(round, &label(*variant));
             let visits = match (variant.way, variant.service) {
                 (Way::Bare, _) => bare::visit(&survey, false, &cases, pace)?,
                 (Way::BareFile, _) => bare::visit(&survey, true, &cases, pace)?,
                 (Way::File, _) => bare::transfers(&survey, &cases, pace),
                 (Way::Dropped, service) => {
-                    null.visit(Way::Dropped, service.unwrap_or_default(), &cases, pace)?
+                    null.visit(&survey, Way::Dropped, service.unwrap_or_default(), &cases, pace)?
                 }
-                (way, service) => rig.visit(way, service.unwrap_or_default(), &cases, pace)?,
+                (way, service) => rig.visit(&survey, way, service.unwrap_or_default(), &cases, pace)?,
             };
             for visit in visits {
                 if let Some(case) = CASES.get(visit.case) {

@@ -113,14 +113,23 @@ impl Rig {
         Ok(Built { vm, events, parts, device, firmware, _given: given })
     }
 
-    /// Runs the cases of these numbers in a new machine.
+    /// Runs the cases of these numbers in a new machine. `survey` is what [`Rig::survey`] found of a device
+    /// with this rig's shape: in another phase no BAR would be seen as mapped.
     ///
     /// # Errors
     /// The machine can not be made, or a case does not come to its end.
-    pub fn visit(&self, way: Way, service: Service, cases: &[usize], pace: Pace) -> Result<Vec<Visit>> {
+    pub fn visit(
+        &self,
+        survey: &Survey,
+        way: Way,
+        service: Service,
+        cases: &[usize],
+        pace: Pace,
+    ) -> Result<Vec<Visit>> {
         let mut built = self.build(way)?;
-        let survey = self.look(&mut built)?;
-        let entries = write_payload(&built.firmware, &survey, cases)?;
+        // Once more, for the BARs.
+        self.look(&mut built)?;
+        let entries = write_payload(&built.firmware, survey, cases)?;
         let Built { vm, events, mut parts, firmware: _, device: _, _given } = built;
         let script = Arc::new(Mutex::new(Script::new(entries, pace, true)));
         let mark = EndpointId(u16::try_from(parts.len())?);
