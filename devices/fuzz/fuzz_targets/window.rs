@@ -13,7 +13,6 @@ use trapline_devices::vga::Adapter;
 use trapline_devices_fuzz::width;
 use trapline_io::window::Mode;
 use trapline_io::{Access, Device, Fault, Region, Width};
-use vm_memory::VolatileMemory;
 
 const PORTS: [u16; 10] = [0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3ce, 0x3cf, 0x3d4, 0x3d5, 0x3b4, 0x3c0];
 const MODES: [Mode; 4] = [Mode::Native, Mode::Resting, Mode::Coalesced, Mode::Shadowed];
@@ -147,7 +146,9 @@ impl Both {
                 let _ = self.strict.write_bytes(Region::VGA, offset, bytes);
             }
             Step::Bochs(register, value) => self.bochs(register, value),
-            Step::Text => TEXT.into_iter().for_each(|(port, both)| self.write(port.into(), Width::B2, both.into())),
+            Step::Text => {
+                TEXT.into_iter().for_each(|(port, both)| self.write(port.into(), Width::B2, both.into()))
+            }
             Step::Beat => {
                 self.now += Duration::from_millis(16);
                 let wish = self.owner.tick(&mut self.card, self.now);

@@ -1,8 +1,8 @@
 //! RAM that stands for the text window, and how what the guest writes there reaches the card.
 //!
 //! The guest reads and writes the RAM without any exit. A *flush* compares it with what the card was
-//! sent and writes the runs that differ. There is no dirty log: comparing 32 KiB takes about a
-//! microsecond and write-protects nothing, while KVM's log costs a system call, a flush of every
+//! sent and writes the runs that differ. There is no dirty log: comparing 32 KiB takes a few
+//! microseconds and write-protects nothing, while KVM's log costs a system call, a flush of every
 //! vCPU's TLB and a fault for each page that is written again.
 //!
 //! A flush takes its copy of the RAM first, and compares and sends that. So a write by the guest
