@@ -38,7 +38,7 @@ const RING: usize = 169;
 const REST: Duration = Duration::from_micros(200);
 
 /// Fewer than a queue holds.
-const BURST: u64 = 64;
+const BURST: usize = 64;
 
 /// Answers at once.
 struct Null {
@@ -122,9 +122,9 @@ fn cell(n: u64) -> Access {
 /// Time that the vCPU spends on `writes` posted writes, in bursts that `settle` follows.
 fn posting(rig: &Rig, writes: u64, mut settle: impl FnMut(&Endpoint)) -> Duration {
     let mut spent = Duration::ZERO;
-    for burst in (0..writes).step_by(BURST as usize) {
+    for burst in (0..writes).step_by(BURST) {
         let begun = Instant::now();
-        for n in 0..(writes - burst).min(BURST) {
+        for n in 0..(writes - burst).min(BURST as u64) {
             rig.endpoint.post(black_box(cell(n)));
         }
         spent += begun.elapsed();
@@ -217,7 +217,7 @@ fn files(c: &mut Criterion) {
         group.bench_function(format!("64 posted writes {name}"), |b| {
             b.iter_custom(|bursts| {
                 rested(bursts, || {
-                    for n in 0..BURST {
+                    for n in 0..BURST as u64 {
                         rig.endpoint.post(Access::write(Region::bar(0), 4 * n, Width::B4, n));
                     }
                     rig.endpoint.call(&mut rig.caller, read);
