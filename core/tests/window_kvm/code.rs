@@ -86,8 +86,13 @@ pub fn sum(at: u16, count: u16) -> Vec<u8> {
 
 /// Writes a dword of the configuration space of 00:01.0.
 pub fn configure(offset: u8, value: u32) -> Vec<u8> {
+    configure_device(1, offset, value)
+}
+
+/// The same of another device on bus 0.
+pub fn configure_device(device: u8, offset: u8, value: u32) -> Vec<u8> {
     let mut code = vec![0x66, 0xb8]; // mov eax, ...
-    code.extend((0x8000_0800 | u32::from(offset)).to_le_bytes());
+    code.extend((0x8000_0000 | u32::from(device) << 11 | u32::from(offset)).to_le_bytes());
     code.extend([0xba, 0xf8, 0x0c, 0x66, 0xef, 0x66, 0xb8]); // mov dx, 0xcf8; out dx, eax; mov eax, ...
     code.extend(value.to_le_bytes());
     code.extend([0xba, 0xfc, 0x0c, 0x66, 0xef]); // mov dx, 0xcfc; out dx, eax

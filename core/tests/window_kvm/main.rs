@@ -6,4 +6,5 @@ mod double;
 mod order;
 mod rest;
 mod rig;
+mod rival;
 mod same;

@@ -8,9 +8,12 @@ use trapline::machine::Ending;
 use trapline_devices::pci::ConfigSpace;
 use trapline_io::window::Mode;
 
-use crate::code::{HALT, START_OTHERS, ascending, bytes, configure, out8, out16, segments, times, words};
+use crate::code::{
+    HALT, START_OTHERS, ascending, bytes, configure, configure_device, out8, out16, segments, times, words,
+};
 use crate::double::{Double, Want};
 use crate::rig::{OFF, RESET, Rig, TELL, wait, zones};
+use crate::rival::Rival;
 
 const MODES: [Want; 3] = [Want::Always(Mode::Coalesced), Want::Always(Mode::Shadowed), Want::Alternating];
 
@@ -41,7 +44,7 @@ fn no_write_reaches_a_card_that_does_not_decode() {
         let rig = Rig::new(&[
             &configure(4, 3),
             &segments(0xb800),
-            &times(300, &body.concat()),
+            &times(100, &body.concat()),
             &words(2000, 0x3333, 7),
             &end(),
         ]);
@@ -99,7 +102,7 @@ fn registers_that_leave_text_end_the_shadow_first() {
             bytes(256, 0x66, 256),
             out8(0x3c5, 3),
         ];
-        let rig = Rig::new(&[&configure(4, 3), &segments(0xb800), &times(500, &body.concat()), &end()]);
+        let rig = Rig::new(&[&configure(4, 3), &segments(0xb800), &times(150, &body.concat()), &end()]);
         let (ending, _) = rig.run(double, ConfigSpace::TOPOLOGY, zones(), |_, _| {});
         assert_eq!(ending, Ending::PowerOff, "{want:?}");
         assert!((0..300).all(|cell| seen.word(0x1_8000 + 2 * cell) == 0x2222), "{want:?}");
@@ -179,5 +182,33 @@ fn the_shadow_comes_and_goes_a_thousand_times_under_load() {
     for cell in 0..0x800_u16 {
         assert_eq!(seen.word(0x1_8000 + 2 * usize::from(cell)), 0x800 - cell);
         assert_eq!(seen.word(0x1_a000 + 2 * usize::from(cell)), 0x800 - cell);
+    }
+}
+
+#[test]
+fn another_functions_bar_in_the_window_gets_its_own_writes() {
+    for want in MODES {
+        let (double, seen) = Double::new(want);
+        let (rival, written) = Rival::new();
+        let round = [
+            segments(0xb800),
+            times(100, &words(0, 0x1111, 400)),
+            configure_device(2, 0x10, 0xa_0000),
+            configure_device(2, 4, 2),
+            segments(0xa000),
+            ascending(0, 0x100, 64),
+            configure_device(2, 4, 0),
+            segments(0xb800),
+            words(0, 0x2222, 400),
+        ];
+        let again: Vec<u8> = (0..5).flat_map(|_| round.concat()).collect();
+        let rig = Rig::new(&[&configure(4, 3), &again, &end()]);
+        let (ending, _) =
+            Rig { rival: Some(rival), ..rig }.run(double, ConfigSpace::TOPOLOGY, zones(), |_, _| {});
+        assert_eq!(ending, Ending::PowerOff, "{want:?}");
+        let expected: Vec<u64> = (0..5).flat_map(|_| 0x100..0x140).collect();
+        assert_eq!(*written.lock(), expected, "{want:?}");
+        assert!((0..400).all(|cell| seen.word(0x1_8000 + 2 * cell) == 0x2222), "{want:?}");
+        assert!(seen.turns.load(SeqCst) > 0, "{want:?}: all was strict");
     }
 }

@@ -9,7 +9,7 @@ use trapline::events::Events;
 use trapline::machine::{Ending, Machine};
 use trapline::parts::Parts;
 use trapline_devices::host::{Event, Events as _};
-use trapline_devices::pci::Devfn;
+use trapline_devices::pci::{ConfigSpace, Devfn};
 use trapline_devices::q35::{HostBridge, Ram};
 use trapline_io::device::{Claim, Claims, Range};
 use trapline_io::endpoint::Service;
@@ -18,6 +18,8 @@ use trapline_io::space::DwordSet;
 use trapline_io::{Device, Fault, Gpa, Port, Region, Span, Width};
 use trapline_vcpu::Vm;
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
+
+use crate::rival::Rival;
 
 /// No test takes longer.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -71,13 +73,15 @@ pub struct Rig {
     pub first: Vec<u8>,
     /// The code of one more, which the first one starts.
     pub second: Option<Vec<u8>>,
+    /// A device at 00:02.0 that comes before the adapter where both claim the same.
+    pub rival: Option<Rival>,
     /// How long the machine runs at most.
     pub longest: Duration,
 }
 
 impl Rig {
     pub fn new(code: &[&[u8]]) -> Rig {
-        Rig { service: Service::Adaptive, first: code.concat(), second: None, longest: LONGEST }
+        Rig { service: Service::Adaptive, first: code.concat(), second: None, rival: None, longest: LONGEST }
     }
 
     pub fn with(self, code: &[&[u8]]) -> Rig {
@@ -105,11 +109,15 @@ impl Rig {
         let switch = Switch { told: Arc::clone(&told), notes: Arc::clone(&notes), events: events.clone() };
         let bridge = HostBridge::new(Ram::new(1 << 20).unwrap(), Arc::new(image)).unwrap();
         let adapter = Parts::function("adapter", adapter, None, Devfn::new(1, 0).unwrap(), topology);
-        let parts = vec![
+        let mut parts = vec![
             Parts::function("host bridge", bridge, None, Devfn::default(), HostBridge::TOPOLOGY),
             Parts::platform("switch", switch),
-            Parts { collected, ..adapter },
         ];
+        if let Some(rival) = self.rival {
+            let place = Devfn::new(2, 0).unwrap();
+            parts.push(Parts::function("rival", rival, None, place, ConfigSpace::TOPOLOGY));
+        }
+        parts.push(Parts { collected, ..adapter });
         let cpus = if self.second.is_some() { 2 } else { 1 };
         let mut machine =
             Machine::new(vm, cpus, self.service, Published::default(), parts, events.clone()).unwrap();

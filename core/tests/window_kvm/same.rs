@@ -4,10 +4,8 @@
 use trapline::machine::Ending;
 use trapline_devices::legacy::{Phase, Ways};
 use trapline_devices::vga::Snapshot;
-use trapline_io::device::Range;
 use trapline_io::endpoint::Service;
 use trapline_io::window::Mode;
-use trapline_io::{Gpa, Port, Span};
 use vm_memory::{Bytes, VolatileMemory};
 
 use crate::card::Counted;
@@ -186,7 +184,7 @@ fn program() -> Vec<u8> {
         set(&TEXT),
         // Long enough for the shadow to come, and for a screen that is cleared.
         segments(0xb800),
-        times(60, &[words(0, 0x0720, 2000), text(0x3041)].concat()),
+        times(25, &[words(0, 0x0720, 2000), text(0x3041)].concat()),
         font(0xc3),
         text(0x4f50),
     ];
@@ -201,23 +199,12 @@ struct Left {
     read: Vec<u64>,
 }
 
-fn zones(ways: Ways) -> Vec<Range> {
-    let mut zones = if ways.coalesced { crate::rig::zones() } else { Vec::new() };
-    if ways.coalesced && !ways.shadowed {
-        let ports = |first, last| Range::Ports(Span::new(Port(first), Port(last)).unwrap());
-        zones.extend([ports(0x3c4, 0x3c5), ports(0x3ce, 0x3cf)]);
-    }
-    assert!(
-        zones.is_empty() || zones.contains(&Range::Memory(Span::new(Gpa(0xa_0000), Gpa(0xb_ffff)).unwrap()))
-    );
-    zones
-}
-
 fn play(ways: Ways, service: Service) -> Left {
     let (counted, seen) = Counted::new(ways);
-    let topology = counted.function.topology();
+    let (topology, collected) = (counted.function.topology(), counted.function.collected());
+    assert_eq!(collected.is_empty(), !ways.coalesced);
     let rig = Rig { service, ..Rig::new(&[&program()]) };
-    let (ending, read) = rig.run(counted, topology, zones(ways), |_, _| {});
+    let (ending, read) = rig.run(counted, topology, collected, |_, _| {});
     assert_eq!(ending, Ending::PowerOff);
     let goal = if ways.shadowed { Mode::Shadowed } else { Mode::Coalesced };
     if ways.coalesced {
