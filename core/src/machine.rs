@@ -234,10 +234,11 @@ impl Machine {
         let place = u16::try_from(owner).ok().zip(self.endpoints.get(owner));
         let Some((id, endpoint)) = place else { return Ok(()) };
         let ring = Ring(self.vcpus.collected().ok_or(Error::Ring)?);
-        let feed = Arc::new(Feed::new(Box::new(ring), self.topology.published(), EndpointId(id)));
+        let id = EndpointId(id);
+        let feed = Arc::new(Feed::new(Box::new(ring), self.topology.published(), id));
         endpoint.feed_from(Arc::clone(&feed));
         let zones = Zones::new(vm, ranges.clone());
-        self.topology.collect(Collection { owner, feed, zones, ranges });
+        self.topology.collect(Collection { owner, id, feed, zones, ranges, trace: self.trace.clone() });
         let clock = Clock::start(Arc::clone(&self.topology), Arc::clone(endpoint), self.events.clone());
         self.clock = Some(clock.map_err(|source| Error::Thread { thread: "vga".into(), source })?);
         self.owner = Some(Arc::clone(endpoint));
@@ -278,6 +279,7 @@ impl Machine {
                 Some(Event::Guest(host::Event::PowerOff)) => return Ok(Ending::PowerOff),
                 Some(Event::Guest(host::Event::Failed(text))) => return Err(Error::Failed(text)),
                 Some(Event::Guest(host::Event::Reset)) => self.reset()?,
+                Some(Event::Guest(host::Event::Claims)) => self.topology.ask_again()?,
             }
         }
     }

@@ -35,7 +35,7 @@ use crate::dma::{Gate, Peers};
 use crate::events::{Event, Events};
 use crate::parts::PartId;
 use map::Node;
-pub(crate) use turn::{Collection, window_of};
+pub(crate) use turn::{Collection, Turned, window_of};
 
 /// The map of one machine, and the only one who changes it.
 pub struct Topology {
@@ -183,6 +183,26 @@ impl Topology {
         self.show(&mut state, |_| false)
     }
 
+    /// Asks every function again: one claims something else, and nobody's access told so. Not on a vCPU's
+    /// thread.
+    ///
+    /// # Errors
+    /// KVM refuses a slot, or the vCPUs can not be parked for one.
+    pub(crate) fn ask_again(&self) -> Result<(), Trouble> {
+        let mut guard = self.world.lock();
+        let mut state = self.state.lock();
+        self.drain_owner();
+        for id in 0..self.nodes.len() {
+            self.ask(&mut state, id);
+        }
+        let wanted = slots::wanted(&self.space(&state, |_| false));
+        let _parked = match state.untrapped.slots.changes_need_park(&wanted) {
+            true => Some(guard.park()?),
+            false => None,
+        };
+        Ok(self.show(&mut state, |_| false)?)
+    }
+
     /// Publishes the map and brings the slots in line, as if what `hidden` names decoded nothing.
     fn show(&self, state: &mut State, hidden: impl Fn(PartId) -> bool) -> Result<(), SlotError> {
         let space = self.space(state, hidden);
@@ -239,7 +259,7 @@ impl Topology {
             let _parked = guard.park()?;
             self.drain_owner();
             if self.owner.get().is_some_and(|owner| behind(*owner)) {
-                self.end_shadow(state)?;
+                self.end_shadow(state, "the map changes")?;
             }
             self.show(state, behind)?;
             self.drain(behind);
@@ -275,7 +295,7 @@ impl Topology {
         let _parked = guard.park()?;
         // Whatever is queued was addressed through the old map.
         self.drain(|_| true);
-        self.end_shadow(state)?;
+        self.end_shadow(state, "the map changes")?;
         write();
         self.ask(state, root);
         Ok(self.show(state, |_| false)?)

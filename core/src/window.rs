@@ -17,7 +17,7 @@ use trapline_io::endpoint::Endpoint;
 use trapline_io::window::Mode;
 
 use crate::events::{Event, Events};
-use crate::topology::{Topology, Trouble, window_of};
+use crate::topology::{Topology, Trouble, Turned, window_of};
 
 /// How often what the guest wrote is brought out while something is collected.
 const BEAT: Duration = Duration::from_millis(16);
@@ -120,11 +120,8 @@ impl Hand {
             return Ok(());
         }
         self.again = match self.topology.turn(wish) {
-            Ok(reached) if reached == wish => None,
-            Ok(reached) => {
-                tracing::debug!(?wish, ?reached, "the legacy window stays slower for now");
-                Some((wish, now + PAUSE))
-            }
+            Ok(Turned::AsWished) => None,
+            Ok(Turned::Slower) => Some((wish, now + PAUSE)),
             Err(Trouble::Park(error)) => {
                 tracing::warn!(%error, ?mode, ?wish, "the legacy window stays as it is for now");
                 Some((wish, now + PAUSE))

@@ -49,7 +49,7 @@ fn bad_usage_is_one_line_and_status_2() {
             &["run", "--device", "01:00.0", "--screenshot", "/tmp/x.png"],
             "--screenshot: the screen is the assigned card's own, which trapline can not see",
         ),
-        (&["run", "--window", "shadowed"], "--window shadowed: not in this version yet"),
+        (&["run", "--window", "lax"], "--window lax: not known; give strict, coalesced, shadowed or auto"),
         (&["run", "--append", "-x"], "--append: is for a kernel"),
         (&["run", "--keys", "<nokey>"], "--keys <nokey>: <nokey> is no key"),
         (&["run", "--config", "/nonexistent.toml"], "--config /nonexistent.toml: there is no such file"),

@@ -5,7 +5,7 @@
 //!
 //! Inside, the function is made of what its configuration space shows (`config`, made of `header`,
 //! `express` and `extended`), of its interrupts (`interrupts`, by the registers of `msi` and `msix`), of
-//! its ROM, and of quirks.
+//! its ROM, of quirks, and of writes that the kernel makes by itself (`repeats`).
 
 pub mod backend;
 mod config;
@@ -20,6 +20,7 @@ mod msix;
 mod options;
 mod quirks;
 mod registers;
+mod repeats;
 mod rom;
 mod wire;
 

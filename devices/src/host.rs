@@ -80,6 +80,8 @@ pub enum Event {
     PowerOff,
     /// Port 0xcf9, 0x64 or 0x92: all of the machine is to be reset.
     Reset,
+    /// A function claims something else than when it was last asked, and nobody's access says so.
+    Claims,
     /// A device can not go on; the text is for a person and names the device.
     Failed(String),
 }

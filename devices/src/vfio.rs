@@ -25,6 +25,7 @@ mod device;
 mod dma;
 pub mod driver;
 mod error;
+mod ioeventfd;
 mod iommu;
 mod irq;
 mod message;

@@ -200,7 +200,7 @@ proptest! {
         actions in prop::collection::vec(actions(), 1..24),
         seed in any::<u64>(),
     ) {
-        let mut guest = Guest::default();
+        let mut guest = Guest::brief();
         if from_text {
             guest.set_mode(&MODE_3);
         }

@@ -19,23 +19,37 @@ use trapline_io::completion::Caller;
 use trapline_io::device::{Claim, DirectKind, Range};
 use trapline_io::endpoint::Endpoint;
 use trapline_io::feed::Feed;
+use trapline_io::space::EndpointId;
 use trapline_io::window::{Mode, Window};
 use trapline_vcpu::world::Parked;
 use trapline_vcpu::{WorldGuard, Zones};
 
 use super::{State, Topology, Trouble};
 use crate::parts::PartId;
+use crate::trace::Notes;
 
 /// What the machine has for the function that owns legacy VGA.
 pub(crate) struct Collection {
-    /// The function.
+    /// The function, by its place in the list and on the access path.
     pub(crate) owner: PartId,
+    pub(crate) id: EndpointId,
     /// From the ring to its queue.
     pub(crate) feed: Arc<Feed>,
     /// What KVM is to collect.
     pub(crate) zones: Zones,
     /// The same, to be compared with what others claim.
     pub(crate) ranges: Vec<Range>,
+    /// Where turns are noted.
+    pub(crate) trace: Option<Notes>,
+}
+
+/// What came of a wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// KVM has nothing against it. The function may have thought better of it.
+    AsWished,
+    /// KVM refused it, or another function is in the way.
+    Slower,
 }
 
 impl Topology {
@@ -56,27 +70,27 @@ impl Topology {
         self.contested.load(Acquire)
     }
 
-    /// Turns the legacy window, and gives the mode that it has then: what KVM or the device refuses stays
-    /// slower. Parks all vCPUs. Not on a vCPU's thread, and with no token held.
+    /// Turns the legacy window: what KVM or the device refuses stays slower. Parks all vCPUs. Not on a
+    /// vCPU's thread, and with no token held.
     ///
     /// # Errors
     /// The vCPUs can not be parked: nothing has changed. Or the map can not follow.
-    pub(crate) fn turn(&self, to: Mode) -> Result<Mode, Trouble> {
+    pub(crate) fn turn(&self, wish: Mode) -> Result<Turned, Trouble> {
         let mut guard = self.world.lock();
         let mut state = self.state.lock();
         let parked = guard.park()?;
-        let Some(endpoint) = self.owner() else { return Ok(Mode::Native) };
-        let to = self.possible(&state, to);
+        let Some(endpoint) = self.owner() else { return Ok(Turned::AsWished) };
+        let to = self.possible(&state, wish);
         // What was collected goes where the map as it is leads.
         endpoint.drain();
         if !to.collects() {
             self.stop_collecting(&mut state, &parked)?;
         }
-        let mode = self.set_mode(&mut state, to)?;
-        match mode.collects() && !self.is_collecting() {
-            true => self.start_collecting(&mut state, &parked, mode),
-            false => Ok(mode),
+        let mode = self.set_mode(&mut state, to, "as wished")?;
+        if mode.collects() && !self.is_collecting() {
+            self.start_collecting(&mut state, &parked)?;
         }
+        Ok(if self.possible(&state, wish) == wish { Turned::AsWished } else { Turned::Slower })
     }
 
     /// Carries out a write that may end the shadow.
@@ -95,7 +109,7 @@ impl Topology {
 
     fn end_shadow_parking(&self, state: &mut State, guard: &mut WorldGuard<'_>) -> Result<(), Trouble> {
         let _parked = guard.park()?;
-        self.end_shadow(state)
+        self.end_shadow(state, "a write may end plain text")
     }
 
     /// Before a change of the map: what was collected goes where the map as it is leads.
@@ -106,11 +120,10 @@ impl Topology {
     }
 
     /// Ends the shadow, if there is one. The caller has parked the other vCPUs.
-    pub(super) fn end_shadow(&self, state: &mut State) -> Result<(), Trouble> {
+    pub(super) fn end_shadow(&self, state: &mut State, why: &'static str) -> Result<(), Trouble> {
         let Some(endpoint) = self.owner() else { return Ok(()) };
         if window_of(endpoint, |window| window.mode()) == Some(Mode::Shadowed) {
-            tracing::debug!("the shadow of the text window ends");
-            self.set_mode(state, Mode::Coalesced)?;
+            self.set_mode(state, Mode::Coalesced, why)?;
         }
         Ok(())
     }
@@ -169,7 +182,7 @@ impl Topology {
     }
 
     /// Turns the function, and lets the map follow. Gives the mode that it has then.
-    fn set_mode(&self, state: &mut State, to: Mode) -> Result<Mode, Trouble> {
+    fn set_mode(&self, state: &mut State, to: Mode, why: &'static str) -> Result<Mode, Trouble> {
         let Some(endpoint) = self.owner() else { return Ok(Mode::Native) };
         let turned = window_of(endpoint, |window| {
             let from = window.mode();
@@ -177,33 +190,38 @@ impl Topology {
             (from, window.mode())
         });
         let Some((from, mode)) = turned else { return Ok(Mode::Native) };
-        tracing::debug!(?from, ?to, ?mode, "the legacy window turns");
+        tracing::debug!(why, ?from, ?to, ?mode, "the legacy window turns");
         if let Some(id) = self.owner.get() {
             self.ask(state, *id);
+        }
+        if from != mode
+            && let Some(Collection { trace: Some(trace), id, .. }) = &state.collection
+        {
+            trace.window(*id, mode);
         }
         match self.show(state, |_| false) {
             Err(error) if mode == Mode::Shadowed => {
                 tracing::warn!(%error, "the text window has no memory and is slower");
                 state.most = Mode::Coalesced;
-                self.set_mode(state, Mode::Coalesced)
+                self.set_mode(state, Mode::Coalesced, "no memory slot")
             }
             shown => Ok(shown.map(|()| mode)?),
         }
     }
 
-    fn start_collecting(&self, state: &mut State, parked: &Parked<'_>, mode: Mode) -> Result<Mode, Trouble> {
-        let Some(with) = &mut state.collection else { return Ok(mode) };
+    fn start_collecting(&self, state: &mut State, parked: &Parked<'_>) -> Result<(), Trouble> {
+        let Some(with) = &mut state.collection else { return Ok(()) };
         with.feed.set_active(true);
         let Err(error) = with.zones.register(parked) else {
             self.collecting.store(true, Release);
-            return Ok(mode);
+            return Ok(());
         };
         // Some may be there still, and what goes into them must not be lost.
         with.zones.unregister(parked)?;
         with.feed.set_active(false);
         tracing::warn!(%error, "the legacy window is slower");
         state.most = Mode::Resting;
-        self.set_mode(state, Mode::Resting)
+        self.set_mode(state, Mode::Resting, "no zones").map(drop)
     }
 
     fn stop_collecting(&self, state: &mut State, parked: &Parked<'_>) -> Result<(), Trouble> {

@@ -73,6 +73,17 @@ pub fn copy(to: u16, from: u16, count: u16) -> Vec<u8> {
     code
 }
 
+/// Reads `count` words from `at` on and notes their sum.
+pub fn sum(at: u16, count: u16) -> Vec<u8> {
+    let mut code = vec![0xfc, 0x31, 0xdb, 0xbe]; // cld; xor bx, bx; mov si, at
+    code.extend(at.to_le_bytes());
+    code.push(0xb9); // mov cx, count
+    code.extend(count.to_le_bytes());
+    code.extend([0xad, 0x01, 0xc3, 0xe2, 0xfb]); // again: lodsw; add bx, ax; loop again
+    code.extend([0x89, 0xd8, 0xba, 0x08, 0x50, 0xef]); // mov ax, bx; mov dx, NOTE; out dx, ax
+    code
+}
+
 /// Writes a dword of the configuration space of 00:01.0.
 pub fn configure(offset: u8, value: u32) -> Vec<u8> {
     let mut code = vec![0x66, 0xb8]; // mov eax, ...

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use trapline::events::Events;
 use trapline::machine::{Ending, Machine};
 use trapline::parts::Parts;
@@ -21,13 +22,15 @@ use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 /// No test takes longer.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Tells: what is written is counted, and read back. Power-off. Reset.
+/// Tells: how often it is written is counted, and read back. Power-off. Reset. Notes 16 bits.
 pub const TELL: u16 = 0x5004;
 pub const OFF: u16 = 0x5005;
 pub const RESET: u16 = 0x5006;
+pub const NOTE: u16 = 0x5008;
 
 struct Switch {
     told: Arc<AtomicU64>,
+    notes: Arc<Mutex<Vec<u64>>>,
     events: Events,
 }
 
@@ -36,8 +39,9 @@ impl Device for Switch {
         Ok(self.told.load(SeqCst))
     }
 
-    fn write(&mut self, _: Region, offset: u64, _: Width, _: u64) -> Result<(), Fault> {
+    fn write(&mut self, _: Region, offset: u64, _: Width, value: u64) -> Result<(), Fault> {
         match offset {
+            4 => self.notes.lock().push(value),
             0 => drop(self.told.fetch_add(1, SeqCst)),
             1 => self.events.report(Event::PowerOff),
             _ => self.events.report(Event::Reset),
@@ -48,7 +52,7 @@ impl Device for Switch {
     fn reset(&mut self) {}
 
     fn claims(&self) -> Claims {
-        let ports = Range::Ports(Span::new(Port(TELL), Port(RESET)).unwrap());
+        let ports = Range::Ports(Span::new(Port(TELL), Port(NOTE + 1)).unwrap());
         Claims { ranges: vec![Claim::region(ports, Region(0), 0)], bridge: None }
     }
 }
@@ -81,14 +85,14 @@ impl Rig {
     }
 
     /// Lets the machine run until it ends; `meanwhile` is called on a thread of its own with what the
-    /// guest tells.
+    /// guest tells. Gives what it noted.
     pub fn run(
         self,
         adapter: impl Device + 'static,
         topology: DwordSet,
         collected: Vec<Range>,
         meanwhile: impl FnOnce(&Events, &AtomicU64) + Send,
-    ) -> (Ending, u64) {
+    ) -> (Ending, Vec<u64>) {
         let vm = Arc::new(Vm::new().expect("needs /dev/kvm"));
         let image = MmapRegion::new(0x1_0000).unwrap();
         let slice = image.as_volatile_slice();
@@ -97,7 +101,8 @@ impl Rig {
         slice.write_slice(self.second.as_deref().unwrap_or(&[0xf4]), 0x8000).unwrap();
         slice.write_slice(&[0xea, 0x00, 0x00, 0x00, 0xf0], 0xfff0).unwrap();
         let (events, told) = (Events::default(), Arc::default());
-        let switch = Switch { told: Arc::clone(&told), events: events.clone() };
+        let notes: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let switch = Switch { told: Arc::clone(&told), notes: Arc::clone(&notes), events: events.clone() };
         let bridge = HostBridge::new(Ram::new(1 << 20).unwrap(), Arc::new(image)).unwrap();
         let adapter = Parts::function("adapter", adapter, None, Devfn::new(1, 0).unwrap(), topology);
         let parts = vec![
@@ -115,7 +120,8 @@ impl Rig {
         let since = Instant::now();
         machine.stop();
         assert!(since.elapsed() < Duration::from_secs(10), "the end took {:?}", since.elapsed());
-        (ending, told.load(SeqCst))
+        let notes = notes.lock().clone();
+        (ending, notes)
     }
 }
 

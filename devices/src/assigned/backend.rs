@@ -68,6 +68,29 @@ pub enum Signalled {
     Msix,
 }
 
+/// A write to a BAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The BAR.
+    pub region: Region,
+    /// Where in it, in bytes.
+    pub offset: u64,
+    /// How wide.
+    pub width: Width,
+    /// What is written.
+    pub value: u64,
+}
+
+impl Write {
+    /// Whether an access has a byte in common with it.
+    pub fn touches(self, region: Region, offset: u64, width: Width) -> bool {
+        let before = |at: u64, width: Width, other: u64| at.saturating_add(width.bytes() as u64) <= other;
+        region == self.region
+            && !before(offset, width, self.offset)
+            && !before(self.offset, self.width, offset)
+    }
+}
+
 /// A device reached from outside of this process's code: numbered regions as VFIO has them
 /// (`VFIO_PCI_*_REGION_INDEX`), an optional reset.
 ///
@@ -179,6 +202,31 @@ pub trait Backend: Send {
     /// The device refuses or is gone.
     fn disable_vectors(&mut self, kind: Signalled) -> Result<(), Fault> {
         let _ = kind;
+        Err(Fault::NoRegister)
+    }
+
+    /// Whether [`Backend::connect_write`] is worth trying.
+    fn takes_writes(&self) -> bool {
+        false
+    }
+
+    /// From now on each signal of this eventfd makes the device's driver carry out `write`, in the thread
+    /// of who signals: a driver that is busy with the device does it a little later. Who runs the machine is
+    /// told that the function claims something else now ([`Event::Claims`](crate::host::Event::Claims)).
+    ///
+    /// # Errors
+    /// It can not, or not as many, or is gone.
+    fn connect_write(&mut self, write: Write, event: BorrowedFd<'_>) -> Result<(), Fault> {
+        let _ = (write, event);
+        Err(Fault::NoRegister)
+    }
+
+    /// Takes back [`Backend::connect_write`]; what was signalled before is carried out.
+    ///
+    /// # Errors
+    /// There was none, or the device is gone.
+    fn disconnect_write(&mut self, write: Write) -> Result<(), Fault> {
+        let _ = write;
         Err(Fault::NoRegister)
     }
 

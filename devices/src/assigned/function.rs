@@ -13,12 +13,13 @@ use trapline_io::window::Window;
 use trapline_io::{Device, Fault, Region, Width};
 use vm_memory::MmapRegion;
 
-use super::backend::Backend;
+use super::backend::{Backend, Write};
 use super::config::{Config, Shape};
 use super::interrupts::Interrupts;
 use super::msix::{self, Msix};
 use super::quirks::{DISPI, Dispi, Reached};
 use super::registers::Registers;
+use super::repeats::Repeats;
 use super::rom::Rom;
 use crate::legacy::{self, Owner};
 use crate::pci::spec;
@@ -28,6 +29,7 @@ pub use super::options::{LegacyVga, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
 mod claims;
+mod repeated;
 mod window;
 
 /// See the module's page.
@@ -41,6 +43,7 @@ pub struct Function<B: Backend> {
     dispi: Option<Dispi>,
     /// Legacy VGA, if it is owned and may be faster than strict.
     owner: Option<Owner>,
+    repeats: Repeats,
     /// Whether the device reaches guest memory, so that it may master the bus.
     dma: bool,
 }
@@ -80,7 +83,9 @@ impl<B: Backend> Function<B> {
         let dispi = dispi.filter(|_| vga == LegacyVga::Owned);
         let owned = vga == LegacyVga::Owned;
         let owner = if owned { Owner::new(options.ways, dispi.is_some()) } else { None };
-        let mut function = Function { backend, config, interrupts, rom, vga, dispi, owner, dma: false };
+        let repeats = Repeats::of(&backend);
+        let mut function =
+            Function { backend, config, interrupts, rom, vga, dispi, owner, repeats, dma: false };
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
         let _ = function.forward_command();
         function.settle_interrupts();
@@ -88,10 +93,11 @@ impl<B: Backend> Function<B> {
     }
 
     /// The dwords of configuration space whose writes change the map. Where writes to BARs may be
-    /// posted that depends on how it interrupts.
+    /// posted, or are the kernel's to make, that depends on how it interrupts.
     pub fn topology(&self) -> DwordSet {
-        let posts = self.owner.is_some() && self.config.space().byte(spec::INTERRUPT_PIN) != 0;
-        let ways = if posts { self.config.messages() } else { DwordSet::default() };
+        let late = self.owner.is_some() || self.backend.takes_writes();
+        let late = late && self.config.space().byte(spec::INTERRUPT_PIN) != 0;
+        let ways = if late { self.config.messages() } else { DwordSet::default() };
         self.config.topology().union(ways)
     }
 
@@ -180,7 +186,10 @@ impl<B: Backend> Function<B> {
                     Reached::Bar2(at) => self.backend.read(Region::bar(2), at, width),
                 }
             }
-            _ if self.backend.region(region).holds(offset, width) => self.backend.read(region, offset, width),
+            _ if self.backend.region(region).holds(offset, width) => {
+                self.note_read(region, offset, width);
+                self.backend.read(region, offset, width)
+            }
             _ => Err(Fault::NoRegister),
         }
     }
@@ -204,7 +213,11 @@ impl<B: Backend> Function<B> {
             msix::PENDING => Ok(()),
             Region::ROM => Err(Fault::NoRegister),
             _ if self.backend.region(region).holds(offset, width) => {
-                self.backend.write(region, offset, width, value)
+                self.backend.write(region, offset, width, value)?;
+                if region < Region::ROM {
+                    self.note_write(Write { region, offset, width, value });
+                }
+                Ok(())
             }
             _ => Err(Fault::NoRegister),
         }
@@ -258,6 +271,7 @@ impl<B: Backend> Function<B> {
     fn start_over(&mut self) {
         self.config.reset();
         self.interrupts.reset();
+        self.repeats.reset(&mut self.backend);
         if let Some(dispi) = &mut self.dispi {
             dispi.reset();
         }

@@ -102,6 +102,11 @@ impl Shadow {
         places.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
     }
 
+    /// Whether a start needs no reading back.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
     /// What the card has is not known any more.
     pub fn forget(&mut self) {
         self.known = false;

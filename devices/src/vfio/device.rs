@@ -14,8 +14,8 @@ use super::irq::{self, Index};
 use super::owned::Function;
 use super::reset::{Facts, Method};
 use super::sys::{Question, View};
-use super::{Error, Iommu, message, open};
-use crate::assigned::backend::{Backend, Irqs, RegionInfo, Signalled};
+use super::{Error, Iommu, ioeventfd, message, open};
+use crate::assigned::backend::{Backend, Irqs, RegionInfo, Signalled, Write};
 use crate::host::{Event, Events};
 use crate::pci::PciAddress;
 use crate::pci::spec::{self, Command};
@@ -284,6 +284,26 @@ impl Backend for Device {
         self.connected(done, "disconnect message interrupts")
     }
 
+    fn takes_writes(&self) -> bool {
+        true
+    }
+
+    fn connect_write(&mut self, write: Write, event: BorrowedFd<'_>) -> Result<(), Fault> {
+        let at = self.place_of(write)?;
+        let done = ioeventfd::connect(&self.function.file, at, write.width, write.value, event);
+        self.connected(done, "make a repeated write by itself")?;
+        if let Some(events) = &self.settings.events {
+            events.report(Event::Claims);
+        }
+        Ok(())
+    }
+
+    fn disconnect_write(&mut self, write: Write) -> Result<(), Fault> {
+        let at = self.place_of(write)?;
+        let done = ioeventfd::disconnect(&self.function.file, at, write.width, write.value);
+        done.map_err(|_| Fault::Failed)
+    }
+
     fn attend(&mut self) {
         let told = self.attention.take();
         if told.error {
@@ -309,6 +329,12 @@ impl Backend for Device {
 }
 
 impl Device {
+    /// Where in the device's file a write goes; the kernel makes none but to BARs.
+    fn place_of(&self, write: Write) -> Result<u64, Fault> {
+        let bar = self.files.file(write.region).filter(|_| write.region < Region::ROM);
+        bar.and_then(|bar| bar.position(write.offset, write.width)).ok_or(Fault::NoRegister)
+    }
+
     fn vectors(&self, kind: Signalled) -> (Index, u16) {
         match kind {
             Signalled::Msi => (Index::Msi, self.irqs.msi),

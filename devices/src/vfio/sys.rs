@@ -38,6 +38,8 @@ pub(super) enum Question {
     HotResetInfo = 12,
     /// `VFIO_DEVICE_PCI_HOT_RESET`
     HotReset = 13,
+    /// `VFIO_DEVICE_IOEVENTFD`
+    Ioeventfd = 16,
     /// `VFIO_DEVICE_BIND_IOMMUFD`
     BindIommufd = 18,
     /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::{EventfdFlags, eventfd};
-use trapline_devices::assigned::backend::{Irqs, Mapping, RegionInfo, Signalled};
+use trapline_devices::assigned::backend::{Irqs, Mapping, RegionInfo, Signalled, Write};
 use trapline_devices::assigned::{Backend, Function, Options};
 use trapline_devices::host::{Interrupts, Level, Message, Vector};
 use trapline_devices::pci::Pin;
@@ -35,6 +35,9 @@ pub struct State {
     pub most: usize,
     pub irqs: Irqs,
     pub dead: bool,
+    /// How many writes its driver would make by itself, and those that it does.
+    pub room: usize,
+    pub writes: Vec<Write>,
 }
 
 impl State {
@@ -89,6 +92,8 @@ impl Card {
             most: usize::MAX,
             irqs: Irqs { intx: true, msi: 16, msix: VECTORS, msix_grows: true },
             dead: false,
+            room: 0,
+            writes: Vec::new(),
         };
         change(&mut state);
         let memory = Arc::new(MmapRegion::new(usize::try_from(BAR).unwrap()).unwrap());
@@ -214,6 +219,25 @@ impl Backend for Card {
             }
         }
         state.log.push(format!("{kind:?} {first} x{}", triggers.len()));
+        Ok(())
+    }
+    fn takes_writes(&self) -> bool {
+        self.state().room > 0
+    }
+    fn connect_write(&mut self, write: Write, _: BorrowedFd<'_>) -> Result<(), Fault> {
+        let mut state = self.state();
+        assert!(!state.writes.contains(&write), "connected twice");
+        state.log.push(format!("connect {:x}", write.offset));
+        if state.writes.len() >= state.room {
+            return Err(Fault::Failed);
+        }
+        state.writes.push(write);
+        Ok(())
+    }
+    fn disconnect_write(&mut self, write: Write) -> Result<(), Fault> {
+        let mut state = self.state();
+        let place = state.writes.iter().position(|there| *there == write).expect("was connected");
+        state.writes.remove(place);
         Ok(())
     }
     fn disable_vectors(&mut self, kind: Signalled) -> Result<(), Fault> {

@@ -24,9 +24,16 @@ pub struct Guest {
     pub events: Vec<Event>,
     /// The first visible byte of the text window.
     origin: u64,
+    /// Mode sets clear what the screen shows of text, no more.
+    brief: bool,
 }
 
 impl Guest {
+    /// One whose mode sets are brief.
+    pub fn brief() -> Guest {
+        Guest { brief: true, ..Guest::default() }
+    }
+
     fn access(&mut self, trap: Trap) {
         self.events.push(Event::Access(trap));
     }
@@ -89,7 +96,7 @@ impl Guest {
     /// A mode as a VGA BIOS sets it, its palette and 16 Ki blank cells or a black screen included.
     pub fn set_mode(&mut self, mode: &Mode) {
         let numbered = |values: &[u8]| (0..).zip(values.iter().copied()).collect::<Vec<_>>();
-        self.palette(0, 256, 0);
+        self.palette(0, if self.brief { 8 } else { 256 }, 0);
         let color = mode.misc & 1 == 1;
         let (crtc, status) = if color { (0x3d4, 0x3da) } else { (0x3b4, 0x3ba) };
         self.outb(0x3c2, mode.misc);
@@ -102,6 +109,7 @@ impl Guest {
         self.outb(0x3c0, 0x20);
         self.origin = 0;
         let (first, len, fill) = mode.screen();
+        let len = if self.brief { LINES * LINE } else { len };
         for at in (first..first + len).step_by(if fill == 0 { 8 } else { 2 }) {
             let width = if fill == 0 { Width::B8 } else { Width::B2 };
             self.store(at, width, fill);

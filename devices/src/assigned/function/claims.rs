@@ -23,6 +23,7 @@ impl<B: Backend> Function<B> {
             self.claim_legacy(&mut ranges);
         }
         self.claim_msix(&mut ranges);
+        self.claim_repeats(&mut ranges);
         for bar in 0..6 {
             self.claim_bar(bar, &mut ranges);
         }

@@ -253,3 +253,44 @@ fn an_error_and_the_hosts_wish_are_told() {
         assert!(!device.is_dead());
     }
 }
+
+/// Of an adapter of Bochs's kind, whose horizontal resolution keeps what is written (DISPI register 1).
+#[test]
+fn the_kernel_writes_when_it_is_signalled() {
+    let Some((_turn, addresses)) = addresses() else { return };
+    let (_iommu, mut devices) = machine(&addresses);
+    let bochs =
+        |device: &mut Device| device.read(Region::CONFIG, 0, Width::B4).is_ok_and(|id| id == 0x1111_1234);
+    let Some(device) = devices.iter_mut().find_map(|device| bochs(device).then_some(device)) else {
+        println!("skipped: none of the functions is such an adapter");
+        return;
+    };
+    device.write(Region::CONFIG, spec::COMMAND.into(), Width::B2, 2).unwrap();
+    let write = Write { region: Region::bar(2), offset: 0x502, width: Width::B2, value: 800 };
+    let before = |device: &mut Device| device.write(write.region, write.offset, write.width, 640);
+    let now = |device: &mut Device| device.read(write.region, write.offset, write.width);
+    let event = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+    let signal = || rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
+    device.connect_write(write, event.as_fd()).unwrap();
+    for _ in 0..3 {
+        before(device).unwrap();
+        assert_eq!(now(device), Ok(640));
+        signal();
+        // Somebody else's look at its registers may leave the write to a thread.
+        let soon = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while now(device) == Ok(640) && std::time::Instant::now() < soon {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(now(device), Ok(800));
+    }
+    device.disconnect_write(write).unwrap();
+    before(device).unwrap();
+    signal();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(now(device), Ok(640));
+    assert_eq!(device.disconnect_write(write), Err(Fault::Failed));
+    for region in [Region::VGA, Region::CONFIG] {
+        let elsewhere = Write { region, offset: 0x3d4, ..write };
+        assert_eq!(device.connect_write(elsewhere, event.as_fd()), Err(Fault::NoRegister));
+    }
+}

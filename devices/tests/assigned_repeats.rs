@@ -1,0 +1,141 @@
+//! Writes to an assigned function that a driver repeats, and that the kernel makes from then on.
+
+use trapline_devices::assigned::Options;
+use trapline_devices::assigned::backend::Write;
+use trapline_io::device::{Claim, Range};
+use trapline_io::space::{AddressSpace, EndpointId, SpaceBuilder};
+use trapline_io::{Address, Device, Gpa, Region, Span, Width};
+
+#[path = "assigned_card/card.rs"]
+mod fake;
+use fake::{Card, Driver, Host, MSI, TABLE};
+
+const BAR: Region = Region::bar(0);
+const PLACE: u64 = 0xe000_0000;
+/// A register on the page of the MSI-X table, behind it: every access to it traps.
+const BELL: u64 = TABLE + 0x800;
+/// A register on a page that is mapped.
+const MAPPED: u64 = 0x100;
+const INTX_DISABLE: u16 = 0x400;
+
+/// A function whose device's driver makes up to `room` writes, with decode on and MSI.
+fn running(room: usize) -> (Card, Driver) {
+    let card = Card::with(|state| state.room = room);
+    let mut driver = Driver::new(&card, &Host::new());
+    driver.set32(0x10, 0xe000_0000);
+    driver.set16(4, 6);
+    driver.set16(MSI + 2, 1);
+    card.log();
+    (card, driver)
+}
+
+fn write(driver: &mut Driver, offset: u64, value: u64, times: usize) {
+    for _ in 0..times {
+        driver.0.write(BAR, offset, Width::B4, value).unwrap();
+    }
+}
+
+/// The address space of the function alone.
+fn space(driver: &Driver) -> AddressSpace {
+    let mut builder = SpaceBuilder::default();
+    for claim in driver.0.claims().ranges {
+        builder.claim(EndpointId(0), &claim);
+    }
+    builder.build()
+}
+
+/// The registers whose writes signal, with the values.
+fn signals(driver: &Driver) -> Vec<(u64, u64)> {
+    let space = space(driver);
+    let seen = space.signals().map(|(at, signal)| match (at, signal.value) {
+        (Address::Gpa(gpa), Some((Width::B4, value))) => (gpa.0, value),
+        other => panic!("{other:?}"),
+    });
+    seen.collect()
+}
+
+#[test]
+fn the_tenth_write_in_a_row_is_given_to_the_kernel() {
+    let (card, mut driver) = running(10);
+    write(&mut driver, BELL, 7, 9);
+    driver.0.read(BAR, BELL, Width::B4).unwrap();
+    write(&mut driver, BELL, 7, 9);
+    assert_eq!((card.state().writes.len(), signals(&driver)), (0, vec![]));
+    write(&mut driver, BELL, 7, 1);
+    assert_eq!(card.state().writes, [Write { region: BAR, offset: BELL, width: Width::B4, value: 7 }]);
+    assert_eq!(signals(&driver), [(PLACE + BELL, 7)]);
+    // The device saw all ten, and the register is the device's in all other respects.
+    assert_eq!(card.log().iter().filter(|line| **line == format!("bar {BELL:x}")).count(), 19);
+    let register = Range::Memory(Span::of_len(Gpa(PLACE + BELL), 4).unwrap());
+    let of_register = |claim: &&Claim| claim.range == register;
+    let plain = Claim::region(register, BAR, BELL).target;
+    assert_eq!(driver.0.claims().ranges.iter().find(of_register).map(|claim| claim.target), Some(plain));
+    // Another value of the same register beside it.
+    write(&mut driver, BELL, 8, 10);
+    assert_eq!(signals(&driver), [(PLACE + BELL, 7), (PLACE + BELL, 8)]);
+}
+
+#[test]
+fn the_map_decides_where_it_is() {
+    let (card, mut driver) = running(10);
+    write(&mut driver, BELL, 7, 10);
+    driver.set16(4, 4);
+    assert_eq!(signals(&driver), []);
+    driver.set32(0x10, 0xe010_0000);
+    driver.set16(4, 6);
+    assert_eq!(signals(&driver), [(0xe010_0000 + BELL, 7)]);
+    assert_eq!(card.state().writes.len(), 1);
+    driver.0.reset();
+    assert_eq!((card.state().writes.len(), signals(&driver)), (0, vec![]));
+}
+
+#[test]
+fn with_the_line_in_use_every_write_traps() {
+    let (card, mut driver) = running(10);
+    assert!(driver.0.topology().contains(u64::from(MSI)), "the change of the ways changes the map");
+    write(&mut driver, BELL, 7, 10);
+    driver.set16(MSI + 2, 0);
+    assert_eq!(signals(&driver), []);
+    write(&mut driver, BELL, 9, 30);
+    assert_eq!(card.state().writes.len(), 1);
+    // The line kept off is as good as none.
+    driver.set16(4, 6 | INTX_DISABLE);
+    assert_eq!(signals(&driver), [(PLACE + BELL, 7)]);
+}
+
+#[test]
+fn a_page_that_is_mapped_stays_whole() {
+    let (card, mut driver) = running(10);
+    let mapped = |driver: &Driver| space(driver).direct().map(|(span, _)| span).collect::<Vec<_>>();
+    let before = mapped(&driver);
+    write(&mut driver, MAPPED, 7, 30);
+    assert_eq!((card.state().writes.len(), signals(&driver)), (0, vec![]));
+    assert_eq!(mapped(&driver), before);
+}
+
+#[test]
+fn the_kernel_gets_ten_and_a_refusal_is_enough() {
+    let (card, mut driver) = running(100);
+    for value in 0..30 {
+        write(&mut driver, BELL, value, 10);
+    }
+    assert_eq!((card.state().writes.len(), signals(&driver).len()), (10, 10));
+
+    let (card, mut driver) = running(1);
+    write(&mut driver, BELL, 7, 10);
+    write(&mut driver, BELL, 8, 10);
+    card.log();
+    write(&mut driver, BELL, 9, 30);
+    assert!(card.log().iter().all(|line| line.starts_with("bar")), "it is not asked again");
+    assert_eq!(signals(&driver), [(PLACE + BELL, 7)]);
+}
+
+#[test]
+fn a_backend_that_makes_no_writes_is_not_asked() {
+    let (card, mut driver) = running(0);
+    let without = Card::new();
+    let plain = trapline_devices::assigned::Function::open(without, Options::default()).unwrap();
+    assert_eq!(driver.0.topology(), plain.topology());
+    write(&mut driver, BELL, 7, 30);
+    assert!(card.log().iter().all(|line| line.starts_with("bar")));
+}
