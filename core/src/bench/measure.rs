@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use trapline_io::endpoint::Service;
 use trapline_io::stages::{Stage, Stages};
+use trapline_vcpu::Vm;
 
 use super::cases::{CASES, Case, Reach};
 use super::report::{self, CaseReport, FORMAT, Measured, Report};
@@ -15,6 +16,7 @@ use super::script::{Pace, Visit, median};
 use super::survey::Survey;
 use super::{Device, Way, bare, host};
 use crate::config::{Adapters, Interface};
+use crate::launch::ways::{self, Collecting};
 
 /// How long a variant warms up in which every access is the same.
 const WARM_UP: Duration = Duration::from_millis(4);
@@ -88,6 +90,10 @@ impl Found {
 /// # Errors
 /// The device can not be had, KVM refuses something, or a guest hangs.
 pub fn run(plan: &Plan, mut progress: impl FnMut(u32, &str)) -> Result<Report> {
+    let collecting = Collecting::of(&Vm::new()?);
+    for window in plan.windows.iter().filter_map(|way| way.window()) {
+        ways::find(window, collecting)?;
+    }
     let rig = Rig { device: plan.device.clone(), vfio: plan.vfio };
     let null = Rig { device: Device::Null, vfio: plan.vfio };
     let survey = rig.survey()?;

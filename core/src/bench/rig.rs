@@ -24,6 +24,7 @@ use super::payload::{self, Code};
 use super::script::{Pace, Script, Visit};
 use super::survey::{self, Survey};
 use super::{Device, Way};
+use crate::command::say;
 use crate::config::{Adapters, Interface};
 use crate::events::Events;
 use crate::interrupts::FunctionInterrupts;
@@ -69,7 +70,7 @@ impl Rig {
     /// # Errors
     /// It can not be opened, or does not answer.
     pub fn survey(&self) -> Result<Survey> {
-        let mut built = self.build(Way::Strict)?;
+        let mut built = self.build(Way::Strict, say)?;
         self.look(&mut built)
     }
 
@@ -85,7 +86,7 @@ impl Rig {
     }
 
     /// Makes the parts of a machine whose window is carried out in this way.
-    fn build(&self, way: Way) -> Result<Built> {
+    fn build(&self, way: Way, tell: fn(&str)) -> Result<Built> {
         let vm = Arc::new(Vm::new()?);
         let events = Events::default();
         let ram = Ram::of_pages(MEMORY, Pages::Transparent)?;
@@ -104,6 +105,7 @@ impl Rig {
                     pirqs: &pirqs,
                     events: &events,
                     interface: self.vfio,
+                    tell,
                     ways: way.ways(),
                 };
                 given = Some(adapters::add(wanted, &around, &mut parts)?);
@@ -126,7 +128,8 @@ impl Rig {
         cases: &[usize],
         pace: Pace,
     ) -> Result<Vec<Visit>> {
-        let mut built = self.build(way)?;
+        // What there is to tell of the device was told when it was looked at.
+        let mut built = self.build(way, |_| {})?;
         // Once more, for the BARs.
         self.look(&mut built)?;
         let entries = write_payload(&built.firmware, survey, cases)?;
