@@ -116,7 +116,7 @@ fn pages_of_text_end_alike() {
     for page in 0..40_u64 {
         let first = page % 4 * 0x1000;
         for cell in 0..2000 {
-            guest.store(TEXT + first + 2 * cell, Width::B2, page << 8 | cell % 251);
+            guest.store(TEXT + first + 2 * cell, Width::B2, (page << 8) + cell % 251);
         }
         guest.load(TEXT + first + page * 2, Width::B2);
         guest.two_halves(0x0c, first / 2);
@@ -172,7 +172,7 @@ fn a_difference_is_told() {
     let guest = firmware();
     let (strict, ..) = play(&guest.events, true, Manner::strict());
     let without = |left_out: &dyn Fn(&Event) -> bool| {
-        let last = guest.events.iter().rposition(|event| left_out(event)).unwrap();
+        let last = guest.events.iter().rposition(left_out).unwrap();
         let mut events = guest.events.clone();
         events.remove(last);
         difference(&strict, &play(&events, true, Manner::strict()).0)
