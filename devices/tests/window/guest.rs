@@ -121,7 +121,7 @@ impl Guest {
         self.outb(0x3c6, 0xff);
         self.outb(0x3c8, first);
         for entry in 0..count {
-            let byte = (entry.wrapping_mul(37) % 256) as u8;
+            let [byte, ..] = entry.wrapping_mul(37).to_le_bytes();
             for component in 0..3 {
                 self.outb(0x3c9, byte.wrapping_add(seed).wrapping_mul(3 + component) & 0x3f);
             }
@@ -142,7 +142,7 @@ impl Guest {
         self.registers(0x3ce, &[(4, 2), (5, 0), (6, if bios { 4 } else { 0 })]);
         for glyph in 0..glyphs {
             for line in 0..16 {
-                let byte = (glyph * 31 ^ line * 73 ^ 0x5a) & 0xff;
+                let byte = (glyph * 31 + line * 73) & 0xff;
                 self.store(0xa_0000 + glyph * 32 + line, Width::B1, byte);
             }
         }
@@ -234,7 +234,7 @@ impl Guest {
     pub fn menu(&mut self, chosen: u64) {
         for row in 0..LINES {
             for column in 0..80_u64 {
-                let edge = row < 3 || row > 20 || column < 2 || column > 77;
+                let edge = !(3..=20).contains(&row) || !(2..=77).contains(&column);
                 let attribute = if row == 5 + chosen { 0x70 } else { 0x07 };
                 let byte = if edge { 0x20 } else { 0x61 + (row * 7 + column) % 26 };
                 self.store(TEXT + row * LINE + 2 * column, Width::B2, attribute << 8 | byte);
