@@ -28,6 +28,7 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use trapline_devices::legacy::Phase;
 pub use trapline_devices::q35::Pages;
 pub use trapline_devices::vfio::Interface;
 
@@ -133,7 +134,11 @@ pub enum Io {
 pub enum Window {
     /// One exit and one access each.
     Strict,
-    /// The fastest way that this version has.
+    /// KVM collects writes, and the adapter gets them late and merged.
+    Coalesced,
+    /// As coalesced, and the window of a text mode is memory of the guest's.
+    Shadowed,
+    /// The fastest way that this host's KVM has.
     Auto,
 }
 

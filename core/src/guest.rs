@@ -14,6 +14,10 @@ pub trait Guest {
     /// The screen of the guest's VGA adapter. It stays there when the guest has ended, until [`Guest::stop`].
     fn screen(&mut self) -> &mut dyn Source;
 
+    /// Ends the run, if it has not ended by itself, and waits until the adapter shows all that the guest has written:
+    /// for seconds only if the adapter hangs.
+    fn end(&mut self) {}
+
     /// Stops all vCPUs and workers, finishes what the guest wrote to its disks, and ends what was started for the
     /// machine. Blocks until nothing of it is left.
     ///

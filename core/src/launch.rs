@@ -5,10 +5,13 @@ mod physical;
 mod place;
 mod seats;
 mod serial;
+mod ways;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use trapline_devices::pci::Pin;
@@ -20,6 +23,7 @@ use trapline_io::publish::Published;
 use trapline_vcpu::Vm;
 
 use self::adapters::Given;
+use self::ways::Collecting;
 use crate::adapter::Process;
 use crate::config::{Io, RunConfig, Serial};
 use crate::dma::Mapping;
@@ -32,12 +36,18 @@ use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
 use crate::screen::Source;
 
+/// How long the end of a run waits until the adapter shows all that the guest wrote: a device gives up
+/// after 5 s.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A machine that runs, and the thread that watches over it.
 struct Running {
     events: Events,
     thread: JoinHandle<()>,
     keys: Keys,
     display: Box<dyn Source>,
+    /// Closed when the run is over and the adapter shows all that the guest wrote.
+    shown: Receiver<()>,
     /// Ends when the machine has closed its connection.
     adapter: Option<Process>,
 }
@@ -48,6 +58,7 @@ struct Running {
 /// # Errors
 /// What is missing or refused, for a person.
 pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
+    let _span = tracing::info_span!("start").entered();
     let firmware = image::firmware(config.firmware.as_deref())?;
     let vm = Arc::new(Vm::new()?);
     let (events, published) = (Events::default(), Published::default());
@@ -67,8 +78,14 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         pirqs: pirqs.clone(),
     })?;
     add_disks(config, &ram, &pirqs, &mut parts)?;
-    let around =
-        adapters::Machine { vm: &vm, ram: &ram, pirqs: &pirqs, events: &events, interface: config.vfio };
+    let around = adapters::Machine {
+        vm: &vm,
+        ram: &ram,
+        pirqs: &pirqs,
+        events: &events,
+        interface: config.vfio,
+        ways: ways::find(config.window, Collecting::of(&vm))?,
+    };
     let Given { display, process, mapping, peers } = adapters::add(&config.adapters, &around, &mut parts)?;
     let machine = Machine::new(vm, config.cpus.into(), service(config.io), published, parts, events.clone())?;
     if let Some(peers) = peers {
@@ -77,22 +94,24 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     if let (Serial::Stdio, Some(input)) = (&config.serial, serial) {
         serial::feed(input)?;
     }
+    let (showing, shown) = channel();
     let thread = std::thread::Builder::new()
         .name("machine".into())
-        .spawn(move || watch_over(machine, mapping, &ends))
+        .spawn(move || watch_over(machine, mapping, &ends, showing))
         .context("cannot start the machine's thread")?;
-    Ok(Box::new(Running { events, thread, keys, display, adapter: process }))
+    Ok(Box::new(Running { events, thread, keys, display, shown, adapter: process }))
 }
 
 /// Runs the machine to its end, tells of it, and takes it apart: last of all its devices lose sight of
 /// the guest's memory.
-fn watch_over(mut machine: Machine, mapping: Option<Mapping>, ends: &Ends) {
+fn watch_over(mut machine: Machine, mapping: Option<Mapping>, ends: &Ends, showing: Sender<()>) {
     let end = match machine.run(None) {
         Ok(Ending::PowerOff) => End::PowerOff,
         Ok(Ending::Left) => End::Left,
         Ok(Ending::TimedOut) => End::Timeout,
         Err(error) => End::Failed(error.to_string()),
     };
+    drop(showing);
     ends.report(end);
     if let Some(mapping) = &mapping {
         mapping.stop();
@@ -108,6 +127,13 @@ impl Guest for Running {
 
     fn screen(&mut self) -> &mut dyn Source {
         &mut *self.display
+    }
+
+    fn end(&mut self) {
+        self.events.push(Event::Leave);
+        if let Err(RecvTimeoutError::Timeout) = self.shown.recv_timeout(PATIENCE) {
+            tracing::warn!("the adapter does not answer: its screen may lack the last that the guest wrote");
+        }
     }
 
     fn stop(self: Box<Self>) -> Result<()> {

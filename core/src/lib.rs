@@ -90,7 +90,8 @@
 //! * [`config`]: the command line and TOML, checked once;
 //! * [`launch`]: from a configuration to a running machine; [`platform`]: the Q35 as parts;
 //!   [`adapter`]: the software adapter and its process;
-//! * [`machine`], [`parts`], [`topology`], [`events`]: what every machine is made of;
+//! * [`machine`], [`parts`], [`topology`], [`events`]: what every machine is made of; [`window`]: the clock of
+//!   the one function with legacy VGA;
 //! * [`interrupts`], [`dma`]: what functions of the host need of it besides;
 //! * [`host`]: the functions of this host, and what stands in the way of giving one to a guest;
 //! * [`guest`]: a machine that runs, as whoever watches it sees it;
@@ -112,3 +113,4 @@ pub mod parts;
 pub mod platform;
 pub mod screen;
 pub mod topology;
+pub mod window;

@@ -2,30 +2,34 @@
 //!
 //! A machine is made of [`Parts`] and knows nothing of what they are. All its threads and
 //! descriptors exist before the first vCPU runs: workers first, then vCPU threads, parked. It ends
-//! in the reverse order: vCPUs stop, workers drain and stop, devices are dropped.
+//! in the reverse order: vCPUs stop, the clock of the legacy window brings out what the guest wrote to it,
+//! workers drain and stop, devices are dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use trapline_devices::host;
-use trapline_io::Gpa;
 use trapline_io::completion::Completions;
+use trapline_io::device::Range;
 use trapline_io::doorbell::Doorbell;
 use trapline_io::endpoint::{Endpoint, Service};
+use trapline_io::feed::{Collected, Feed};
 use trapline_io::path::Path;
 use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
-use trapline_io::space::ConfigLatch;
+use trapline_io::space::{ConfigLatch, EndpointId};
 use trapline_io::worker::{Served, Worker};
+use trapline_io::{Gpa, Trap};
 use trapline_vcpu::slots::SlotError;
-use trapline_vcpu::{Exits, NotParked, Slots, Vcpus, Vm, World};
+use trapline_vcpu::{Coalesced, Exits, NotParked, Vcpus, Vm, World, ZoneError, Zones};
 
 use crate::dma::Peers;
 use crate::events::{Event, Events};
-use crate::parts::{Parts, ServedBy};
-use crate::topology::Topology;
+use crate::parts::{PartId, Parts, ServedBy};
 use crate::topology::map::Node;
+use crate::topology::{Collection, Topology, Trouble};
+use crate::window::{self, Clock};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,9 @@ pub enum Error {
     /// A memory slot is refused.
     #[error(transparent)]
     Slots(#[from] SlotError),
+    /// A range whose writes are to be collected is refused.
+    #[error(transparent)]
+    Zones(#[from] ZoneError),
     /// The vCPUs could not be stopped.
     #[error(transparent)]
     NotParked(#[from] NotParked),
@@ -58,6 +65,9 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// What KVM is to collect is not to be seen.
+    #[error("KVM's ring of collected writes can not be mapped; give --window strict")]
+    Ring,
     /// A device or a vCPU failed while the guest ran.
     #[error("{0}")]
     Failed(String),
@@ -69,6 +79,9 @@ type Endpoints = Arc<[Arc<Endpoint>]>;
 /// A machine, its vCPUs not yet running.
 pub struct Machine {
     world: Arc<World>,
+    /// That of the function whose writes KVM collects.
+    clock: Option<Clock>,
+    owner: Option<Arc<Endpoint>>,
     vcpus: Vcpus,
     topology: Arc<Topology>,
     endpoints: Endpoints,
@@ -122,20 +135,21 @@ impl Machine {
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
         let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
         let stopping: Vec<_> = parts.iter().filter_map(|part| part.stopping.clone()).collect();
+        let owner = parts.iter().position(|part| !part.collected.is_empty());
+        let owner = owner.and_then(|id| Some((id, parts.get(id)?.collected.clone())));
         let (endpoints, workers) = serve(parts, &completions, service)?;
         let world = Arc::new(World::new(usize::from(cpus)));
         events.hold_in(Arc::clone(&world));
         for gate in gates.iter().flatten() {
             gate.stand_in(&world);
         }
-        let slots = Slots::new(Arc::clone(&vm));
         let topology = Topology::new(
             nodes,
             gates,
             Arc::clone(&endpoints),
             published,
             Arc::clone(&world),
-            slots,
+            &vm,
             events.clone(),
         )?;
         let topology = Arc::new(topology);
@@ -146,8 +160,38 @@ impl Machine {
             Some(Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), topology.clone(), caller))
         });
         let reports = Arc::new(Reports(events.clone(), Arc::clone(&topology)));
-        let vcpus = Vcpus::spawn(vm, Arc::clone(&world), paths.collect(), reports)?;
-        Ok(Machine { world, vcpus, topology, endpoints, latch, workers, events, stopping })
+        let vcpus = Vcpus::spawn(Arc::clone(&vm), Arc::clone(&world), paths.collect(), reports)?;
+        let mut machine = Machine {
+            world,
+            clock: None,
+            owner: None,
+            vcpus,
+            topology,
+            endpoints,
+            latch,
+            workers,
+            events,
+            stopping,
+        };
+        if let Some((id, ranges)) = owner {
+            machine.collect(vm, id, ranges)?;
+        }
+        Ok(machine)
+    }
+
+    /// Lets KVM collect writes to `ranges` for a function, as its window wishes.
+    fn collect(&mut self, vm: Arc<Vm>, owner: PartId, ranges: Vec<Range>) -> Result<(), Error> {
+        let place = u16::try_from(owner).ok().zip(self.endpoints.get(owner));
+        let Some((id, endpoint)) = place else { return Ok(()) };
+        let ring = Ring(self.vcpus.collected().ok_or(Error::Ring)?);
+        let feed = Arc::new(Feed::new(Box::new(ring), self.topology.published(), EndpointId(id)));
+        endpoint.feed_from(Arc::clone(&feed));
+        let zones = Zones::new(vm, ranges.clone());
+        self.topology.collect(Collection { owner, feed, zones, ranges });
+        let clock = Clock::start(Arc::clone(&self.topology), Arc::clone(endpoint), self.events.clone());
+        self.clock = Some(clock.map_err(|source| Error::Thread { thread: "vga".into(), source })?);
+        self.owner = Some(Arc::clone(endpoint));
+        Ok(())
     }
 
     /// The endpoints, in the order of the parts.
@@ -161,13 +205,22 @@ impl Machine {
         self.topology.share_bars(peers);
     }
 
-    /// Lets the vCPUs run, and returns when the run has ended for one of the reasons of [`Ending`].
+    /// Lets the vCPUs run, and returns when the run has ended for one of the reasons of [`Ending`]. What
+    /// the guest has written to the legacy window is brought out then.
     ///
     /// # Errors
     /// A device or vCPU failed, or a reset could not be carried out. The machine can only be stopped
     /// then.
     pub fn run(&mut self, deadline: Option<Instant>) -> Result<Ending, Error> {
         self.world.release();
+        let ending = self.run_on(deadline);
+        if let Some(owner) = &self.owner {
+            window::bring_out(owner);
+        }
+        ending
+    }
+
+    fn run_on(&mut self, deadline: Option<Instant>) -> Result<Ending, Error> {
         loop {
             match self.events.wait(deadline) {
                 None => return Ok(Ending::TimedOut),
@@ -175,6 +228,7 @@ impl Machine {
                 Some(Event::Guest(host::Event::PowerOff)) => return Ok(Ending::PowerOff),
                 Some(Event::Guest(host::Event::Failed(text))) => return Err(Error::Failed(text)),
                 Some(Event::Guest(host::Event::Reset)) => self.reset()?,
+                Some(Event::Guest(host::Event::Claims)) => self.topology.ask_all()?,
             }
         }
     }
@@ -182,10 +236,11 @@ impl Machine {
     /// Resets everything to its state at power-on, RAM apart: vCPUs and in-kernel controllers, then
     /// devices, whose queued accesses are dropped, and the map follows.
     fn reset(&mut self) -> Result<(), Error> {
+        let _span = tracing::info_span!("reset").entered();
         let mut guard = self.world.lock();
         let parked = guard.park()?;
         self.vcpus.reset(&parked)?;
-        self.topology.before_reset()?;
+        self.topology.before_reset(&parked)?;
         for endpoint in self.endpoints.iter() {
             endpoint.discard();
             endpoint.with_device(|device| device.reset());
@@ -209,9 +264,33 @@ impl Machine {
         if let Err(error) = self.vcpus.join() {
             tracing::error!(%error, "at the end of the run");
         }
+        drop(self.clock);
         for worker in self.workers {
             worker.stop();
         }
+    }
+}
+
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Error {
+        match trouble {
+            Trouble::Slots(error) => error.into(),
+            Trouble::Zones(error) => error.into(),
+            Trouble::Park(error) => error.into(),
+        }
+    }
+}
+
+/// The ring of the machine's vCPUs, whose mapping both have.
+struct Ring(Arc<Coalesced>);
+
+impl Collected for Ring {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn pop(&self) -> Option<Trap> {
+        self.0.pop()
     }
 }
 

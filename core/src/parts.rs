@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use trapline_devices::pci::Devfn;
 use trapline_io::Device;
+use trapline_io::device::Range;
 use trapline_io::space::DwordSet;
 use trapline_io::worker::Task;
 
@@ -55,6 +56,9 @@ pub struct Parts {
     pub attention: Option<OwnedFd>,
     /// Futures that its worker drives.
     pub tasks: Vec<Task>,
+    /// The ranges whose writes KVM may collect, as its [`trapline_io::window::Window`] wishes: none for all
+    /// but one function with legacy VGA.
+    pub collected: Vec<Range>,
     /// What must be open before the guest lets it master the bus.
     pub dma: Option<Arc<Gate>>,
     /// Set at the end of the run: then an interrupted access to it is not tried again.
@@ -78,6 +82,7 @@ impl Parts {
             served_by: ServedBy::Shared,
             attention: None,
             tasks: Vec::new(),
+            collected: Vec::new(),
             dma: None,
             stopping: None,
         }

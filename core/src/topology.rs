@@ -11,8 +11,10 @@
 //! one step.
 
 pub mod map;
+mod turn;
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use trapline_devices::host;
@@ -22,14 +24,18 @@ use trapline_io::device::{Claims, DirectKind};
 use trapline_io::endpoint::Endpoint;
 use trapline_io::publish::Published;
 use trapline_io::space::{AddressSpace, EndpointId};
+use trapline_io::window::Mode;
 use trapline_io::{Gpa, Region};
+use trapline_vcpu::ioeventfd::{self, Ioeventfds};
 use trapline_vcpu::slots::{self, Slot, SlotError, Slots};
-use trapline_vcpu::world::{NotParked, World, WorldGuard};
+use trapline_vcpu::world::{NotParked, Parked, World, WorldGuard};
+use trapline_vcpu::{Vm, ZoneError};
 
 use crate::dma::{Gate, Peers};
 use crate::events::{Event, Events};
 use crate::parts::PartId;
 use map::Node;
+pub(crate) use turn::{Collection, window_of};
 
 /// The map of one machine, and the only one who changes it.
 pub struct Topology {
@@ -41,15 +47,32 @@ pub struct Topology {
     world: Arc<World>,
     /// Touched only by who holds the world's lock; the mutex is never waited for.
     state: Mutex<State>,
+    /// The function whose legacy window can be turned.
+    owner: OnceLock<PartId>,
+    /// KVM collects writes for the function with legacy VGA. Changed while all vCPUs are parked.
+    collecting: AtomicBool,
+    /// Another function answers where KVM would collect.
+    contested: AtomicBool,
     events: Events,
+}
+
+/// What of the map KVM answers without an exit.
+#[derive(Debug)]
+struct Untrapped {
+    slots: Slots,
+    eventfds: Ioeventfds,
 }
 
 struct State {
     /// What each function claimed when it was last asked.
     claims: Vec<Claims>,
-    slots: Slots,
+    untrapped: Untrapped,
     /// BARs for the DMA of other functions, if there are several that do any.
     peers: Option<Peers>,
+    /// What KVM may collect, for the function whose legacy window can be turned.
+    collection: Option<Collection>,
+    /// The most that KVM has not refused that function.
+    most: Mode,
 }
 
 impl std::fmt::Debug for Topology {
@@ -70,9 +93,11 @@ impl Topology {
         endpoints: Arc<[Arc<Endpoint>]>,
         published: Published,
         world: Arc<World>,
-        slots: Slots,
+        vm: &Arc<Vm>,
         events: Events,
     ) -> Result<Topology, SlotError> {
+        let slots = Slots::new(Arc::clone(vm));
+        let untrapped = Untrapped { slots, eventfds: Ioeventfds::new(Arc::clone(vm)) };
         let claims =
             endpoints.iter().map(|endpoint| endpoint.with_device(|device| device.claims())).collect();
         let topology = Topology {
@@ -81,7 +106,16 @@ impl Topology {
             gates,
             published,
             world,
-            state: Mutex::new(State { claims, slots, peers: None }),
+            state: Mutex::new(State {
+                claims,
+                untrapped,
+                peers: None,
+                collection: None,
+                most: Mode::Shadowed,
+            }),
+            owner: OnceLock::new(),
+            collecting: AtomicBool::new(false),
+            contested: AtomicBool::new(false),
             events,
         };
         topology.show(&mut topology.state.lock(), |_| false)?;
@@ -111,12 +145,12 @@ impl Topology {
             slot.kind != DirectKind::Bar
                 || at.is_some_and(|at| at < slot.span.first() || slot.span.last() < at)
         };
-        let keep: Vec<Slot> = state.slots.iter().filter(good).cloned().collect();
-        let lost = state.slots.iter().count() - keep.len();
+        let keep: Vec<Slot> = state.untrapped.slots.iter().filter(good).cloned().collect();
+        let lost = state.untrapped.slots.iter().count() - keep.len();
         if let Some(peers) = &mut state.peers {
             peers.remove_unwanted(&keep);
         }
-        if let Err(error) = state.slots.remove_unwanted(&keep) {
+        if let Err(error) = state.untrapped.slots.remove_unwanted(&keep) {
             tracing::error!(%error, "a device's memory stays in the guest");
         }
         drop(state);
@@ -124,15 +158,17 @@ impl Topology {
         tracing::debug!(vcpu, ?at, lost, "a device took its memory away; it is trapped for now");
     }
 
-    /// Takes devices' memory out of the map, before they are reset: they decode nothing then. The caller has
-    /// parked every vCPU.
+    /// Takes devices' memory out of the map, before they are reset: they decode nothing then. What KVM has
+    /// collected is dropped, like the rest of what the guest did. The caller has parked every vCPU.
     ///
     /// # Errors
-    /// KVM refuses a slot.
-    pub fn before_reset(&self) -> Result<(), SlotError> {
+    /// KVM refuses a slot or a zone.
+    pub(crate) fn before_reset(&self, parked: &Parked<'_>) -> Result<(), Trouble> {
         let mut state = self.state.lock();
         let devices: Vec<bool> = state.claims.iter().map(|claims| has(claims, DirectKind::Bar)).collect();
-        self.show(&mut state, |id| devices.get(id).is_some_and(|device| *device))
+        let is_device = |id| devices.get(id).is_some_and(|device| *device) || self.is_owner(id);
+        self.show(&mut state, is_device)?;
+        self.drop_collected(&mut state, parked)
     }
 
     /// Asks every function again after all were reset. The caller has parked every vCPU.
@@ -147,16 +183,44 @@ impl Topology {
         self.show(&mut state, |_| false)
     }
 
+    /// Asks every function again, since one of them said that it claims something else, and lets the map
+    /// follow. Not on a vCPU's thread, and with no token held.
+    ///
+    /// # Errors
+    /// The vCPUs can not be parked, or KVM refuses a slot.
+    pub(crate) fn ask_all(&self) -> Result<(), Trouble> {
+        let mut guard = self.world.lock();
+        let mut state = self.state.lock();
+        let before = state.claims.clone();
+        for id in 0..self.nodes.len() {
+            self.ask(&mut state, id);
+        }
+        if before == state.claims {
+            return Ok(());
+        }
+        let wanted = slots::wanted(&self.space(&state, |_| false));
+        let _parked = match state.untrapped.slots.changes_need_park(&wanted) {
+            true => Some(guard.park()?),
+            false => None,
+        };
+        self.drain_owner();
+        Ok(self.show(&mut state, |_| false)?)
+    }
+
     /// Publishes the map and brings the slots in line, as if what `hidden` names decoded nothing.
     fn show(&self, state: &mut State, hidden: impl Fn(PartId) -> bool) -> Result<(), SlotError> {
         let space = self.space(state, hidden);
         let wanted = slots::wanted(&space);
+        let eventfds = ioeventfd::wanted(&space);
+        self.look_for_rivals(state);
         self.published.publish(space);
         if let Some(peers) = &mut state.peers {
             peers.remove_unwanted(&wanted);
         }
-        state.slots.remove_unwanted(&wanted)?;
-        state.slots.add_missing(&wanted)?;
+        state.untrapped.eventfds.remove_unwanted(&eventfds);
+        state.untrapped.slots.remove_unwanted(&wanted)?;
+        state.untrapped.slots.add_missing(&wanted)?;
+        state.untrapped.eventfds.add_missing(&eventfds);
         if let Some(peers) = &mut state.peers {
             peers.add_missing(&wanted);
         }
@@ -197,6 +261,10 @@ impl Topology {
         let shown = (0..self.nodes.len()).any(|id| behind(id) && !state.claims[id].ranges.is_empty());
         if shown {
             let _parked = guard.park()?;
+            self.drain_owner();
+            if self.owner.get().is_some_and(|owner| behind(*owner)) {
+                self.end_shadow(state)?;
+            }
             self.show(state, behind)?;
             self.drain(behind);
             write();
@@ -204,6 +272,7 @@ impl Topology {
             self.ask(state, root);
             return Ok(self.show(state, |_| false)?);
         }
+        self.drain_owner();
         write();
         self.follow_reset(state, root);
         let before = state.claims.get(root).cloned();
@@ -212,7 +281,7 @@ impl Topology {
             return Ok(());
         }
         let wanted = slots::wanted(&self.space(state, |_| false));
-        let _parked = match state.slots.changes_need_park(&wanted) {
+        let _parked = match state.untrapped.slots.changes_need_park(&wanted) {
             true => Some(guard.park()?),
             false => None,
         };
@@ -230,9 +299,15 @@ impl Topology {
         let _parked = guard.park()?;
         // Whatever is queued was addressed through the old map.
         self.drain(|_| true);
+        self.end_shadow(state)?;
         write();
         self.ask(state, root);
         Ok(self.show(state, |_| false)?)
+    }
+
+    fn fail(&self, target: &Endpoint, trouble: &Trouble) {
+        let text = format!("the address map can not follow {}: {trouble}", target.name());
+        self.events.push(Event::Guest(host::Event::Failed(text)));
     }
 
     fn drain(&self, which: impl Fn(PartId) -> bool) {
@@ -277,9 +352,11 @@ fn masters_bus(access: Access) -> bool {
 
 /// Why a change of the map could not be finished.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub(crate) enum Trouble {
     #[error(transparent)]
     Slots(#[from] SlotError),
+    #[error(transparent)]
+    Zones(#[from] ZoneError),
     #[error(transparent)]
     Park(#[from] NotParked),
 }
@@ -288,6 +365,9 @@ impl trapline_io::path::Topology for Topology {
     fn change(&self, caller: &mut Caller, endpoint: EndpointId, access: Access) {
         let root = usize::from(endpoint.0);
         let Some(target) = self.endpoints.get(root) else { return };
+        if access.region != Region::CONFIG && self.is_owner(root) {
+            return self.guarded(caller, target, access);
+        }
         let gate = self.gates.get(root).and_then(Option::as_ref).filter(|_| masters_bus(access));
         let ready = || gate.is_none_or(|gate| gate.is_open());
         // While a reset or the end is under way the write is void, like the rest of what the vCPU does.
@@ -303,9 +383,10 @@ impl trapline_io::path::Topology for Topology {
             false => self.change_ranges(&mut state, &mut guard, root, write),
         };
         if let Err(trouble) = done {
-            let text = format!("the address map can not follow {}: {trouble}", target.name());
-            self.events.push(Event::Guest(host::Event::Failed(text)));
+            self.fail(target, &trouble);
         }
+        drop((state, guard));
+        self.settle_zones(usize::from(caller.id().0));
     }
 }
 

@@ -2,28 +2,21 @@
 //!
 //! They are region 8 as VFIO has it, [`Region::VGA`], whose offsets are the addresses themselves.
 
-use trapline_io::device::{Claim, Range};
-use trapline_io::{Gpa, Port, Region, Span};
+mod claims;
+pub mod owner;
+pub mod phase;
+pub mod shadow;
+pub mod state;
+#[cfg(test)]
+mod testing;
 
-use crate::pci::spec::Command;
+pub use claims::claims;
+pub use owner::Owner;
 
 /// The window: first and last address.
 pub const WINDOW: (u64, u64) = (0xa_0000, 0xb_ffff);
 /// The ports, first and last of each run. 0x3bc to 0x3bf between them are a parallel port's.
 pub const PORTS: [(u16, u16); 2] = [(0x3b0, 0x3bb), (0x3c0, 0x3df)];
-
-/// What is decoded of them with this Command register.
-pub fn claims(command: Command) -> impl Iterator<Item = Claim> {
-    let (first, last) = WINDOW;
-    let window = Span::new(Gpa(first), Gpa(last)).filter(|_| command.memory());
-    let window = window.map(|span| Claim::region(Range::Memory(span), Region::VGA, first));
-    let ports = PORTS.into_iter().filter(move |_| command.io());
-    let ports = ports.filter_map(|(first, last)| {
-        let span = Span::new(Port(first), Port(last))?;
-        Some(Claim::region(Range::Ports(span), Region::VGA, first.into()))
-    });
-    window.into_iter().chain(ports)
-}
 
 /// What a function with legacy VGA may do to be fast (design section 5). Nothing is what it does by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

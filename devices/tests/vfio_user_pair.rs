@@ -83,6 +83,19 @@ fn a_long_read_comes_in_one_piece() {
 }
 
 #[test]
+fn a_run_of_bytes_arrives_whole() {
+    let mut served = Served::new();
+    let mut client = connect(&served);
+    let run: Vec<u8> = (0..4001_u32).map(|at| (at * 11 % 253) as u8).collect();
+    client.write_bytes(Region::VGA, 0xb_8001, &run).unwrap();
+    assert_eq!(client.write_bytes(Region::VGA, 0xc_0000 - 4000, &run), Err(Fault::BadWidth));
+    assert!(served.seen().len() < 600, "one request, and the server's widest accesses");
+    drop(client);
+    let vga = served.end().unwrap().vga;
+    assert_eq!((&vga[0xb_8001..][..4001], vga[0xb_8000], vga[0xb_8001 + 4001]), (&run[..], 0, 0));
+}
+
+#[test]
 fn mapped_memory_is_shared() {
     let memory = sealed();
     let other = vm_memory::MmapRegion::<()>::from_file(

@@ -47,6 +47,7 @@ fn live(
     let mut guest = build(ends)?;
     let mut watch = Watch::new(config, ended, Instant::now());
     let watched = watch.until_the_end(guest.as_mut(), log);
+    guest.end();
     let screen = guest.screen();
     let snapshot = Snapshot { text: screen.text(), frame: screen.frame() };
     let stopped = guest.stop();

@@ -98,7 +98,8 @@ struct Checked {
     screen_text: Option<TextOutput>,
     timeout: Option<Duration>,
     io: Option<Io>,
-    window: Option<Window>,
+    /// With the place it was given, for an error that only the joined values can show.
+    window: Option<(Window, Origin)>,
     keys: Option<Script>,
 }
 
@@ -126,7 +127,7 @@ impl Checked {
             screen_text: at("screen-text").value(options.screen_text, text_output)?,
             timeout: at("timeout").value(options.timeout, timeout)?,
             io: at("io").value(options.io, io)?,
-            window: at("window").value(options.window, window)?,
+            window: at("window").value(options.window, window)?.map(|window| (window, origin.clone())),
             keys: at("keys").value(options.keys, |text| text.parse())?,
         })
     }
@@ -183,6 +184,11 @@ impl Checked {
             return Err(ConfigError::option(origin, "hugepages", &problem));
         }
         let adapters = self.adapters.unwrap_or(Adapters::Software);
+        if let Some((window, origin)) = &self.window
+            && let Some(problem) = device::misfit(&adapters, *window)
+        {
+            return Err(ConfigError::option(origin, "window", &problem));
+        }
         if adapters.only_cards_show() {
             let wanted = [
                 ("screenshot", self.screenshot.is_some(), "leave it out"),
@@ -215,7 +221,7 @@ impl Checked {
             screen_text: self.screen_text,
             timeout: self.timeout,
             io: self.io.unwrap_or(Io::Adaptive),
-            window: self.window.unwrap_or(Window::Auto),
+            window: self.window.map_or(Window::Auto, |(window, _)| window),
             keys: self.keys,
         })
     }
@@ -356,8 +362,9 @@ fn interface(text: &str) -> Result<Interface, String> {
 fn window(text: &str) -> Result<Window, String> {
     match text {
         "strict" => Ok(Window::Strict),
+        "coalesced" => Ok(Window::Coalesced),
+        "shadowed" => Ok(Window::Shadowed),
         "auto" => Ok(Window::Auto),
-        "coalesced" | "shadowed" => Err("not in this version yet; give strict or auto".into()),
-        _ => Err("not known; give strict or auto".into()),
+        _ => Err("not known; give strict, coalesced, shadowed or auto".into()),
     }
 }

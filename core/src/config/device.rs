@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::error::Shown;
+use super::{Phase, Window};
 use crate::host::{AddressError, PciAddress};
 
 /// The display adapters of a machine.
@@ -56,6 +57,8 @@ pub struct AssignedDevice {
     /// Whether it sits behind a PCI Express root port of its own instead of on bus 0; `None` is what
     /// suits it.
     pub root_port: Option<bool>,
+    /// What it may be fast at, if it owns legacy VGA: the window at 0xa0000 or its BARs.
+    pub phase: Phase,
 }
 
 /// Whether an adapter owns the legacy VGA addresses.
@@ -108,15 +111,16 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
             _ => Err("none takes no options".into()),
         };
     }
-    let (mut vga, mut rom, mut root_port) = (None, None, None);
+    let (mut vga, mut rom, mut root_port, mut phase) = (None, None, None, None);
     for option in options {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
             "vga" => set(&mut vga, key, parse_vga(value)?)?,
             "rom" => set(&mut rom, key, parse_rom(value)?)?,
             "root-port" => set(&mut root_port, key, parse_switch(key, value)?)?,
+            "phase" => set(&mut phase, key, parse_phase(value)?)?,
             _ => {
-                let options = "vga=, rom= and root-port=";
+                let options = "vga=, rom=, root-port= and phase=";
                 return Err(format!("{} is no option of a device; there are {options}", Shown(key)));
             }
         }
@@ -126,7 +130,21 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
         vga: vga.unwrap_or(Vga::Auto),
         rom: rom.unwrap_or(Rom::Device),
         root_port,
+        phase: phase.unwrap_or(Phase::Auto),
     }))
+}
+
+/// Why a device's phase can not go together with what was asked for the window, if it can not.
+pub(super) fn misfit(adapters: &Adapters, window: Window) -> Option<String> {
+    let Adapters::Given(devices) = adapters else { return None };
+    let (bad, reason) = match window {
+        Window::Strict => (Phase::Legacy, "strict and phase=legacy"),
+        Window::Coalesced => (Phase::Native, "coalesced and phase=native"),
+        Window::Shadowed => (Phase::Native, "shadowed and phase=native"),
+        Window::Auto => return None,
+    };
+    let device = devices.iter().find(|device| device.vga != Vga::Off && device.phase == bad)?;
+    Some(format!("{reason} (of {}) exclude each other; leave one of them out", device.origin))
 }
 
 fn parse_origin(name: &str) -> Result<DeviceOrigin, String> {
@@ -203,6 +221,15 @@ fn parse_vga(text: &str) -> Result<Vga, String> {
         "off" => Ok(Vga::Off),
         "auto" => Ok(Vga::Auto),
         _ => Err(format!("vga={text} is not known; give vga=on, vga=off or vga=auto")),
+    }
+}
+
+fn parse_phase(text: &str) -> Result<Phase, String> {
+    match text {
+        "auto" => Ok(Phase::Auto),
+        "legacy" => Ok(Phase::Legacy),
+        "native" => Ok(Phase::Native),
+        _ => Err(format!("phase={text} is not known; give phase=auto, phase=legacy or phase=native")),
     }
 }
 

@@ -25,7 +25,9 @@ pub struct Options {
     /// A function of this host, as 0000:01:00.0 (also vfio:0000:01:00.0), is bound to vfio-pci first: trapline
     /// bind does it. After the name, separated by commas: vga=on|off|auto (does it own the legacy VGA addresses;
     /// auto: the first that can), rom=FILE|off (another expansion ROM, or none), root-port=on|off (behind a PCI
-    /// Express root port of its own; PCI Express functions are). A comma in a name is written twice. Functions
+    /// Express root port of its own; PCI Express functions are), phase=auto|legacy|native (what the owner of the
+    /// legacy VGA addresses is fast at: those, or its BARs, which only then are the guest's to use without us; auto:
+    /// what the guest uses). A comma in a name is written twice. Functions
     /// of one card that are given together stay one card. Without this option the software adapter is started
     /// with the machine, in its own process.
     #[arg(long, value_name = "DEVICE[,OPTION..]")]
@@ -114,8 +116,13 @@ pub struct Options {
     #[serde(default, deserialize_with = "one")]
     pub io: Option<String>,
 
-    /// How the legacy VGA window is carried out [default: auto]
-    #[arg(long, value_name = "strict|auto")]
+    /// How the legacy VGA window is carried out: each access by itself, writes collected, the text in memory, or
+    /// the fastest that KVM has [default: auto]
+    ///
+    /// strict: each access to 0xa0000-0xbffff reaches the adapter before the guest goes on. coalesced: KVM collects
+    /// writes, which reach the adapter in order, merged, before anything that could tell, and within 16 ms. shadowed:
+    /// as coalesced, and in a text mode the guest writes to memory, of which the adapter gets what has changed.
+    #[arg(long, value_name = "strict|coalesced|shadowed|auto")]
     #[serde(default, deserialize_with = "one")]
     pub window: Option<String>,
 

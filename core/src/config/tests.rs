@@ -29,6 +29,7 @@ fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
         vga,
         rom,
         root_port: None,
+        phase: Phase::Auto,
     }])
 }
 
@@ -95,7 +96,7 @@ fn devices_are_read() {
 fn functions_of_the_host_are_read() {
     let function = |address: &str, vga, rom, root_port| {
         let origin = DeviceOrigin::Host(address.parse().unwrap());
-        Adapters::Given(vec![AssignedDevice { origin, vga, rom, root_port }])
+        Adapters::Given(vec![AssignedDevice { origin, vga, rom, root_port, phase: Phase::Auto }])
     };
     let cases = [
         ("01:00.0", function("0000:01:00.0", Vga::Auto, Rom::Device, None)),
@@ -107,6 +108,42 @@ fn functions_of_the_host_are_read() {
     }
     let twice = toml("device = ['01:00.0', 'vfio:0000:01:00.0,vga=off']").unwrap_err();
     assert!(twice.ends_with("0000:01:00.0 is given twice"), "{twice}");
+}
+
+#[test]
+fn windows_and_phases_are_read() {
+    let windows = [
+        ("strict", Window::Strict),
+        ("coalesced", Window::Coalesced),
+        ("shadowed", Window::Shadowed),
+        ("auto", Window::Auto),
+    ];
+    for (text, window) in windows {
+        assert_eq!(with("window", text).map(|config| config.window), Ok(window), "{text}");
+    }
+    for (text, phase) in [("auto", Phase::Auto), ("legacy", Phase::Legacy), ("native", Phase::Native)] {
+        let config = with("device", &format!("01:00.0,vga=on,phase={text}")).unwrap();
+        let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
+        assert_eq!(devices.iter().map(|device| device.phase).collect::<Vec<_>>(), [phase], "{text}");
+    }
+}
+
+#[test]
+fn a_phase_that_the_window_excludes_is_refused() {
+    let both = |window: &str, device: &str| {
+        toml(&format!("window = '{window}'\ndevice = ['01:00.0', '{device}']")).map(drop)
+    };
+    for (window, phase) in [("strict", "legacy"), ("coalesced", "native"), ("shadowed", "native")] {
+        let problem = both(window, &format!("02:00.0,phase={phase}")).unwrap_err();
+        let expected = format!(
+            "window: {window} and phase={phase} (of 0000:02:00.0) exclude each other; leave one of them out"
+        );
+        assert!(problem.ends_with(&expected), "{problem}");
+        assert_eq!(both(window, &format!("02:00.0,vga=off,phase={phase}")), Ok(()));
+        assert_eq!(both("auto", &format!("02:00.0,phase={phase}")), Ok(()));
+    }
+    assert_eq!(both("strict", "02:00.0,phase=native"), Ok(()));
+    assert_eq!(both("coalesced", "02:00.0,phase=legacy"), Ok(()));
 }
 
 #[test]
@@ -228,7 +265,7 @@ fn values_that_can_not_be_used_say_why() {
         (
             "device",
             "vfio-user:a,speed=1",
-            "speed is no option of a device; there are vga=, rom= and root-port=",
+            "speed is no option of a device; there are vga=, rom=, root-port= and phase=",
         ),
         ("device", "none,vga=on", "none takes no options"),
         ("disk", ",readonly", "the file is not named"),
@@ -250,9 +287,7 @@ fn values_that_can_not_be_used_say_why() {
         ("timeout", "inf", "not a time; give seconds above 0, as in 2.5"),
         ("timeout", "5s", "not a time; give seconds above 0, as in 2.5"),
         ("io", "fast", "not known; give inline, uring or adaptive"),
-        ("window", "shadowed", "not in this version yet; give strict or auto"),
-        ("window", "coalesced", "not in this version yet; give strict or auto"),
-        ("window", "lax", "not known; give strict or auto"),
+        ("window", "lax", "not known; give strict, coalesced, shadowed or auto"),
         ("keys", "<f13>", "<f13> is no key"),
         ("append", "a\0", "a kernel command line can not hold a NUL"),
     ];

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use trapline_devices::assigned::{self, Backend, Function, Placement, RomSource};
 use trapline_devices::host;
+use trapline_devices::legacy::Ways;
 use trapline_devices::pci::{Devfn, Link};
 use trapline_devices::q35::{Pirqs, Ram, RootPort};
 use trapline_devices::vfio_user::client::{Client, Settings};
@@ -17,6 +18,7 @@ use trapline_vcpu::Vm;
 use super::physical::{self, Physical};
 use super::place;
 use super::seats::{self, Seat, Wish};
+use super::ways;
 use crate::adapter::{Display, Process};
 use crate::command::say;
 use crate::config::{Adapters, AssignedDevice, DeviceOrigin, Interface, Rom, Vga};
@@ -37,6 +39,8 @@ pub(super) struct Machine<'a> {
     pub(super) events: &'a Events,
     /// How the kernel's VFIO is used.
     pub(super) interface: Interface,
+    /// How fast the owner of legacy VGA may be, in whatever phase.
+    pub(super) ways: Ways,
 }
 
 /// What the adapters leave outside the machine.
@@ -59,9 +63,10 @@ pub(super) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Part
         Adapters::Software => {
             let (process, socket) = Process::start()?;
             given.process = Some(process);
-            let function = software(socket, machine.events)?;
+            let function = software(socket, machine)?;
             given.show(&function);
-            parts.push(part(function, "adapter0".into(), None, place::adapter(0)?)?);
+            let part = part(function, "adapter0".into(), None, place::adapter(0)?)?;
+            parts.push(Parts { collected: ways::collected(machine.ways), ..part });
         }
         Adapters::Given(devices) => add_given(devices, machine, parts, &mut given)?,
     }
@@ -110,10 +115,14 @@ fn add_given(
         let at = At { name: format!("adapter{index}"), parent, card, seat };
         match opened {
             Opened::User(client) => {
-                let function = Function::open(client, options(device, owned, seat))?;
+                let options = options(device, owned, seat, machine.ways);
+                let ways = options.ways;
+                let function = Function::open(client, options)?;
                 owned |= function.has_vga();
                 given.show(&function);
-                parts.push(part(function, at.name, parent, seat.devfn(card))?);
+                let collected = if function.has_vga() { ways::collected(ways) } else { Vec::new() };
+                let part = part(function, at.name, parent, seat.devfn(card))?;
+                parts.push(Parts { collected, ..part });
             }
             Opened::Host(physical) => {
                 let (part, has_vga) = host_part(physical, device, at, owned, machine)?;
@@ -161,7 +170,9 @@ fn host_part(
     let At { name, parent, card, seat } = at;
     let Physical { device: backend, iommu, is_vga, name: known_as, .. } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
-    let options = assigned::Options { interrupts: Some(Arc::new(lines)), ..options(device, owned, seat) };
+    let options = options(device, owned, seat, machine.ways);
+    let ways = options.ways;
+    let options = assigned::Options { interrupts: Some(Arc::new(lines)), ..options };
     let mut function = Function::open(backend, options)?;
     // The gate keeps bus mastering back, before the write comes here.
     function.allow_dma();
@@ -178,8 +189,9 @@ fn host_part(
     let (has_vga, stopping) = (function.has_vga(), function.backend().stopping());
     // An access to legacy VGA can sleep.
     let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
+    let collected = if has_vga { ways::collected(ways) } else { Vec::new() };
     let part = part(function, name, parent, seat.devfn(card))?;
-    Ok((Parts { served_by, stopping: Some(stopping), ..part }, has_vga))
+    Ok((Parts { served_by, collected, stopping: Some(stopping), ..part }, has_vga))
 }
 
 impl Opened {
@@ -205,10 +217,10 @@ fn open(devices: &[AssignedDevice], machine: &Machine<'_>) -> Result<Vec<Opened>
     devices.iter().map(open).collect()
 }
 
-fn software(socket: UnixStream, events: &Events) -> Result<Function<Client>> {
+fn software(socket: UnixStream, machine: &Machine<'_>) -> Result<Function<Client>> {
     let name = "the software adapter";
-    let client = Client::over(socket, settings(name.into(), events)).context(name)?;
-    Ok(Function::open(client, assigned::Options::default())?)
+    let client = Client::over(socket, settings(name.into(), machine.events)).context(name)?;
+    Ok(Function::open(client, assigned::Options { ways: machine.ways, ..assigned::Options::default() })?)
 }
 
 fn settings(name: String, events: &Events) -> Settings {
@@ -217,9 +229,9 @@ fn settings(name: String, events: &Events) -> Settings {
 }
 
 /// How a device is given to the guest; `owned` says that another has legacy VGA.
-fn options(device: &AssignedDevice, owned: bool, seat: Seat) -> assigned::Options {
+fn options(device: &AssignedDevice, owned: bool, seat: Seat, ways: Ways) -> assigned::Options {
     assigned::Options {
-        ways: trapline_devices::legacy::Ways::default(),
+        ways: ways::in_phase(ways, device.phase),
         vga: match device.vga {
             Vga::On => assigned::Vga::On,
             Vga::Auto if !owned => assigned::Vga::Auto,

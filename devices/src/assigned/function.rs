@@ -9,6 +9,7 @@ use std::sync::Arc;
 use trapline_io::device::Claims;
 use trapline_io::file::FileRegion;
 use trapline_io::space::DwordSet;
+use trapline_io::window::Window;
 use trapline_io::{Device, Fault, Region, Width};
 use vm_memory::MmapRegion;
 
@@ -20,7 +21,7 @@ use super::quirks::{DISPI, Dispi, Reached};
 use super::registers::Registers;
 use super::repeats::Repeats;
 use super::rom::Rom;
-use crate::legacy;
+use crate::legacy::{self, Owner};
 use crate::pci::spec;
 
 pub use super::error::Error;
@@ -29,6 +30,7 @@ pub use super::rom::Source as RomSource;
 
 mod claims;
 mod repeated;
+mod window;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub struct Function<B: Backend> {
     rom: Option<Rom>,
     vga: LegacyVga,
     dispi: Option<Dispi>,
+    /// Legacy VGA, if it is owned and may be faster than strict.
+    owner: Option<Owner>,
     repeats: Repeats,
     /// Whether the device reaches guest memory, so that it may master the bus.
     dma: bool,
@@ -77,19 +81,23 @@ impl<B: Backend> Function<B> {
             backend.region(Region::bar(2)).size,
         );
         let dispi = dispi.filter(|_| vga == LegacyVga::Owned);
+        let owned = vga == LegacyVga::Owned;
+        let owner = if owned { Owner::new(options.ways, dispi.is_some()) } else { None };
         let repeats = Repeats::of(&backend);
-        let mut function = Function { backend, config, interrupts, rom, vga, dispi, repeats, dma: false };
+        let mut function =
+            Function { backend, config, interrupts, rom, vga, dispi, owner, repeats, dma: false };
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
         let _ = function.forward_command();
         function.settle_interrupts();
         Ok(function)
     }
 
-    /// The dwords of configuration space whose writes change the map. Where the kernel may write to BARs by
-    /// itself that depends on how it interrupts.
+    /// The dwords of configuration space whose writes change the map. Where writes to BARs may be
+    /// posted, or left to the kernel, that depends on how it interrupts.
     pub fn topology(&self) -> DwordSet {
-        let repeats = self.backend.takes_writes() && self.config.space().byte(spec::INTERRUPT_PIN) != 0;
-        let ways = if repeats { self.config.messages() } else { DwordSet::default() };
+        let may = self.owner.is_some() || self.backend.takes_writes();
+        let posts = may && self.config.space().byte(spec::INTERRUPT_PIN) != 0;
+        let ways = if posts { self.config.messages() } else { DwordSet::default() };
         self.config.topology().union(ways)
     }
 
@@ -158,6 +166,57 @@ impl<B: Backend> Function<B> {
         }
     }
 
+    /// A read, wherever it leads.
+    fn load(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
+        match region {
+            Region::CONFIG => self.read_config(offset, width),
+            Region::ROM => self.rom.as_ref().ok_or(Fault::NoRegister)?.read(offset, width),
+            msix::TABLE => self.msix()?.read_table(offset, width),
+            msix::PENDING => self.msix()?.read_pending(offset, width),
+            DISPI => {
+                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
+                match dispi.reach(offset, width, None)? {
+                    Reached::Latch(value) => Ok(value),
+                    Reached::Bar2(at) => self.backend.read(Region::bar(2), at, width),
+                }
+            }
+            _ if self.backend.region(region).holds(offset, width) => {
+                self.note_read(region, offset, width);
+                self.backend.read(region, offset, width)
+            }
+            _ => Err(Fault::NoRegister),
+        }
+    }
+
+    /// A write, wherever it leads.
+    fn store(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
+        match region {
+            Region::CONFIG => self.write_config(offset, width, value),
+            DISPI => {
+                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
+                match dispi.reach(offset, width, Some(value))? {
+                    Reached::Latch(_) => Ok(()),
+                    Reached::Bar2(at) => self.backend.write(Region::bar(2), at, width, value),
+                }
+            }
+            msix::TABLE => {
+                let Function { backend, config, interrupts, .. } = self;
+                interrupts.write_table(config.space(), backend, offset, width, value)
+            }
+            // Pending bits are the device's to set.
+            msix::PENDING => Ok(()),
+            Region::ROM => Err(Fault::NoRegister),
+            _ if self.backend.region(region).holds(offset, width) => {
+                self.backend.write(region, offset, width, value)?;
+                if region < Region::ROM {
+                    self.note_write(Write { region, offset, width, value });
+                }
+                Ok(())
+            }
+            _ => Err(Fault::NoRegister),
+        }
+    }
+
     fn read_config(&mut self, offset: u64, width: Width) -> Result<u64, Fault> {
         let at = config_offset(offset, width)?;
         self.interrupts.refresh(&mut self.config, at);
@@ -178,6 +237,7 @@ impl<B: Backend> Function<B> {
         if (spec::COMMAND..spec::COMMAND + 2).contains(&at) {
             done = done.and(self.forward_command());
         }
+        self.follow_config(at);
         if self.interrupts.depend_on(at) {
             self.settle_interrupts();
         }
@@ -214,12 +274,15 @@ impl<B: Backend> Function<B> {
             let _ = self.forward_power(control);
         }
         let _ = self.forward_command();
+        self.disturb();
+        self.decode_anew();
     }
 }
 
 impl<B: Backend> Drop for Function<B> {
     /// Leaves the device without interrupts, decode and bus mastering.
     fn drop(&mut self) {
+        self.settle_window();
         self.interrupts.disconnect(&mut self.backend);
         self.config.reset();
         let _ = self.forward_command();
@@ -231,23 +294,10 @@ impl<B: Backend> Device for Function<B> {
         if self.backend.is_dead() {
             return Err(Fault::Failed);
         }
-        match region {
-            Region::CONFIG => self.read_config(offset, width),
-            Region::ROM => self.rom.as_ref().ok_or(Fault::NoRegister)?.read(offset, width),
-            msix::TABLE => self.msix()?.read_table(offset, width),
-            msix::PENDING => self.msix()?.read_pending(offset, width),
-            DISPI => {
-                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
-                match dispi.reach(offset, width, None)? {
-                    Reached::Latch(value) => Ok(value),
-                    Reached::Bar2(at) => self.backend.read(Region::bar(2), at, width),
-                }
-            }
-            _ if self.backend.region(region).holds(offset, width) => {
-                self.note_read(region, offset, width);
-                self.backend.read(region, offset, width)
-            }
-            _ => Err(Fault::NoRegister),
+        if self.owner.is_some() {
+            self.watched_read(region, offset, width)
+        } else {
+            self.load(region, offset, width)
         }
     }
 
@@ -255,34 +305,15 @@ impl<B: Backend> Device for Function<B> {
         if self.backend.is_dead() {
             return Err(Fault::Failed);
         }
-        match region {
-            Region::CONFIG => self.write_config(offset, width, value),
-            DISPI => {
-                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
-                match dispi.reach(offset, width, Some(value))? {
-                    Reached::Latch(_) => Ok(()),
-                    Reached::Bar2(at) => self.backend.write(Region::bar(2), at, width, value),
-                }
-            }
-            msix::TABLE => {
-                let Function { backend, config, interrupts, .. } = self;
-                interrupts.write_table(config.space(), backend, offset, width, value)
-            }
-            // Pending bits are the device's to set.
-            msix::PENDING => Ok(()),
-            Region::ROM => Err(Fault::NoRegister),
-            _ if self.backend.region(region).holds(offset, width) => {
-                self.backend.write(region, offset, width, value)?;
-                if region < Region::ROM {
-                    self.note_write(Write { region, offset, width, value });
-                }
-                Ok(())
-            }
-            _ => Err(Fault::NoRegister),
+        if self.owner.is_some() {
+            self.watched_write(region, offset, width, value)
+        } else {
+            self.store(region, offset, width, value)
         }
     }
 
     fn reset(&mut self) {
+        self.settle_window();
         self.interrupts.disconnect(&mut self.backend);
         // Before anything is written: what a bus reset of its companion has just reset is not reset
         // again, unless it was used.
@@ -291,6 +322,9 @@ impl<B: Backend> Device for Function<B> {
             let _ = self.backend.reset();
         }
         self.start_over();
+        if let Some(owner) = &mut self.owner {
+            owner.reset();
+        }
         self.settle_interrupts();
     }
 
@@ -302,7 +336,23 @@ impl<B: Backend> Device for Function<B> {
         self.backend.attend();
     }
 
+    fn merges(&self, region: Region, offset: u64) -> bool {
+        region == Region::VGA && self.owner.as_ref().is_some_and(|owner| owner.merges(offset))
+    }
+
+    fn write_run(&mut self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.watched_run(region, offset, bytes)
+    }
+
+    fn window(&mut self) -> Option<&mut dyn Window> {
+        if self.owner.is_some() { Some(self) } else { None }
+    }
+
     fn file(&self, region: Region) -> Option<&FileRegion> {
+        if self.owner.is_some() {
+            // Each access has a meaning for the window.
+            return None;
+        }
         let plain = region == Region::VGA || region < Region::ROM;
         if plain { self.backend.file(region) } else { None }
     }

@@ -221,6 +221,15 @@ impl Backend for Device {
         read.map_err(|fault| self.look_after(fault))
     }
 
+    fn write_bytes(&mut self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        if self.dead {
+            return Err(Fault::Failed);
+        }
+        let place = self.files.file(region).ok_or(Fault::NoRegister)?;
+        let sent = open::send(place, offset, bytes, &self.files.stopping());
+        sent.map_err(|fault| self.look_after(fault))
+    }
+
     fn file(&self, region: Region) -> Option<&FileRegion> {
         self.files.file(region)
     }

@@ -1,6 +1,8 @@
 //! Opening a function, and learning all about it that does not change.
 
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -179,6 +181,30 @@ pub(super) fn transfer(place: &FileRegion, offset: u64, bytes: &mut [u8]) -> Res
             Ok(read) => done += read,
             Err(Errno::INTR) => {}
             Err(_) => return Err(Fault::Failed),
+        }
+    }
+    Ok(())
+}
+
+/// Writes `bytes` from `offset` of a region on, all of them in the region, by one call as far as the kernel
+/// takes it. One that is interrupted goes on, unless `stopping`.
+pub(super) fn send(
+    place: &FileRegion,
+    offset: u64,
+    bytes: &[u8],
+    stopping: &AtomicBool,
+) -> Result<(), Fault> {
+    let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= place.len);
+    let mut at = end.and_then(|_| place.offset.checked_add(offset)).ok_or(Fault::NoRegister)?;
+    let mut left = bytes;
+    while !left.is_empty() {
+        match rustix::io::pwrite(&*place.fd, left, at) {
+            Ok(written) if written > 0 => {
+                left = left.get(written..).unwrap_or_default();
+                at += written as u64;
+            }
+            Err(Errno::INTR) if !stopping.load(Relaxed) => {}
+            Ok(_) | Err(_) => return Err(Fault::Failed),
         }
     }
     Ok(())

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use trapline_io::device::{Claim, Direct, DirectKind, Range};
+use trapline_io::device::{Claim, Direct, DirectKind, Range, Retire};
+use trapline_io::window::{Mode, Window};
 use trapline_io::{Gpa, Region, Span};
 
 use super::Function;
@@ -33,10 +34,13 @@ impl<B: Backend> Function<B> {
     fn claim_legacy(&self, ranges: &mut Vec<Claim>) {
         let command = self.config.space().command();
         if command.io() && self.dispi.is_some() {
-            ranges.extend(Dispi::claim());
+            let retire = if self.mode() == Mode::Shadowed { Retire::Topology } else { Retire::Strict };
+            ranges.extend(Dispi::claim().map(|claim| claim.retire(retire)));
         }
-        if self.has_vga() {
-            ranges.extend(legacy::claims(command));
+        match &self.owner {
+            Some(owner) => ranges.extend(owner.claims(command)),
+            None if self.has_vga() => ranges.extend(legacy::claims(command)),
+            None => {}
         }
     }
 
@@ -58,6 +62,10 @@ impl<B: Backend> Function<B> {
     fn claim_bar(&self, index: u8, ranges: &mut Vec<Claim>) {
         let Some(range) = self.config.decoded(index) else { return };
         let region = Region::bar(index);
+        if self.mode() != Mode::Native {
+            let retire = self.retire_bar(range);
+            return ranges.push(Claim::region(range, region, 0).retire(retire));
+        }
         if let Range::Memory(bar) = range
             && self.backend.region(region).writable
             && bar.first().0.is_multiple_of(PAGE)
@@ -72,6 +80,17 @@ impl<B: Backend> Function<B> {
             }
         }
         ranges.push(Claim::region(range, region, 0));
+    }
+
+    /// When writes to a BAR retire in the legacy phase, where no page of one is mapped.
+    fn retire_bar(&self, range: Range) -> Retire {
+        match range {
+            _ if self.mode() == Mode::Shadowed => Retire::Topology,
+            // The end of the interrupt would unmask the line before the device saw its acknowledge.
+            Range::Memory(_) if self.interrupts.by_line(self.config.space()) => Retire::Strict,
+            Range::Memory(_) => Retire::Posted,
+            Range::Ports(_) => Retire::Strict,
+        }
     }
 
     fn claim_rom(&self, ranges: &mut Vec<Claim>) {

@@ -101,6 +101,10 @@ impl Backend for Client {
         self.region_read(region.0.into(), offset, bytes).map_err(|error| fault(&error))
     }
 
+    fn write_bytes(&mut self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.region_write(region.0.into(), offset, bytes).map_err(|error| fault(&error))
+    }
+
     fn reset(&mut self) -> Result<(), Fault> {
         Client::reset(self).map_err(|error| fault(&error))
     }

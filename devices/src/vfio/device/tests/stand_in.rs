@@ -87,6 +87,23 @@ fn one_that_is_gone_is_told_though_the_kernel_still_knows_its_name() {
     assert!(told.0.lock().iter().any(|event| has(event, "does not answer any more")));
 }
 
+#[test]
+fn a_run_of_bytes_is_written_inside_its_region_only() {
+    let (file, told) = (registers(), Arc::new(Told::default()));
+    let mut device = device(&file, &told);
+    let run: Vec<u8> = (0..200).collect();
+    assert_eq!(device.write_bytes(Region::CONFIG, 0x101, &run), Ok(()));
+    let mut there = vec![0; 202];
+    file.read_exact_at(&mut there, 0x100).unwrap();
+    assert_eq!((there[0], &there[1..201], there[201]), (0, &run[..], 0));
+    assert_eq!(device.write_bytes(Region::CONFIG, 4000, &run), Err(Fault::NoRegister));
+    assert_eq!(device.write_bytes(Region::CONFIG, u64::MAX, &run), Err(Fault::NoRegister));
+    assert_eq!(device.write_bytes(Region::VGA, 0xb_8000, &run), Err(Fault::NoRegister));
+    assert_eq!(file.metadata().unwrap().len(), 4096);
+    device.dead = true;
+    assert_eq!(device.write_bytes(Region::CONFIG, 0x101, &run), Err(Fault::Failed));
+}
+
 /// Counts what is logged.
 #[derive(Clone, Default)]
 struct Lines(Arc<AtomicUsize>);

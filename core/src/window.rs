@@ -1,0 +1,136 @@
+//! The clock of the legacy window: a thread that looks after what KVM collects, and turns the window
+//! as its function wishes.
+//!
+//! A guest that only writes to the window never exits, so somebody has to bring out what it wrote
+//! (design rule 3): about 60 times a second, as a screen does. While nothing is collected the thread
+//! sleeps until the function unparks it, so an idle guest costs nothing.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use trapline_devices::host;
+use trapline_io::endpoint::Endpoint;
+use trapline_io::window::Mode;
+
+use crate::events::{Event, Events};
+use crate::topology::{Topology, Trouble, window_of};
+
+/// How often what the guest wrote is brought out while something is collected.
+const BEAT: Duration = Duration::from_millis(16);
+
+/// How long a turn that did not come about is not tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the thread may take to end: a device gives up after 5 s, and so does a park.
+const FAREWELL: Duration = Duration::from_secs(15);
+
+/// The thread, called `vga`. Dropping this brings out what the guest has written, and ends it.
+#[derive(Debug)]
+pub struct Clock {
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
+}
+
+impl Clock {
+    /// Starts the clock of the function behind `endpoint`, whose window `topology` turns. Before the
+    /// vCPUs run.
+    ///
+    /// # Errors
+    /// The system refuses the thread.
+    pub fn start(topology: Arc<Topology>, endpoint: Arc<Endpoint>, events: Events) -> io::Result<Clock> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (running, ended) = channel();
+        let hand = Hand { topology, endpoint: Arc::clone(&endpoint), events, again: None };
+        let flag = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("vga".into()).spawn(move || {
+            hand.run(&flag);
+            drop(running);
+        })?;
+        let handle = thread.thread().clone();
+        window_of(&endpoint, |window| window.watch(handle));
+        Ok(Clock { thread: Some(thread), stop, ended })
+    }
+
+    /// Brings out what the guest has written, and ends the thread. Waits for it, but not for ever.
+    pub fn stop(self) {}
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        self.stop.store(true, Ordering::Release);
+        thread.thread().unpark();
+        match self.ended.recv_timeout(FAREWELL) {
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::error!("the legacy window's thread does not end: a device behind it hangs");
+            }
+            _ if thread.join().is_err() => tracing::error!("the legacy window's thread panicked"),
+            _ => {}
+        }
+    }
+}
+
+/// Brings out what the guest has written to the window of the function behind `endpoint`, if it has one.
+/// Waits for the token; any thread but a worker's.
+pub fn bring_out(endpoint: &Endpoint) {
+    // What it wishes now it still wishes at the clock's next beat.
+    window_of(endpoint, |window| window.tick(Instant::now()));
+}
+
+/// What the thread knows.
+struct Hand {
+    topology: Arc<Topology>,
+    endpoint: Arc<Endpoint>,
+    events: Events,
+    /// A wish that was not fulfilled, and when to try again.
+    again: Option<(Mode, Instant)>,
+}
+
+impl Hand {
+    fn run(mut self, stop: &AtomicBool) {
+        tracing::debug!(function = self.endpoint.name(), "the clock of the legacy window starts");
+        while !stop.load(Ordering::Acquire) {
+            if let Err(trouble) = self.beat() {
+                let text = format!("the legacy window of {} can not turn: {trouble}", self.endpoint.name());
+                self.events.push(Event::Guest(host::Event::Failed(text)));
+            }
+            match self.topology.is_collecting() {
+                true => std::thread::park_timeout(BEAT),
+                false => std::thread::park(),
+            }
+        }
+        bring_out(&self.endpoint);
+    }
+
+    fn beat(&mut self) -> Result<(), Trouble> {
+        let now = Instant::now();
+        let beat = window_of(&self.endpoint, |window| (window.tick(now), window.mode()));
+        let Some((wish, mode)) = beat else { return Ok(()) };
+        let collecting = self.topology.is_collecting();
+        // A reset on a vCPU has changed the mode, or another function lies in the zones.
+        let stale = collecting && (!mode.collects() || self.topology.is_contested());
+        let refused = self.again.is_some_and(|(was, until)| was == wish && now < until);
+        if refused || (wish == mode && !stale) {
+            return Ok(());
+        }
+        self.again = match self.topology.turn(wish) {
+            Ok(reached) if reached == wish => None,
+            Ok(reached) => {
+                tracing::debug!(?wish, ?reached, "the legacy window stays slower for now");
+                Some((wish, now + PAUSE))
+            }
+            Err(Trouble::Park(error)) => {
+                tracing::warn!(%error, ?mode, ?wish, "the legacy window stays as it is for now");
+                Some((wish, now + PAUSE))
+            }
+            Err(trouble) => return Err(trouble),
+        };
+        Ok(())
+    }
+}
