@@ -3,7 +3,8 @@
 //! * `read`, `strict write`: trap to value, uncontended, carried out by the caller. Target: 60 ns.
 //! * `posted write`: trap to queue with a worker awake; the drains between bursts are not counted.
 //! * `queued read`: the parts that a contended access adds, push, pop and completion.
-//! * `stages`: the same read with every stage recorded.
+//! * `read with stages`: the same read with every stage measured; `traced read`: with a record of it in
+//!   a lane, to be compared with `read between two exits`, which does neither.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use trapline_io::publish::Published;
 use trapline_io::queue::{AccessQueue, CallerId, Entry};
 use trapline_io::space::{ConfigLatch, EndpointId, SpaceBuilder};
 use trapline_io::stages::Stages;
+use trapline_io::trace::{Lane, Recorder};
 use trapline_io::{Access, Address, Device, Fault, Gpa, Op, Port, Region, Span, Trap, Width};
 
 /// Answers at once.
@@ -111,6 +113,37 @@ fn uncontended(c: &mut Criterion) {
             value
         });
     });
+    let lane = Arc::new(Lane::new(1 << 15));
+    let recorder = Recorder::of_vcpu(0, Arc::clone(&lane), Arc::default());
+    path.caller.stages = Some(Box::new(Stages::tracing(recorder)));
+    group.bench_function("traced read", |b| {
+        b.iter_custom(|reads| {
+            let mut reading = Duration::ZERO;
+            for burst in (0..reads).step_by(lane.capacity() / 2) {
+                let begun = Instant::now();
+                for _ in 0..(reads - burst).min(lane.capacity() as u64 / 2) {
+                    path.caller.exit();
+                    black_box(path.carry_out(black_box(trap(0, Op::Read))));
+                    path.caller.resume();
+                }
+                reading += begun.elapsed();
+                lane.take(usize::MAX, |record| {
+                    black_box(record);
+                });
+            }
+            reading
+        });
+    });
+    assert_eq!(lane.lost(), 0);
+    path.caller.stages = None;
+    group.bench_function("read between two exits", |b| {
+        b.iter(|| {
+            path.caller.exit();
+            let value = path.carry_out(black_box(trap(0, Op::Read)));
+            path.caller.resume();
+            value
+        });
+    });
     group.finish();
 }
 
@@ -123,7 +156,7 @@ fn pieces(c: &mut Criterion) {
     group.bench_function("push, pop and completion", |b| {
         b.iter(|| {
             completion.begin();
-            let _ = queue.push(black_box(Entry { access, waiter: Some(CallerId(0)) }));
+            let _ = queue.push(black_box(Entry { waiter: Some(CallerId(0)), ..Entry::posted(access) }));
             if let Some(entry) = queue.pop() {
                 completion.complete(entry.access.offset);
             }

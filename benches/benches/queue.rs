@@ -52,7 +52,7 @@ fn transfer(queue: &dyn Bounded, producers: u64, total: u64) -> Duration {
                 let access = Access::write(Region::VGA, 0xb8000 + producer, Width::B2, producer);
                 start.wait();
                 for _ in 0..share {
-                    while !queue.push(Entry { access, waiter: None }) {
+                    while !queue.push(Entry::posted(access)) {
                         std::thread::yield_now();
                     }
                 }

@@ -24,6 +24,7 @@ mod options;
 mod size;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use error::{ConfigError, Origin};
 pub use keys::{Script, Step};
 pub use options::{AdapterOptions, Options};
 pub use size::{MEMORY_LARGEST, MEMORY_LEAST};
+pub use trace::{TraceFilter, TraceForm, TraceOutput};
 
 /// Everything `trapline run` needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +78,10 @@ pub struct RunConfig {
     pub window: Window,
     /// What is typed on the guest's keyboard.
     pub keys: Option<Script>,
+    /// Where a trace of the guest's accesses goes.
+    pub trace: Option<TraceOutput>,
+    /// What is traced; everything if there is none.
+    pub trace_filters: Vec<TraceFilter>,
 }
 
 /// A kernel to boot without a boot loader.

@@ -35,6 +35,7 @@ use crate::machine::{Ending, Machine};
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
 use crate::screen::Source;
+use crate::trace::{Opened, Trace};
 
 /// How long the end of a run waits until the adapter shows all that the guest wrote: a device gives up
 /// after 5 s.
@@ -60,6 +61,7 @@ struct Running {
 pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let _span = tracing::info_span!("start").entered();
     let firmware = image::firmware(config.firmware.as_deref())?;
+    let trace = config.trace.as_ref().map(Opened::create).transpose()?;
     let vm = Arc::new(Vm::new()?);
     let (events, published) = (Events::default(), Published::default());
     let ram = Ram::of_pages(config.memory, config.pages)?;
@@ -87,7 +89,11 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         ways: ways::find(config.window, Collecting::of(&vm))?,
     };
     let Given { display, process, mapping, peers } = adapters::add(&config.adapters, &around, &mut parts)?;
-    let machine = Machine::new(vm, config.cpus.into(), service(config.io), published, parts, events.clone())?;
+    let cpus = config.cpus.into();
+    let trace =
+        trace.map(|opened| opened.start(&mut parts, cpus, &config.trace_filters, &published)).transpose()?;
+    let probes = trace.as_ref().map(Trace::probes);
+    let machine = Machine::traced(vm, cpus, service(config.io), published, parts, events.clone(), probes)?;
     if let Some(peers) = peers {
         machine.share_bars(peers);
     }
@@ -97,14 +103,20 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let (showing, shown) = channel();
     let thread = std::thread::Builder::new()
         .name("machine".into())
-        .spawn(move || watch_over(machine, mapping, &ends, showing))
+        .spawn(move || watch_over(machine, mapping, trace, &ends, showing))
         .context("cannot start the machine's thread")?;
     Ok(Box::new(Running { events, thread, keys, display, shown, adapter: process }))
 }
 
 /// Runs the machine to its end, tells of it, and takes it apart: last of all its devices lose sight of
 /// the guest's memory.
-fn watch_over(mut machine: Machine, mapping: Option<Mapping>, ends: &Ends, showing: Sender<()>) {
+fn watch_over(
+    mut machine: Machine,
+    mapping: Option<Mapping>,
+    trace: Option<Trace>,
+    ends: &Ends,
+    showing: Sender<()>,
+) {
     let end = match machine.run(None) {
         Ok(Ending::PowerOff) => End::PowerOff,
         Ok(Ending::Left) => End::Left,
@@ -117,6 +129,9 @@ fn watch_over(mut machine: Machine, mapping: Option<Mapping>, ends: &Ends, showi
         mapping.stop();
     }
     machine.stop();
+    if let Some(trace) = trace {
+        trace.finish();
+    }
     drop(mapping);
 }
 

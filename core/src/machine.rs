@@ -19,6 +19,7 @@ use trapline_io::path::Path;
 use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
 use trapline_io::space::{ConfigLatch, EndpointId};
+use trapline_io::stages::Stages;
 use trapline_io::worker::{Served, Worker};
 use trapline_io::{Gpa, Trap};
 use trapline_vcpu::slots::SlotError;
@@ -29,6 +30,7 @@ use crate::events::{Event, Events};
 use crate::parts::{PartId, Parts, ServedBy};
 use crate::topology::map::Node;
 use crate::topology::{Collection, Topology, Trouble};
+use crate::trace::{Notes, Probes};
 use crate::window::{self, Clock};
 
 /// How a run ended.
@@ -90,6 +92,7 @@ pub struct Machine {
     events: Events,
     /// The flags of devices that are to give up at the end.
     stopping: Vec<Arc<AtomicBool>>,
+    trace: Option<Notes>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -131,6 +134,22 @@ impl Machine {
         parts: Vec<Parts>,
         events: Events,
     ) -> Result<Machine, Error> {
+        Machine::traced(vm, cpus, service, published, parts, events, None)
+    }
+
+    /// The same with a trace of all accesses. `probes` were made for these parts and vCPUs.
+    ///
+    /// # Errors
+    /// As [`Machine::new`].
+    pub fn traced(
+        vm: Arc<Vm>,
+        cpus: u16,
+        service: Service,
+        published: Published,
+        parts: Vec<Parts>,
+        events: Events,
+        probes: Option<&Probes>,
+    ) -> Result<Machine, Error> {
         let completions = Completions::new(cpus);
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
         let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
@@ -138,6 +157,11 @@ impl Machine {
         let owner = parts.iter().position(|part| !part.collected.is_empty());
         let owner = owner.and_then(|id| Some((id, parts.get(id)?.collected.clone())));
         let (endpoints, workers) = serve(parts, &completions, service)?;
+        for (endpoint, id) in endpoints.iter().zip(0..) {
+            if let Some(recorder) = probes.and_then(|probes| probes.of_function(EndpointId(id))) {
+                endpoint.record(recorder);
+            }
+        }
         let world = Arc::new(World::new(usize::from(cpus)));
         events.hold_in(Arc::clone(&world));
         for gate in gates.iter().flatten() {
@@ -155,7 +179,9 @@ impl Machine {
         let topology = Arc::new(topology);
         let latch = Arc::new(ConfigLatch::default());
         let paths = (0..cpus).filter_map(|id| {
-            let caller = completions.caller(CallerId(id))?;
+            let mut caller = completions.caller(CallerId(id))?;
+            let recorder = probes.and_then(|probes| probes.of_vcpu(id));
+            caller.stages = recorder.map(|recorder| Box::new(Stages::tracing(recorder)));
             let reader = topology.published().reader();
             Some(Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), topology.clone(), caller))
         });
@@ -172,6 +198,7 @@ impl Machine {
             workers,
             events,
             stopping,
+            trace: probes.map(|probes| probes.notes().clone()),
         };
         if let Some((id, ranges)) = owner {
             machine.collect(vm, id, ranges)?;
@@ -250,6 +277,9 @@ impl Machine {
         // Also what a worker carried out late: it was the old guest's.
         self.events.forget_resets();
         self.world.unhold();
+        if let Some(trace) = &self.trace {
+            trace.reset();
+        }
         tracing::info!("the guest was reset");
         Ok(())
     }

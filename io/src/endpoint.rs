@@ -62,6 +62,7 @@ use crate::doorbell::Doorbell;
 use crate::feed::Feed;
 use crate::queue::{AccessQueue, Entry};
 use crate::sync::{Mutex, MutexGuard};
+use crate::trace::Recorder;
 
 mod run;
 mod serve;
@@ -149,6 +150,12 @@ impl Endpoint {
         }
     }
 
+    /// From now on what is carried out for nobody who waits is recorded. Once, before the vCPUs run;
+    /// waits for the token.
+    pub fn record(&self, recorder: Recorder) {
+        self.device.lock().recorder = Some(recorder);
+    }
+
     /// What the function is called in messages.
     pub fn name(&self) -> &str {
         &self.name
@@ -206,7 +213,7 @@ impl Endpoint {
             && let Some(device) = self.device.try_lock()
         {
             self.drain_and_carry_out(device, None, access);
-        } else if self.queue.push(Entry { access, waiter: None }).is_err() {
+        } else if self.queue.push(Entry::posted(access)).is_err() {
             self.drain_and_carry_out(self.device.lock(), None, access);
         } else if !self.bell.ring() {
             self.drain_queued();

@@ -56,7 +56,7 @@
 //! * [`file`](mod@file): a device whose regions are parts of a file, as VFIO's are;
 //! * [`ring`]: what is asked of io_uring; [`worker`]: the thread that drives it.
 //!
-//! And [`stages`]: where the time goes.
+//! And [`stages`]: where the time goes; [`trace`]: what each access was.
 //!
 //! # Why vCPUs do their own reads
 //!
@@ -159,6 +159,7 @@ pub mod rounds;
 pub mod space;
 pub mod stages;
 mod sync;
+pub mod trace;
 pub mod window;
 #[cfg(not(loom))]
 pub mod worker;

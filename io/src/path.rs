@@ -47,13 +47,18 @@ impl Path {
 
     /// Carries out one trap: the value read, zero for a write, all ones where nothing answers.
     pub fn carry_out(&mut self, trap: Trap) -> u64 {
-        match self.space.space().resolve(trap, &self.latch) {
+        let resolved = self.space.space().resolve(trap, &self.latch);
+        let value = match resolved {
             Resolved::Access { endpoint, access, retire } => self.submit(endpoint, access, retire),
             Resolved::Latch(value) => value,
             Resolved::Unclaimed if trap.op == Op::Read => trap.width.all_ones(),
             Resolved::Unclaimed => 0,
             Resolved::Split => self.split(trap),
+        };
+        if let Some(stages) = &mut self.caller.stages {
+            stages.note(trap, resolved, value);
         }
+        value
     }
 
     fn submit(&mut self, id: EndpointId, access: Access, retire: Retire) -> u64 {

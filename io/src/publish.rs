@@ -8,7 +8,8 @@
 //! A new table is published before the write that caused it completes. Another vCPU that the guest
 //! tells of the change therefore sees the new table.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Cache};
 
@@ -16,27 +17,51 @@ use crate::space::AddressSpace;
 
 /// The place where the current table is found.
 #[derive(Debug, Clone, Default)]
-pub struct Published(Arc<ArcSwap<AddressSpace>>);
+pub struct Published {
+    space: Arc<ArcSwap<AddressSpace>>,
+    watcher: Arc<OnceLock<Watcher>>,
+}
+
+/// Who is told of each new table.
+struct Watcher(Box<Watch>);
+
+type Watch = dyn Fn(&Arc<AddressSpace>) + Send + Sync;
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watcher")
+    }
+}
 
 impl Published {
     /// Publishes the first table.
     pub fn new(space: AddressSpace) -> Published {
-        Published(Arc::new(ArcSwap::from_pointee(space)))
+        Published { space: Arc::new(ArcSwap::from_pointee(space)), watcher: Arc::default() }
     }
 
     /// Replaces the table. Writers are serialised by their caller (the topology mutex).
     pub fn publish(&self, space: AddressSpace) {
-        self.0.store(Arc::new(space));
+        let space = Arc::new(space);
+        if let Some(watcher) = self.watcher.get() {
+            watcher.0(&space);
+        }
+        self.space.store(space);
+    }
+
+    /// Tells `watcher` of each new table right before it is published, on the writer's thread; it must
+    /// not block. Only the first counts.
+    pub fn watch(&self, watcher: impl Fn(&Arc<AddressSpace>) + Send + Sync + 'static) {
+        let _ = self.watcher.set(Watcher(Box::new(watcher)));
     }
 
     /// The current table, for whoever is not on the access path.
     pub fn current(&self) -> Arc<AddressSpace> {
-        self.0.load_full()
+        self.space.load_full()
     }
 
     /// A reader for one thread.
     pub fn reader(&self) -> Reader {
-        Reader(Cache::new(Arc::clone(&self.0)))
+        Reader(Cache::new(Arc::clone(&self.space)))
     }
 }
 

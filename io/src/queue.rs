@@ -16,6 +16,15 @@ pub struct Entry {
     pub access: Access,
     /// Who waits for the answer; nobody waits for a posted write.
     pub waiter: Option<CallerId>,
+    /// Whether the kernel had collected the write: then no vCPU knows of it.
+    pub collected: bool,
+}
+
+impl Entry {
+    /// A write for which nobody waits.
+    pub const fn posted(access: Access) -> Entry {
+        Entry { access, waiter: None, collected: false }
+    }
 }
 
 /// The number of a caller: an index into the machine's completions.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::access::{Access, Address, Op, Region, Trap, Width};
 use crate::addr::{Gpa, Port, Position, Span};
-use crate::device::{Direct, Retire, Signal, Target};
+use crate::device::{Direct, Range, Retire, Signal, Target};
 
 mod build;
 
@@ -170,6 +170,33 @@ impl AddressSpace {
     pub fn signals(&self) -> impl Iterator<Item = (Address, &Signal)> {
         let ports = self.ports.signals().map(|(port, signal)| (Address::Port(port), signal));
         ports.chain(self.memory.signals().map(|(gpa, signal)| (Address::Gpa(gpa), signal)))
+    }
+
+    /// All ranges with who answers there, the ports first, each kind in ascending order.
+    pub fn ranges(&self) -> impl Iterator<Item = (Range, EndpointId, Target, Option<&Direct>)> {
+        fn parts<A: Position>(piece: &Piece<A>) -> (EndpointId, Target, Option<&Direct>) {
+            let target = match piece.target {
+                Target::Region { region, offset, retire } => {
+                    Target::Region { region, offset: offset.wrapping_add(piece.skipped), retire }
+                }
+                other => other,
+            };
+            (piece.endpoint, target, piece.direct.as_ref())
+        }
+        let ports = self.ports.pieces.iter().map(|piece| {
+            let (endpoint, target, direct) = parts(piece);
+            (Range::Ports(piece.span), endpoint, target, direct)
+        });
+        let memory = self.memory.pieces.iter().map(|piece| {
+            let (endpoint, target, direct) = parts(piece);
+            (Range::Memory(piece.span), endpoint, target, direct)
+        });
+        ports.chain(memory)
+    }
+
+    /// The functions that answer configuration accesses, in the order of their addresses.
+    pub fn functions(&self) -> impl Iterator<Item = (ConfigAddress, EndpointId)> {
+        self.functions.iter().map(|function| (function.at, function.endpoint))
     }
 
     /// Which endpoint answers at a configuration address.

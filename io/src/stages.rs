@@ -1,4 +1,5 @@
-//! Where the time of an access goes: five moments of each exit, and histograms of what lies between.
+//! Where the time of an access goes: five moments of each exit, histograms of what lies between, and
+//! the records of a trace.
 //!
 //! ```text
 //!  KVM_RUN returns   asks for the token   device begins   device is done   KVM_RUN again
@@ -14,6 +15,9 @@
 //! does not wait for it: its way back counts from the push. Of an exit that is cut into several
 //! accesses the first gives push and start, the last the end.
 //!
+//! A caller that is traced has a `Stages` with a [`Recorder`], which gets the same moments, but those of
+//! each access. So measuring and tracing are one branch on the access path, not two.
+//!
 //! [`Caller::exit`]: crate::completion::Caller::exit
 //! [`Caller::resume`]: crate::completion::Caller::resume
 
@@ -21,6 +25,11 @@ use std::fmt;
 
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::access::{Op, Trap};
+use crate::device::Retire;
+use crate::space::Resolved;
+use crate::trace::{Done, How, Moments, Recorder};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +62,8 @@ impl Stage {
     }
 }
 
-/// Nanoseconds of a clock that only goes forward; read without a system call.
-pub(crate) fn now() -> u64 {
+/// Nanoseconds of a clock that only goes forward (`CLOCK_MONOTONIC`); read without a system call.
+pub fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     u64::try_from(time.tv_sec).unwrap_or(0).wrapping_mul(1_000_000_000)
         + u64::try_from(time.tv_nsec).unwrap_or(0)
@@ -65,13 +74,19 @@ const LONGEST: u64 = 10_000_000_000;
 
 /// Histograms of the stages of one caller's accesses: values to two significant digits, up to ten
 /// seconds. All memory is taken when it is made.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Stages {
     histograms: [Histogram<u64>; 5],
+    /// Whether the histograms are filled.
+    measures: bool,
+    recorder: Option<Recorder>,
     exit: Option<u64>,
-    push: Option<u64>,
-    start: Option<u64>,
-    end: Option<u64>,
+    /// Of the whole exit.
+    marks: Moments,
+    /// Of the access that is under way.
+    access: Moments,
+    /// Another thread carried the access out.
+    queued: bool,
 }
 
 impl Default for Stages {
@@ -86,41 +101,98 @@ impl Stages {
         let empty = || Histogram::new_with_bounds(1, LONGEST, 2).expect("these bounds are valid");
         Stages {
             histograms: std::array::from_fn(|_| empty()),
+            measures: true,
+            recorder: None,
             exit: None,
-            push: None,
-            start: None,
-            end: None,
+            marks: Moments::default(),
+            access: Moments::default(),
+            queued: false,
         }
+    }
+
+    /// For a caller that is traced and not measured: the histograms stay empty.
+    pub fn tracing(recorder: Recorder) -> Stages {
+        Stages { measures: false, ..Stages::new().traced(recorder) }
+    }
+
+    /// The same, which records each access too.
+    #[must_use]
+    pub fn traced(self, recorder: Recorder) -> Stages {
+        Stages { recorder: Some(recorder), ..self }
     }
 
     /// `KVM_RUN` returned with an access.
     pub fn exit(&mut self) {
-        self.exit = Some(now());
-        self.push = None;
-        self.start = None;
-        self.end = None;
+        let exit = now();
+        self.exit = Some(exit);
+        self.marks = Moments::default();
+        self.access = Moments::default();
+        self.queued = false;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.exit(exit);
+        }
     }
 
     /// The access asks for its place in the order.
     pub fn push(&mut self) {
-        self.push.get_or_insert_with(now);
+        let push = now();
+        self.marks.push.get_or_insert(push);
+        self.access.push = Some(push);
     }
 
-    /// The device carried the access out between these times of [`now`].
+    /// The caller carried the access out itself between these times of [`now`].
     pub(crate) fn carried_out(&mut self, start: u64, end: u64) {
-        self.start.get_or_insert(start);
-        self.end = Some(end);
+        self.marks.start.get_or_insert(start);
+        self.marks.end = Some(end);
+        self.access.start = Some(start);
+        self.access.end = Some(end);
+    }
+
+    /// The owner of the function carried the access out between these times while the caller waited.
+    pub(crate) fn answered(&mut self, start: u64, end: u64) {
+        self.queued = true;
+        self.carried_out(start, end);
+    }
+
+    /// A trap was carried out, or posted, and gave `value`.
+    #[cold]
+    pub(crate) fn note(&mut self, trap: Trap, resolved: Resolved, value: u64) {
+        let access = std::mem::take(&mut self.access);
+        let queued = std::mem::take(&mut self.queued);
+        let (Some(recorder), Some(exit)) = (&mut self.recorder, self.exit) else { return };
+        let (target, how) = match resolved {
+            Resolved::Split => return,
+            Resolved::Latch(_) => (None, How::Latch),
+            Resolved::Unclaimed => (None, How::Unclaimed),
+            Resolved::Access { endpoint, access, retire } => {
+                let how = match (trap.op, retire) {
+                    (Op::Write(_), Retire::Topology) => How::Topology,
+                    (Op::Write(_), Retire::Posted) => How::Posted,
+                    _ if queued => How::Queued,
+                    _ => How::Inline,
+                };
+                (Some((endpoint, access)), how)
+            }
+        };
+        let value = if let Op::Write(written) = trap.op { written } else { value };
+        recorder.note(exit, trap, Done { target, value, how }, access);
     }
 
     /// The guest goes on; records what was marked since [`Stages::exit`].
     pub fn resume(&mut self) {
-        let resume = now();
         let Some(exit) = self.exit.take() else { return };
-        let done = self.end.or(self.push);
-        self.record(Stage::Resolve, Some(exit), self.push);
-        self.record(Stage::Wait, self.push, self.start);
-        self.record(Stage::Device, self.start, self.end);
-        self.record(Stage::Return, done, Some(resume));
+        let resume = now();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.resume(resume);
+        }
+        if !self.measures {
+            return;
+        }
+        let Moments { push, start, end } = self.marks;
+        self.record(Stage::Resolve, Some(exit), push);
+        self.record(Stage::Wait, push, start);
+        self.record(Stage::Device, start, end);
+        self.record(Stage::Return, end.or(push), Some(resume));
         self.record(Stage::Total, Some(exit), Some(resume));
     }
 
@@ -217,7 +289,8 @@ mod tests {
         let mut one = Stages::new();
         one.exit();
         one.resume();
-        let mut all = one.clone();
+        let mut all = Stages::new();
+        all.merge(&one);
         all.merge(&one);
         assert_eq!(all.of(Stage::Total).len(), 2);
     }

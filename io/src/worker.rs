@@ -282,6 +282,9 @@ impl Batches {
                 continue;
             }
             let write = self.as_write(&owned, &entry);
+            if write.is_some() {
+                owned.note(&entry);
+            }
             if let (Some((fd, write)), Some(open)) = (&write, &mut run)
                 && Arc::ptr_eq(fd, open.fd())
                 && open.push(*write)

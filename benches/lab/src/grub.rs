@@ -10,6 +10,7 @@
 //! KVM emulates every instruction of the guest that is what takes longest: so it holds no more than it
 //! must, and all else lies unpacked in the archive, which GRUB reads as a file system.
 
+pub mod redraw;
 mod tar;
 
 use std::io::ErrorKind;

@@ -3,6 +3,7 @@
 //! * `cargo demo`: installs what is missing, builds, boots SeaBIOS and GRUB, shows the screen.
 //! * `cargo lab test`: builds and runs every test and closes with one line of counts.
 //! * `cargo lab speed`: boots firmware side by side with QEMU.
+//! * `cargo lab bench`: trapline side by side with QEMU on an assigned adapter.
 //! * `cargo lab up`: a shell or a command in the outer machine of the nested laboratory.
 //! * `cargo lab shot`: what an adapter of the outer machine shows.
 //!
@@ -15,12 +16,15 @@
 //! | [`demo`] | the demonstration |
 //! | [`suite`], [`steps`], [`tally`] | the test run: its steps, how one is run, what is counted |
 //! | [`speed`] | firmware, side by side with QEMU |
+//! | [`bench`] | an assigned adapter, side by side with QEMU |
+//! | [`stopwatch`] | when a program says something |
 //! | [`outer`], [`screen`] | the outer machine: a host with KVM, an IOMMU and adapters; what they show |
 //! | [`nested`] | the tests that need one |
 //! | [`up`], [`shot`] | one at hand |
 //! | [`inner`] | the Linux of a guest: an initramfs that carries out steps |
 //! | [`machine`], [`cases`] | a running `trapline`, and the tests that need one |
 
+mod bench;
 mod cases;
 mod demo;
 mod grub;
@@ -34,6 +38,7 @@ mod screen;
 mod shot;
 mod speed;
 mod steps;
+mod stopwatch;
 mod suite;
 mod tally;
 mod up;
@@ -61,14 +66,19 @@ enum Command {
     Test(suite::Options),
     /// Boot firmware side by side with QEMU, and look at time, memory and size
     Speed(speed::Options),
+    /// Side by side with QEMU on an adapter of the outer machine: boots, accesses, starts
+    Bench(bench::Options),
+    /// Tell when a program says something (for the other commands)
+    #[command(hide = true)]
+    Stopwatch(stopwatch::Options),
     /// Boot the outer machine of the nested laboratory; a shell or a command in it
     Up(up::Options),
     /// Boot the outer machine, run a command in it, show an adapter's screen
     Shot(shot::Options),
     /// Write a guest program to a file: a disk that paints (text, planes, chained, linear) or carries out
-    /// a program on the bare machine (irqs, edu, movebar), or a kernel
+    /// a program on the bare machine (irqs, edu, movebar, accesses), or a kernel
     Payload {
-        /// text, planes, chained, linear, irqs, edu, movebar or kernel
+        /// text, planes, chained, linear, irqs, edu, movebar, accesses or kernel
         name: String,
         /// The file
         file: PathBuf,
@@ -92,6 +102,8 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => suite::run(&options),
         Command::Speed(options) => speed::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Stopwatch(options) => stopwatch::run(&options),
         Command::Up(options) => up::run(&options),
         Command::Shot(options) => shot::run(&options),
         Command::Payload { name, file } => write_payload(&name, &file),
@@ -110,6 +122,7 @@ fn write_payload(name: &str, file: &Path) -> Result<ExitCode> {
         Some((_, mode)) => mode.disk(),
         None if name == "kernel" => payload::kernel::image(),
         None if name == "edu" => payload::edu::disk(),
+        None if name == "accesses" => payload::accesses::disk(),
         None if name == "movebar" => payload::movebar::disk(),
         None if name == "irqs" => payload::irqs::disk(),
         None => bail!("there is no payload {name}"),

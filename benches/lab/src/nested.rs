@@ -7,13 +7,15 @@
 
 mod adapters;
 mod bars;
+pub mod bench;
 mod devices;
 mod firmware;
+mod guest;
 mod host;
 mod life;
 mod linux;
 mod peer;
-pub mod speed;
+mod speed;
 mod stage;
 mod units;
 

@@ -5,8 +5,9 @@
 //! * [`kernel`]: a bzImage whose setup code prints what it was given and turns the machine off.
 //! * [`greeting`]: a boot sector that writes a line.
 //! * [`bare`]: what programs for the bare machine in 32-bit mode have in common: [`irqs`], [`edu`],
-//!   [`movebar`].
+//!   [`movebar`], [`accesses`].
 
+pub mod accesses;
 pub mod bare;
 mod code;
 pub mod edu;

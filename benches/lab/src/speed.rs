@@ -1,4 +1,5 @@
-//! `cargo lab speed`: how fast firmware runs, side by side with QEMU, and how big trapline is.
+//! `cargo lab speed`: how fast firmware runs on the software adapter, side by side with QEMU, and how big
+//! trapline is. Assigned adapters are `cargo lab bench`'s.
 //!
 //! SeaBIOS boots a disk whose boot sector sends one byte to the serial line: from the moment the vCPU
 //! is let go to that byte is the *boot*. Programs take turns, so that what else the host does falls on
@@ -8,7 +9,6 @@
 //! | file | what |
 //! |---|---|
 //! | [`contender`] | the programs that are compared, and how each is started |
-//! | [`linux`] | the report of `--nested`: Linux on an assigned adapter ([`crate::nested::speed`]) |
 //! | [`boot`] | one boot, with the time of everything that is heard of it |
 //! | [`stage`] | the firmware's stages in the lines of its debug console |
 //! | [`usage`] | memory and processor time of a program, from `/proc` |
@@ -16,7 +16,6 @@
 
 mod boot;
 mod contender;
-mod linux;
 mod stage;
 pub mod usage;
 mod verdict;
@@ -24,19 +23,14 @@ mod verdict;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use self::boot::{Boot, Watched};
 use self::contender::Contender;
 use self::verdict::{Figures, Report};
-use crate::cases::Lab;
 use crate::packages::{self, Consent};
 use crate::steps;
 use crate::workspace::Workspace;
-
-/// Packages for `--nested`.
-const NESTED: &[packages::Package] =
-    &[packages::SEABIOS, packages::LINUXBOOT, packages::GRUB_MODULES, packages::GRUB_TOOLS];
 
 /// Options of `cargo lab speed`.
 #[derive(clap::Args)]
@@ -47,9 +41,6 @@ pub struct Options {
     /// How often each program boots
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Boot Linux on an assigned adapter in the outer machine instead: minutes for each round
-    #[arg(long)]
-    nested: bool,
     /// Write the figures as JSON instead of text
     #[arg(long)]
     json: bool,
@@ -61,13 +52,8 @@ pub struct Options {
 /// Measures and reports. The exit status says whether the limits hold.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
-    // The outer machine has a QEMU of its own.
-    let needed = if options.nested { NESTED } else { &[packages::SEABIOS, packages::QEMU] };
-    packages::ensure(needed, Consent::of(options.yes))?;
-    build(&workspace)?;
-    if options.nested {
-        return nested(options, &workspace);
-    }
+    packages::ensure(&[packages::SEABIOS, packages::QEMU], Consent::of(options.yes))?;
+    workspace.build_trapline()?;
     let firmware = packages::SEABIOS.file().context("SeaBIOS is gone")?;
     let mut contenders = vec![
         Contender::trapline("trapline", workspace.trapline(), firmware),
@@ -101,28 +87,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(if report.limits().iter().all(|limit| limit.holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Linux on an assigned adapter, side by side with the QEMU of the outer machine's packages.
-fn nested(options: &Options, workspace: &Workspace) -> Result<ExitCode> {
-    let files = workspace.lab()?;
-    let lab = Lab::prepare(workspace, workspace.trapline(), 0)?;
-    let series = crate::nested::speed::measure(&lab, &files, options.rounds, &options.against)?;
-    if options.json {
-        println!("{:#}", linux::json(&series));
-    } else {
-        print!("{}", linux::text(&series));
-    }
-    Ok(if linux::holds(&series) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
 fn one(contender: &Contender, watched: Watched) -> Result<Boot> {
     Boot::watch(contender, watched).with_context(|| contender.name.clone())
-}
-
-fn build(workspace: &Workspace) -> Result<()> {
-    eprintln!("Building trapline (minutes the first time)");
-    let mut command = workspace.cargo(&["build", "--release", "--package", "trapline"]);
-    if !command.status().context("cannot run cargo")?.success() {
-        bail!("trapline does not build: see the messages above");
-    }
-    Ok(())
 }

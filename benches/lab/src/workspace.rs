@@ -50,6 +50,16 @@ impl Workspace {
         Ok(folder)
     }
 
+    /// Builds the program under test as users get it.
+    pub fn build_trapline(&self) -> Result<()> {
+        eprintln!("Building trapline (minutes the first time)");
+        let mut command = self.cargo(&["build", "--release", "--package", "trapline"]);
+        if !command.status().context("cannot run cargo")?.success() {
+            bail!("trapline does not build: see the messages above");
+        }
+        Ok(())
+    }
+
     /// The program under test.
     pub fn trapline(&self) -> PathBuf {
         self.target.join("release/trapline")

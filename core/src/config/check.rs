@@ -7,6 +7,7 @@ use super::device::{self, Adapters, AssignedDevice, Choice, Disk, Vga};
 use super::error::{ConfigError, Origin};
 use super::keys::Script;
 use super::options::{AdapterOptions, Options};
+use super::trace::{self, TraceFilter, TraceOutput};
 use super::{
     AdapterConfig, Interface, Io, Linux, Pages, RunConfig, Screen, Serial, TextOutput, Window, size,
 };
@@ -101,6 +102,8 @@ struct Checked {
     /// With the place it was given, for an error that only the joined values can show.
     window: Option<(Window, Origin)>,
     keys: Option<Script>,
+    trace: Option<TraceOutput>,
+    trace_filters: Option<(Vec<TraceFilter>, Origin)>,
 }
 
 impl Checked {
@@ -129,6 +132,10 @@ impl Checked {
             io: at("io").value(options.io, io)?,
             window: at("window").value(options.window, window)?.map(|window| (window, origin.clone())),
             keys: at("keys").value(options.keys, |text| text.parse())?,
+            trace: at("trace").value(options.trace, trace::output)?,
+            trace_filters: at("trace-filter")
+                .list(&options.trace_filter, trace::filter)?
+                .map(|filters| (filters, origin.clone())),
         })
     }
 
@@ -154,6 +161,8 @@ impl Checked {
             io: self.io.or(under.io),
             window: self.window.or(under.window),
             keys: self.keys.or(under.keys),
+            trace: self.trace.or(under.trace),
+            trace_filters: self.trace_filters.or(under.trace_filters),
         }
     }
 
@@ -205,6 +214,9 @@ impl Checked {
                 return Err(ConfigError::option(&Origin::CommandLine, option, &problem));
             }
         }
+        if let (None, Some((_, origin))) = (&self.trace, &self.trace_filters) {
+            return Err(ConfigError::option(origin, "trace-filter", "is for a trace; give --trace FILE too"));
+        }
         Ok(RunConfig {
             adapters,
             cpus: self.cpus.unwrap_or(1),
@@ -223,6 +235,8 @@ impl Checked {
             io: self.io.unwrap_or(Io::Adaptive),
             window: self.window.map_or(Window::Auto, |(window, _)| window),
             keys: self.keys,
+            trace: self.trace,
+            trace_filters: self.trace_filters.map(|(filters, _)| filters).unwrap_or_default(),
         })
     }
 }

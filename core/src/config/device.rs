@@ -195,7 +195,7 @@ pub(super) fn path(text: &str, if_empty: &str) -> Result<PathBuf, String> {
 }
 
 /// Cuts at single commas; two stand for one that belongs to the text.
-fn split(text: &str) -> Vec<String> {
+pub(super) fn split(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -208,7 +208,8 @@ fn split(text: &str) -> Vec<String> {
     parts
 }
 
-fn set<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), String> {
+/// Fills `slot` once.
+pub(super) fn set<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), String> {
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(format!("{key} is given twice")),

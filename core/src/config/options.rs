@@ -130,6 +130,22 @@ pub struct Options {
     #[arg(long, value_name = "SCRIPT", allow_hyphen_values = true, help = KEYS_HELP, long_help = KEYS_LONG_HELP)]
     #[serde(default, deserialize_with = "one")]
     pub keys: Option<String>,
+
+    /// Write every access of the guest that traps to this file while it runs
+    ///
+    /// A name that ends in .json is written for ui.perfetto.dev, any other as the text of Linux' mmiotrace;
+    /// ,format=perfetto or ,format=mmiotrace says otherwise. A comma in the name is written twice.
+    #[arg(long, value_name = "FILE[,format=perfetto|mmiotrace]")]
+    #[serde(default, deserialize_with = "one")]
+    pub trace: Option<String>,
+
+    /// Trace only accesses that meet this; may be repeated, and then one is enough
+    ///
+    /// function=NAME (adapter0, disk0, ...), bar=N, port=A-B and address=A-B (hexadecimal, both ends included); several,
+    /// separated by commas, must be met together.
+    #[arg(long, value_name = "RULE[,RULE..]")]
+    #[serde(default, deserialize_with = "many")]
+    pub trace_filter: Vec<String>,
 }
 
 impl Options {

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trapline_devices::platform::keyboard::{Key, KeyCode};
+use trapline_io::{Port, Span};
 
 use super::*;
 
@@ -54,6 +55,8 @@ fn nothing_given_is_a_small_machine_with_the_software_adapter() {
         io: Io::Adaptive,
         window: Window::Auto,
         keys: None,
+        trace: None,
+        trace_filters: Vec::new(),
     };
     assert_eq!(config, expected);
 }
@@ -188,7 +191,7 @@ fn the_other_values_are_read() {
     let config = toml(
         "cpus = 255\nfirmware = 'bios'\nkernel = 'k'\ninitrd = 'i'\nappend = '-x'\nserial = 'log'\n\
          debugcon = 'd'\nscreen = 'none'\nscreenshot = 's.png'\nscreen-text = '-'\ntimeout = 0.25\n\
-         io = 'uring'\nwindow = 'strict'\nkeys = 'a'",
+         io = 'uring'\nwindow = 'strict'\nkeys = 'a'\ntrace = 't.json'\ntrace-filter = ['bar=1', 'port=80']",
     )
     .unwrap();
     let expected = RunConfig {
@@ -209,6 +212,11 @@ fn the_other_values_are_read() {
         io: Io::Uring,
         window: Window::Strict,
         keys: Some(Script { steps: vec![Step::Press(Key::new(KeyCode::Char('a')))] }),
+        trace: Some(TraceOutput { path: "t.json".into(), form: TraceForm::Perfetto }),
+        trace_filters: vec![
+            TraceFilter { bar: Some(1), ..TraceFilter::default() },
+            TraceFilter { ports: Span::new(Port(0x80), Port(0x80)), ..TraceFilter::default() },
+        ],
     };
     assert_eq!(config, expected);
     assert_eq!(with("timeout", "5").unwrap().timeout, Some(Duration::from_secs(5)));
@@ -226,6 +234,15 @@ fn values_that_can_not_be_used_say_why() {
     let (no_function, high_device, high_function) =
         (address("01:00"), address("01:20.0"), address("01:00.8"));
     let nonsense = |shown: &str| format!("{shown} is no device; {FORMS}");
+    let rule = |shown: &str| {
+        format!(
+            "{shown} is no rule of a filter; give function=NAME, bar=N, port=A-B or address=A-B, several separated by \
+             commas"
+        )
+    };
+    let range = |given: &str, key: &str| {
+        format!("{given} is no range; give two hexadecimal numbers, the lower first, as {key}=3c0-3df")
+    };
     let cases: &[(&str, &str, &str)] = &[
         (
             "memory",
@@ -290,6 +307,24 @@ fn values_that_can_not_be_used_say_why() {
         ("window", "lax", "not known; give strict, coalesced, shadowed or auto"),
         ("keys", "<f13>", "<f13> is no key"),
         ("append", "a\0", "a kernel command line can not hold a NUL"),
+        ("trace", "", "the file is not named"),
+        ("trace", "a,format=xml", "format=xml is not known; give format=perfetto or format=mmiotrace"),
+        ("trace", "a,format=perfetto,format=perfetto", "format is given twice"),
+        (
+            "trace",
+            "a,b",
+            "b is no option of a trace; there is format= (a comma in a file's name is written twice)",
+        ),
+        ("trace-filter", "vga", &rule("vga")),
+        ("trace-filter", "bar=1,", &rule("\"\"")),
+        ("trace-filter", "bar=6", "bar=6 is no BAR; give bar=0 to bar=5"),
+        ("trace-filter", "bar=1,bar=1", "bar is given twice"),
+        ("trace-filter", "function=", "function= needs a name, as adapter0"),
+        ("trace-filter", "port=3df-3c0", &range("port=3df-3c0", "port")),
+        ("trace-filter", "port=10000", &range("port=10000", "port")),
+        ("trace-filter", "address=+5", &range("address=+5", "address")),
+        ("trace-filter", "address=", &range("address=", "address")),
+        ("trace-filter", "port=1,address=1", "no access is to a port and to an address; give two filters"),
     ];
     for (option, value, problem) in cases {
         let found = Options::from_toml(&format!("{option} = {}", toml::Value::from(*value))).unwrap();
@@ -317,6 +352,7 @@ fn options_that_do_not_go_together_are_refused() {
     let cases = [
         ("initrd = 'i'", "vm.toml: initrd: is for a kernel; give --kernel FILE too"),
         ("append = 'a'", "vm.toml: append: is for a kernel; give --kernel FILE too"),
+        ("trace-filter = 'bar=0'", "vm.toml: trace-filter: is for a trace; give --trace FILE too"),
         (
             "device = ['none', 'vfio-user:a']",
             "vm.toml: device: none can not be given together with another device",
@@ -380,7 +416,7 @@ fn names() -> Vec<String> {
 
 #[test]
 fn the_file_has_the_names_of_the_command_line() {
-    assert_eq!(names().len(), 19);
+    assert_eq!(names().len(), 21);
     for name in names() {
         assert!(Options::from_toml(&format!("{name} = 'x'")).is_ok(), "{name}");
     }

@@ -10,6 +10,8 @@
 use crate::access::{Access, Op, Region};
 use crate::device::{Device, Fault};
 use crate::queue::Entry;
+use crate::stages::now;
+use crate::trace::{How, Recorder};
 
 /// No run crosses a multiple of this, in bytes from the region's start; the most that one can hold.
 const PAGE: usize = 4096;
@@ -20,6 +22,8 @@ const PORTS: u64 = 0x1_0000;
 /// The device, with what is on its way to it.
 pub(super) struct Held {
     pub(super) device: Box<dyn Device>,
+    /// What is told of writes for which nobody waits, if somebody traces.
+    pub(super) recorder: Option<Recorder>,
     run: Run,
 }
 
@@ -37,23 +41,46 @@ struct Run {
 impl Held {
     pub(super) fn new(device: Box<dyn Device>) -> Held {
         let first = Access::read(Region(0), 0, crate::Width::B1);
-        Held { device, run: Run { first, writes: 0, len: 0, bytes: Box::new([0; PAGE]) } }
+        Held { device, recorder: None, run: Run { first, writes: 0, len: 0, bytes: Box::new([0; PAGE]) } }
     }
 
     /// Holds the write back if it continues the run.
     #[inline]
     pub(super) fn extend(&mut self, entry: &Entry) -> bool {
-        self.run.writes > 0 && entry.waiter.is_none() && self.run.extend(entry.access)
+        let extended = self.run.writes > 0 && entry.waiter.is_none() && self.run.extend(entry.access);
+        if extended {
+            self.note_held(entry);
+        }
+        extended
     }
 
     /// Holds the write back as the first of a run, if the device wants one; there is none now.
     #[inline]
     pub(super) fn begin(&mut self, entry: &Entry) -> bool {
         let access = entry.access;
-        entry.waiter.is_none()
+        let begun = entry.waiter.is_none()
             && is_memory(access)
             && self.device.merges(access.region, access.offset)
-            && self.run.begin(access)
+            && self.run.begin(access);
+        if begun {
+            self.note_held(entry);
+        }
+        begun
+    }
+
+    /// Records a write that is about to reach the device with others, now: nothing overtakes it.
+    pub(super) fn note_held(&self, entry: &Entry) {
+        if self.recorder.is_some() {
+            self.note(entry, now(), None);
+        }
+    }
+
+    /// Records a write that reached the device at `start`, for so long as is known.
+    pub(super) fn note(&self, entry: &Entry, start: u64, end: Option<u64>) {
+        if let Some(recorder) = &self.recorder {
+            let how = if entry.collected { How::Collected } else { How::Posted };
+            recorder.carried_out(entry.access, how, start, end);
+        }
     }
 
     /// Carries out what is held back, if anything is. A run of one is a plain write.

@@ -45,7 +45,7 @@ impl Endpoint {
     pub(super) fn collect_and(&self, mut make_room: impl FnMut()) {
         let Some(feed) = self.feed.get() else { return };
         let mut budget = RING;
-        let push = |access| self.queue.push(Entry { access, waiter: None }).is_ok();
+        let push = |access| self.queue.push(Entry { collected: true, ..Entry::posted(access) }).is_ok();
         while !feed.is_idle() && !feed.collect(&mut budget, push) {
             make_room();
         }
@@ -74,14 +74,14 @@ impl Endpoint {
         let timed = caller.stages.is_some();
         caller.completion().set_timed(timed);
         caller.completion().begin();
-        if self.queue.push(Entry { access, waiter: Some(id) }).is_err() {
+        if self.queue.push(Entry { waiter: Some(id), ..Entry::posted(access) }).is_err() {
             return self.drain_and_carry_out(self.device.lock(), Some(caller), access);
         }
         let value = self.answer_to(caller.completion(), id);
         if timed {
             let (start, end) = caller.completion().times();
             if let Some(stages) = &mut caller.stages {
-                stages.carried_out(start, end);
+                stages.answered(start, end);
             }
         }
         value
@@ -140,7 +140,18 @@ impl Endpoint {
         value
     }
 
-    /// Carries out an access of the caller's own.
+    /// Carries out a write for which nobody waits.
+    fn carry_out_posted(&self, held: &mut Held, entry: &Entry) {
+        if held.recorder.is_none() {
+            self.carry_out(held, entry.access);
+            return;
+        }
+        let start = now();
+        self.carry_out(held, entry.access);
+        held.note(entry, start, Some(now()));
+    }
+
+    /// Carries out an access of the caller's own; without a caller, a write that was not even queued.
     #[inline]
     pub(super) fn carry_out_timed(
         &self,
@@ -148,7 +159,11 @@ impl Endpoint {
         caller: Option<&mut Caller>,
         access: Access,
     ) -> u64 {
-        match caller.and_then(|caller| caller.stages.as_mut()) {
+        let Some(caller) = caller else {
+            self.carry_out_posted(held, &Entry::posted(access));
+            return 0;
+        };
+        match &mut caller.stages {
             None => self.carry_out(held, access),
             Some(stages) => {
                 let start = now();
@@ -188,7 +203,7 @@ impl Endpoint {
             return;
         }
         let Some(completion) = self.completion_of(entry) else {
-            self.carry_out(held, entry.access);
+            self.carry_out_posted(held, entry);
             return;
         };
         if completion.is_timed() {
@@ -278,6 +293,11 @@ impl Owned<'_> {
     /// Ends the run: before anything that [`Owned::serve`] does not see, and before the token goes.
     pub(crate) fn finish_run(&mut self) {
         self.endpoint.finish_run(&mut self.device);
+    }
+
+    /// The entry goes to the kernel with a batch.
+    pub(crate) fn note(&mut self, entry: &Entry) {
+        self.device.note_held(entry);
     }
 
     /// See [`crate::Device::file`].

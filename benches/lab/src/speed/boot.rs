@@ -3,18 +3,18 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_setfl, mknodat};
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::contender::{Contender, Ending, MEMORY, Places};
 use super::usage::{self, Memory};
 use crate::payload::mark;
+use crate::stopwatch::fifo;
 
 /// The longest that a boot may take, on a host that emulates every instruction of the guest.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -58,7 +58,8 @@ impl Boot {
         let ending = if watched == Watched::Time { Ending::PowerOff } else { Ending::Halt };
         std::fs::write(path("disk"), mark::disk(ending)).context("cannot write the disk")?;
         let (serial, console) = (path("serial"), path("console"));
-        let mut sources = vec![Source::fifo(Kind::Serial, &serial)?, Source::fifo(Kind::Console, &console)?];
+        let mut sources =
+            vec![Source::new(Kind::Serial, fifo(&serial)?), Source::new(Kind::Console, fifo(&console)?)];
         let errors = File::create(path("errors")).context("cannot write to the temporary folder")?;
         let places = Places {
             disk: &path("disk"),
@@ -164,14 +165,6 @@ struct Source {
 impl Source {
     fn new(kind: Kind, file: File) -> Source {
         Source { kind, file, begun: Vec::new(), lines: Vec::new(), taken: 0, ended: false }
-    }
-
-    /// A new pipe with a name. To listen does not wait for who writes.
-    fn fifo(kind: Kind, path: &Path) -> Result<Source> {
-        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).context("no pipe")?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).context("no pipe")?;
-        Ok(Source::new(kind, File::from(fd)))
     }
 
     fn take(&mut self, now: Duration) -> Result<()> {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::boot::Boot;
 use super::stage::Shares;
 use super::usage::Memory;
+use crate::bench::table::median;
 
 /// How many times as long as QEMU's a boot may take.
 const RATIO: f64 = 5.0;
@@ -163,18 +164,6 @@ const SERIES: [(&str, Of); 3] = [
     ("Processor time of the whole process", |figures| &figures.processor),
 ];
 
-/// The median, or not a number.
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.get(middle) {
-        None => f64::NAN,
-        Some(upper) if sorted.len() % 2 == 1 => *upper,
-        Some(upper) => (sorted[middle - 1] + upper) / 2.0,
-    }
-}
-
 /// How many times QEMU's the median of a program is.
 fn ratio(figures: &[Figures], index: usize, of: Of) -> f64 {
     let of = |index: usize| figures.get(index).map_or(f64::NAN, |figures| median(of(figures)));
@@ -201,13 +190,6 @@ mod tests {
         let memory = Some(Memory { resident, proportional: resident });
         let one = |name: &str, boots: &[f64]| Figures { boots: boots.into(), memory, ..Figures::new(name) };
         Report { figures: vec![one("trapline", trapline), one("QEMU", &[1.0, 2.0, 4.0])], binary }
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(&[]).is_nan());
     }
 
     #[test]

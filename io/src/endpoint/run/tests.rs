@@ -61,7 +61,7 @@ fn served(entries: &[Entry]) -> (Vec<Seen>, usize) {
 }
 
 fn posted(region: Region, offset: u64, width: Width, value: u64) -> Entry {
-    Entry { access: Access::write(region, offset, width, value), waiter: None }
+    Entry::posted(Access::write(region, offset, width, value))
 }
 
 #[test]
