@@ -11,6 +11,7 @@
 //! Whatever goes wrong is one line on standard error.
 
 mod adapter;
+mod bench;
 mod bind;
 mod devices;
 mod log;
@@ -46,6 +47,8 @@ enum Command {
     Bind(bind::Arguments),
     /// Give functions back to the host's drivers
     Unbind(bind::Arguments),
+    /// Measure what an access costs on this host
+    Bench(bench::Arguments),
     /// Write to sysfs: what bind and unbind start, so that they can leave it behind if it hangs
     #[command(name = WRITE_SYSFS, hide = true)]
     WriteSysfs(bind::WriteArguments),
@@ -80,6 +83,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Devices(arguments) }) => devices::devices(&arguments),
         Ok(Cli { command: Command::Bind(arguments) }) => bind::bind(arguments),
         Ok(Cli { command: Command::Unbind(arguments) }) => bind::unbind(arguments),
+        Ok(Cli { command: Command::Bench(arguments) }) => bench::bench(&arguments),
         Ok(Cli { command: Command::WriteSysfs(arguments) }) => {
             return ExitCode::from(bind::write(&arguments));
         }
@@ -112,7 +116,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let problem = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "no command is given; there are run, adapter, devices, bind and unbind".to_owned()
+            "no command is given; there are run, adapter, devices, bind, unbind and bench".to_owned()
         }
         _ => {
             let text = error.render().to_string();

@@ -1,6 +1,6 @@
 //! From a configuration to a running machine, and to its end.
 
-mod adapters;
+pub(crate) mod adapters;
 mod physical;
 mod place;
 mod seats;
@@ -31,7 +31,7 @@ use crate::events::{Event, Events};
 use crate::firmware::boot::{Boot, Choices, Target};
 use crate::firmware::{image, linux};
 use crate::guest::{End, Ends, Guest};
-use crate::machine::{Ending, Machine};
+use crate::machine::{Ending, Machine, Observer};
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
 use crate::screen::Source;
@@ -92,8 +92,9 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let cpus = config.cpus.into();
     let trace =
         trace.map(|opened| opened.start(&mut parts, cpus, &config.trace_filters, &published)).transpose()?;
-    let probes = trace.as_ref().map(Trace::probes);
-    let machine = Machine::traced(vm, cpus, service(config.io), published, parts, events.clone(), probes)?;
+    let observer = Observer { probes: trace.as_ref().map(Trace::probes), around: None };
+    let service = service(config.io);
+    let machine = Machine::observed(vm, cpus, service, published, parts, events.clone(), observer)?;
     if let Some(peers) = peers {
         machine.share_bars(peers);
     }
@@ -159,7 +160,8 @@ impl Guest for Running {
     }
 }
 
-fn service(io: Io) -> Service {
+/// Who carries out accesses, in the terms of the access path.
+pub(crate) fn service(io: Io) -> Service {
     match io {
         Io::Inline => Service::Inline,
         Io::Uring => Service::Uring,

@@ -97,9 +97,11 @@
 //! * [`trace`]: every access of the guest, written down;
 //! * [`guest`]: a machine that runs, as whoever watches it sees it;
 //! * [`firmware`]: ACPI, SMBIOS, the memory map, Linux by SeaBIOS' option ROM;
-//! * [`screen`]: the live view, pictures, text; [`command`]: the program's commands.
+//! * [`screen`]: the live view, pictures, text; [`command`]: the program's commands;
+//! * [`bench`]: what an access costs on this host.
 
 pub mod adapter;
+pub mod bench;
 pub mod command;
 pub mod config;
 pub mod dma;

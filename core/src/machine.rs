@@ -15,7 +15,7 @@ use trapline_io::device::Range;
 use trapline_io::doorbell::Doorbell;
 use trapline_io::endpoint::{Endpoint, Service};
 use trapline_io::feed::{Collected, Feed};
-use trapline_io::path::Path;
+use trapline_io::path::{self, Path};
 use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
 use trapline_io::space::{ConfigLatch, EndpointId};
@@ -78,6 +78,24 @@ pub enum Error {
 /// All endpoints of a machine; the place in the list is the id.
 type Endpoints = Arc<[Arc<Endpoint>]>;
 
+/// Who stands between the vCPUs and the changes of the map, given who carries those out.
+pub type Around<'a> = Box<dyn FnOnce(Arc<dyn path::Topology>, Endpoints) -> Arc<dyn path::Topology> + 'a>;
+
+/// What watches the vCPUs of a machine.
+#[derive(Default)]
+pub struct Observer<'a> {
+    /// Records of all accesses; made for the same parts and vCPUs.
+    pub probes: Option<&'a Probes>,
+    /// For who measures, and wants to know of some accesses on the thread that makes them.
+    pub around: Option<Around<'a>>,
+}
+
+impl std::fmt::Debug for Observer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observer").field("probes", &self.probes.is_some()).finish_non_exhaustive()
+    }
+}
+
 /// A machine, its vCPUs not yet running.
 pub struct Machine {
     world: Arc<World>,
@@ -134,22 +152,23 @@ impl Machine {
         parts: Vec<Parts>,
         events: Events,
     ) -> Result<Machine, Error> {
-        Machine::traced(vm, cpus, service, published, parts, events, None)
+        Machine::observed(vm, cpus, service, published, parts, events, Observer::default())
     }
 
-    /// The same with a trace of all accesses. `probes` were made for these parts and vCPUs.
+    /// The same for who watches what its vCPUs do.
     ///
     /// # Errors
     /// As [`Machine::new`].
-    pub fn traced(
+    pub fn observed(
         vm: Arc<Vm>,
         cpus: u16,
         service: Service,
         published: Published,
         parts: Vec<Parts>,
         events: Events,
-        probes: Option<&Probes>,
+        observer: Observer<'_>,
     ) -> Result<Machine, Error> {
+        let Observer { probes, around } = observer;
         let completions = Completions::new(cpus);
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
         let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
@@ -178,12 +197,16 @@ impl Machine {
         )?;
         let topology = Arc::new(topology);
         let latch = Arc::new(ConfigLatch::default());
+        let changes: Arc<dyn path::Topology> = match around {
+            Some(around) => around(topology.clone(), Arc::clone(&endpoints)),
+            None => topology.clone(),
+        };
         let paths = (0..cpus).filter_map(|id| {
             let mut caller = completions.caller(CallerId(id))?;
             let recorder = probes.and_then(|probes| probes.of_vcpu(id));
             caller.stages = recorder.map(|recorder| Box::new(Stages::tracing(recorder)));
             let reader = topology.published().reader();
-            Some(Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), topology.clone(), caller))
+            Some(Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), Arc::clone(&changes), caller))
         });
         let reports = Arc::new(Reports(events.clone(), Arc::clone(&topology)));
         let vcpus = Vcpus::spawn(Arc::clone(&vm), Arc::clone(&world), paths.collect(), reports)?;

@@ -27,9 +27,11 @@ fn line_of(arguments: &[&str], status: i32) -> String {
 #[test]
 fn bad_usage_is_one_line_and_status_2() {
     let cases: &[(&[&str], &str)] = &[
-        (&[], "no command is given; there are run, adapter, devices, bind and unbind"),
+        (&[], "no command is given; there are run, adapter, devices, bind, unbind and bench"),
         (&["walk"], "unrecognized subcommand 'walk'"),
-        (&["bench"], "unrecognized subcommand 'bench'"),
+        (&["bench", "--only", "scrol"], "--only scrol: there is no such case; there are nop, exit, port-in"),
+        (&["bench", "--device", "none"], "--device none: there is nothing to measure; give null"),
+        (&["bench", "--all", "--io", "uring"], "the argument '--all' cannot be used with '--io <IO>'"),
         (&["help"], "unrecognized subcommand 'help'"),
         (&["run", "--track", "x"], "unexpected argument '--track' found"),
         (&["run", "--trace-filter", "bar=0"], "--trace-filter: is for a trace; give --trace FILE too"),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use trapline::config::{TraceFilter, TraceForm, TraceOutput};
 use trapline::events::Events;
-use trapline::machine::{Ending, Machine};
+use trapline::machine::{Ending, Machine, Observer};
 use trapline::parts::{Parts, ServedBy};
 use trapline::trace::Opened;
 use trapline_devices::host::{Event, Events as _};
@@ -139,8 +139,8 @@ fn trace(form: TraceForm, service: Service, filters: &[TraceFilter]) -> Option<S
     ];
     let opened = Opened::create(&TraceOutput { path: path.clone(), form }).unwrap();
     let trace = opened.start(&mut parts, 1, filters, &published).unwrap();
-    let mut machine =
-        Machine::traced(vm, 1, service, published, parts, events, Some(trace.probes())).unwrap();
+    let observer = Observer { probes: Some(trace.probes()), around: None };
+    let mut machine = Machine::observed(vm, 1, service, published, parts, events, observer).unwrap();
     let ending = machine.run(Instant::now().checked_add(Duration::from_secs(60))).unwrap();
     machine.stop();
     trace.finish();

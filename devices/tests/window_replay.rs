@@ -177,8 +177,10 @@ fn a_difference_is_told() {
         events.remove(last);
         difference(&strict, &play(&events, true, Manner::strict()).0)
     };
-    let text = |event: &Event| matches!(event, Event::Access(Trap { width: Width::B1, at: Address::Gpa(_), .. }));
-    let register = |event: &Event| matches!(event, Event::Access(Trap { at: Address::Port(Port(0x3c9)), .. }));
+    let text =
+        |event: &Event| matches!(event, Event::Access(Trap { width: Width::B1, at: Address::Gpa(_), .. }));
+    let register =
+        |event: &Event| matches!(event, Event::Access(Trap { at: Address::Port(Port(0x3c9)), .. }));
     let read = |event: &Event| matches!(event, Event::Access(Trap { op: Op::Read, .. }));
     for left_out in [&text as &dyn Fn(&Event) -> bool, &register, &read] {
         assert!(without(left_out).is_some());

@@ -32,6 +32,7 @@
 //! of string I/O, a field of a C union), `coalesced` (the ring's page), `pit` (`KVM_REINJECT_CONTROL`), `state` (`KVM_SET_XSAVE`)
 //! and `eventfd` (lending a descriptor); nowhere else.
 
+pub mod bare;
 mod chips;
 mod coalesced;
 pub mod cpuid;

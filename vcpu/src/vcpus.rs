@@ -213,7 +213,7 @@ fn ring(vm: &Vm, vcpu: &OwnedVcpu) -> Option<Coalesced> {
 }
 
 /// Makes one vCPU and gives it its features; its state then is that of power-on.
-fn make(vm: &Vm, vcpu: usize, cpuid: &Cpuid) -> Result<(OwnedVcpu, State), Error> {
+pub(crate) fn make(vm: &Vm, vcpu: usize, cpuid: &Cpuid) -> Result<(OwnedVcpu, State), Error> {
     let fd = vm.fd().create_vcpu(vcpu as u64).map_err(|source| Error::Make { vcpu, source })?;
     let state = State::at_creation(vm, &fd, &cpuid.of_vcpu(vcpu, fd.get_tsc_khz().ok()))
         .map_err(|source| Error::SetUp { vcpu, source })?;

@@ -24,7 +24,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// An error about `value` of `option` as given in `origin`.
-    pub(super) fn value(origin: &Origin, option: &str, value: &str, problem: impl fmt::Display) -> Self {
+    pub(crate) fn value(origin: &Origin, option: &str, value: &str, problem: impl fmt::Display) -> Self {
         let value = Shown(value);
         let place = match origin {
             Origin::CommandLine => format!("--{option} {value}"),

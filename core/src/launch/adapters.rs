@@ -32,31 +32,31 @@ use crate::screen::{Frame, Source, TextScreen};
 const LINK: Link = Link { speed: 4, lanes: 16 };
 
 /// What devices of the host need of the machine.
-pub(super) struct Machine<'a> {
-    pub(super) vm: &'a Arc<Vm>,
-    pub(super) ram: &'a Ram,
-    pub(super) pirqs: &'a Pirqs,
-    pub(super) events: &'a Events,
+pub(crate) struct Machine<'a> {
+    pub(crate) vm: &'a Arc<Vm>,
+    pub(crate) ram: &'a Ram,
+    pub(crate) pirqs: &'a Pirqs,
+    pub(crate) events: &'a Events,
     /// How the kernel's VFIO is used.
-    pub(super) interface: Interface,
+    pub(crate) interface: Interface,
     /// How fast the owner of legacy VGA may be, in whatever phase.
-    pub(super) ways: Ways,
+    pub(crate) ways: Ways,
 }
 
 /// What the adapters leave outside the machine.
-pub(super) struct Given {
+pub(crate) struct Given {
     /// What the owner of legacy VGA shows, if it tells.
-    pub(super) display: Box<dyn Source>,
+    pub(crate) display: Box<dyn Source>,
     /// The software adapter's process.
-    pub(super) process: Option<Process>,
+    pub(crate) process: Option<Process>,
     /// The guest's memory, as functions of the host see it.
-    pub(super) mapping: Option<Mapping>,
+    pub(crate) mapping: Option<Mapping>,
     /// BARs for the DMA of other functions, where there are several.
-    pub(super) peers: Option<Peers>,
+    pub(crate) peers: Option<Peers>,
 }
 
 /// Connects to the adapters that are wanted, or starts ours, and adds them to `parts`.
-pub(super) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Parts>) -> Result<Given> {
+pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Parts>) -> Result<Given> {
     let mut given = Given { display: Box::new(NoDisplay), process: None, mapping: None, peers: None };
     match wanted {
         Adapters::None => {}
@@ -65,8 +65,7 @@ pub(super) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Part
             given.process = Some(process);
             let function = software(socket, machine)?;
             given.show(&function);
-            let part = part(function, "adapter0".into(), None, place::adapter(0)?)?;
-            parts.push(Parts { collected: ways::collected(machine.ways), ..part });
+            parts.push(part(function, "adapter0".into(), None, place::adapter(0)?)?);
         }
         Adapters::Given(devices) => add_given(devices, machine, parts, &mut given)?,
     }
@@ -115,14 +114,10 @@ fn add_given(
         let at = At { name: format!("adapter{index}"), parent, card, seat };
         match opened {
             Opened::User(client) => {
-                let options = options(device, owned, seat, machine.ways);
-                let ways = options.ways;
-                let function = Function::open(client, options)?;
+                let function = Function::open(client, options(device, owned, seat, machine.ways))?;
                 owned |= function.has_vga();
                 given.show(&function);
-                let collected = if function.has_vga() { ways::collected(ways) } else { Vec::new() };
-                let part = part(function, at.name, parent, seat.devfn(card))?;
-                parts.push(Parts { collected, ..part });
+                parts.push(part(function, at.name, parent, seat.devfn(card))?);
             }
             Opened::Host(physical) => {
                 let (part, has_vga) = host_part(physical, device, at, owned, machine)?;
@@ -171,7 +166,6 @@ fn host_part(
     let Physical { device: backend, iommu, is_vga, name: known_as, .. } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
     let options = options(device, owned, seat, machine.ways);
-    let ways = options.ways;
     let options = assigned::Options { interrupts: Some(Arc::new(lines)), ..options };
     let mut function = Function::open(backend, options)?;
     // The gate keeps bus mastering back, before the write comes here.
@@ -189,9 +183,8 @@ fn host_part(
     let (has_vga, stopping) = (function.has_vga(), function.backend().stopping());
     // An access to legacy VGA can sleep.
     let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
-    let collected = if has_vga { ways::collected(ways) } else { Vec::new() };
     let part = part(function, name, parent, seat.devfn(card))?;
-    Ok((Parts { served_by, collected, stopping: Some(stopping), ..part }, has_vga))
+    Ok((Parts { served_by, stopping: Some(stopping), ..part }, has_vga))
 }
 
 impl Opened {
@@ -256,16 +249,19 @@ fn root_port(card: usize, devfn: Devfn, parts: &mut Vec<Parts>) -> PartId {
 }
 
 /// A function with a worker of its own.
-fn part<B: Backend + 'static>(
+///
+/// # Errors
+/// Out of descriptors.
+pub(crate) fn part<B: Backend + 'static>(
     function: Function<B>,
     name: String,
     parent: Option<PartId>,
     devfn: Devfn,
 ) -> Result<Parts> {
-    let topology = function.topology();
+    let (topology, collected) = (function.topology(), function.collected());
     let attention = function.attention().context("an adapter's descriptors can not be watched")?;
     let part = Parts::function(name, function, parent, devfn, topology);
-    Ok(Parts { served_by: ServedBy::Own, attention, ..part })
+    Ok(Parts { served_by: ServedBy::Own, attention, collected, ..part })
 }
 
 impl Given {

@@ -1,20 +1,10 @@
 //! How fast the owner of legacy VGA may be: what was asked for, and what this host's KVM can.
 
 use anyhow::{Result, bail};
-use trapline_devices::legacy::{self, Phase, Ways};
-use trapline_io::device::Range;
-use trapline_io::{Gpa, Port, Span};
+use trapline_devices::legacy::{Phase, Ways};
 use trapline_vcpu::Vm;
 
 use crate::config::Window;
-
-/// Ports of VGA whose writes may be late, since nothing but a read tells: attribute, DAC and CRTC registers.
-const LATE: [(u16, u16); 5] =
-    [(0x3b4, 0x3b5), (0x3c0, 0x3c0), (0x3c6, 0x3c6), (0x3c8, 0x3c9), (0x3d4, 0x3d5)];
-
-/// Those that may be late too where nothing is shadowed: sequencer and graphics registers, which say what a
-/// write to the window means.
-const LATE_UNLESS_SHADOWED: [(u16, u16); 2] = [(0x3c4, 0x3c5), (0x3ce, 0x3cf)];
 
 /// What of KVM's collecting there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,19 +64,6 @@ pub(super) fn in_phase(ways: Ways, phase: Phase) -> Ways {
     if ways.coalesced { Ways { phase, ..ways } } else { ways }
 }
 
-/// The ranges whose writes KVM collects for the function that owns legacy VGA, each a zone of its own.
-pub(super) fn collected(ways: Ways) -> Vec<Range> {
-    if !ways.coalesced || ways.phase == Phase::Native {
-        return Vec::new();
-    }
-    let (first, last) = legacy::WINDOW;
-    let window = Span::new(Gpa(first), Gpa(last)).map(Range::Memory);
-    let more = if ways.shadowed { &[][..] } else { &LATE_UNLESS_SHADOWED };
-    let ports = LATE.iter().chain(more);
-    let ports = ports.filter_map(|(first, last)| Span::new(Port(*first), Port(*last)).map(Range::Ports));
-    window.into_iter().chain(ports).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,24 +103,5 @@ mod tests {
         let fast = find(Window::Auto, ALL).unwrap();
         assert_eq!(in_phase(fast, Phase::Native), Ways { phase: Phase::Native, ..fast });
         assert_eq!(in_phase(Ways::default(), Phase::Auto), Ways::default());
-    }
-
-    #[test]
-    fn what_may_end_the_shadow_is_never_collected_with_it() {
-        let fast = find(Window::Auto, ALL).unwrap();
-        let has = |ways, port| {
-            let ports = |range: &Range| matches!(range, Range::Ports(span) if span.contains(Port(port)));
-            collected(ways).iter().any(ports)
-        };
-        for ways in [fast, Ways { shadowed: false, ..fast }] {
-            assert!(has(ways, 0x3d5) && has(ways, 0x3b4) && has(ways, 0x3c9) && has(ways, 0x3c0));
-            assert_eq!(has(ways, 0x3c5), !ways.shadowed);
-            assert_eq!(has(ways, 0x3ce), !ways.shadowed);
-            for port in [0x3c2, 0x3c3, 0x3c7, 0x3ca, 0x3bc, 0x3da, 0x3c1] {
-                assert!(!has(ways, port), "{port:x}");
-            }
-        }
-        assert!(collected(Ways::default()).is_empty());
-        assert!(collected(in_phase(fast, Phase::Native)).is_empty());
     }
 }

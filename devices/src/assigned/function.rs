@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use trapline_io::device::Claims;
+use trapline_io::device::{Claims, Range};
 use trapline_io::file::FileRegion;
 use trapline_io::space::DwordSet;
 use trapline_io::window::Window;
@@ -99,6 +99,12 @@ impl<B: Backend> Function<B> {
         let posts = may && self.config.space().byte(spec::INTERRUPT_PIN) != 0;
         let ways = if posts { self.config.messages() } else { DwordSet::default() };
         self.config.topology().union(ways)
+    }
+
+    /// The ranges whose writes KVM may collect for it before they are carried out, each a zone of its own:
+    /// none where its legacy window is strict, or another's.
+    pub fn collected(&self) -> Vec<Range> {
+        self.owner.as_ref().map(legacy::Owner::collected).unwrap_or_default()
     }
 
     /// Whether it owns the legacy VGA ranges.

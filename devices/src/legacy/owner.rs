@@ -8,11 +8,11 @@
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use trapline_io::device::Claim;
+use trapline_io::device::{Claim, Range};
 use trapline_io::window::Mode;
 use trapline_io::{Access, Op, Region};
 
-use super::claims::claims_in;
+use super::claims::{claims_in, collected};
 use super::phase::{Phases, Rate};
 use super::shadow::Shadow;
 use super::state::{State, Text};
@@ -121,6 +121,11 @@ impl Owner {
     /// How accesses are carried out now.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// The ranges whose writes may be collected before they are carried out.
+    pub fn collected(&self) -> Vec<Range> {
+        collected(self.ways)
     }
 
     /// What is decoded at the fixed addresses with this Command register.

@@ -176,7 +176,8 @@ impl Guest {
                 self.command(3);
             }
             Action::Disabled(wholly) => {
-                let (off, on) = if *wholly { ((0x3c3, 0), (0x3c3, 1)) } else { ((0x3c2, 0x65), (0x3c2, 0x67)) };
+                let (off, on) =
+                    if *wholly { ((0x3c3, 0), (0x3c3, 1)) } else { ((0x3c2, 0x65), (0x3c2, 0x67)) };
                 self.outb(off.0, off.1);
                 self.store(TEXT + 40, Width::B4, 0x1243_1242);
                 self.load(TEXT + 40, Width::B4);

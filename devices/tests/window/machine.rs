@@ -256,7 +256,6 @@ impl Map {
         self.endpoint().with_device(|device| device.window().map(f))
     }
 
-
     /// Publishes what the function claims, or nothing of it.
     fn show(&self, shown: bool) {
         let mut builder = SpaceBuilder::default();
@@ -265,7 +264,7 @@ impl Map {
             [(0xcf8, 0xcfb, Target::ConfigAddress), (0xcfc, 0xcff, Target::ConfigData)]
         {
             let range = Range::Ports(Span::new(Port(first), Port(last)).unwrap());
-            builder.claim(OWNER, &Claim { range, target, direct: None });
+            builder.claim(OWNER, &Claim { range, target, direct: None, signals: Vec::new() });
         }
         for claim in self.claims.lock().unwrap().iter().filter(|_| shown) {
             builder.claim(OWNER, claim);

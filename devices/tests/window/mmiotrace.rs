@@ -93,7 +93,8 @@ impl Reader {
         let trapline_io::Address::Gpa(at) = trap.at else { return };
         let at = at.0;
         if (ECAM..ECAM + ECAM_LEN).contains(&at) {
-            let access = Access { region: Region::CONFIG, width: trap.width, offset: at & 0xfff, op: trap.op };
+            let access =
+                Access { region: Region::CONFIG, width: trap.width, offset: at & 0xfff, op: trap.op };
             if Some(at - ECAM >> 12) == self.adapter {
                 self.events.push(Event::Config(access));
             }

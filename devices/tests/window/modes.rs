@@ -30,11 +30,8 @@ pub const MODE_3: Mode = Mode {
 };
 
 /// The same in monochrome, at 0xb0000.
-pub const MODE_7: Mode = Mode {
-    misc: 0x66,
-    graphics: [0x00, 0x00, 0x00, 0x00, 0x00, 0x10, 0x0a, 0x0f, 0xff],
-    ..MODE_3
-};
+pub const MODE_7: Mode =
+    Mode { misc: 0x66, graphics: [0x00, 0x00, 0x00, 0x00, 0x00, 0x10, 0x0a, 0x0f, 0xff], ..MODE_3 };
 
 /// 640 by 480 in 16 colours.
 pub const MODE_12: Mode = Mode {

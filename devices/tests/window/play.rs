@@ -90,7 +90,12 @@ impl Manner {
             Manner::shadowed(Clock::AtRegisters),
             Manner { queue: 1, worker: true, in_turn: true, ..Manner::shadowed(Clock::Chance(seed, 5)) },
             Manner { worker: true, ..Manner::shadowed(Clock::Chance(seed, 100)) },
-            Manner { ways: auto, first: Mode::Resting, in_turn: true, ..Manner::shadowed(Clock::Chance(seed, 30)) },
+            Manner {
+                ways: auto,
+                first: Mode::Resting,
+                in_turn: true,
+                ..Manner::shadowed(Clock::Chance(seed, 30))
+            },
         ]
     }
 }
@@ -231,7 +236,8 @@ impl Player {
             How::Trapped(_) | How::Nowhere => 2,
         };
         self.counts[trapped] += 1;
-        let register = matches!(trap.at, trapline_io::Address::Port(_)) && trapped == 2 && trap.op != Op::Read;
+        let register =
+            matches!(trap.at, trapline_io::Address::Port(_)) && trapped == 2 && trap.op != Op::Read;
         if register && self.manner.clock == Clock::AtRegisters {
             self.machine.tick(Duration::from_millis(16));
         }

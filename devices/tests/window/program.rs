@@ -83,7 +83,8 @@ const DOORS: [(u16, u8, u8, u8); 7] = [
 pub fn steps() -> impl Strategy<Value = Step> {
     let cpu = 0..CPUS;
     let cell = prop_oneof![8 => 0..24_u64, 1 => 2030..2060_u64, 1 => 16_370..16_384_u64];
-    let width = prop_oneof![1 => Just(Width::B1), 4 => Just(Width::B2), 1 => Just(Width::B4), 1 => Just(Width::B8)];
+    let width =
+        prop_oneof![1 => Just(Width::B1), 4 => Just(Width::B2), 1 => Just(Width::B4), 1 => Just(Width::B8)];
     let at = (cell.clone(), 0..2_u64, width.clone()).prop_map(|(cell, odd, width)| {
         // Mostly aligned, and never across the end of a page.
         let at = cell * 2 + odd * u64::from(width < Width::B8);

@@ -174,8 +174,12 @@ fn what_is_no_write_of_the_window_reaches_nobody() {
     let (feed, ring, published) = feed();
     let mut builder = space();
     builder.claim(OWNER, &Claim { range: ports(0xcf8, 0xcff), ..config_address() });
-    let ecam =
-        Claim { range: memory(0xe000_0000, 0xefff_ffff), target: crate::device::Target::Ecam, direct: None };
+    let ecam = Claim {
+        range: memory(0xe000_0000, 0xefff_ffff),
+        target: crate::device::Target::Ecam,
+        direct: None,
+        signals: Vec::new(),
+    };
     builder.claim(OWNER, &ecam);
     builder.function(crate::space::ConfigAddress(0), OWNER, crate::space::DwordSet::default());
     published.publish(builder.build());
@@ -191,5 +195,10 @@ fn what_is_no_write_of_the_window_reaches_nobody() {
 }
 
 fn config_address() -> Claim {
-    Claim { range: ports(0xcf8, 0xcfb), target: crate::device::Target::ConfigAddress, direct: None }
+    Claim {
+        range: ports(0xcf8, 0xcfb),
+        target: crate::device::Target::ConfigAddress,
+        direct: None,
+        signals: Vec::new(),
+    }
 }

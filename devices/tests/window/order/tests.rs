@@ -106,7 +106,10 @@ fn memory_may_be_joined_where_lanes_are_independent() {
     let port = Seen::Access(port(3));
     assert_eq!(program.check(&[run(0, &[1, 1, 2, 2]), port.clone()]), Ok(()));
     assert_eq!(program.check(&[port.clone(), run(0, &[1, 1, 2, 2])]), Err(Illegal::Reordered(0, 2)));
-    assert_eq!(program.check(&[run(0, &[1, 1]), port.clone(), run(1, &[2, 2])]), Err(Illegal::Reordered(1, 2)));
+    assert_eq!(
+        program.check(&[run(0, &[1, 1]), port.clone(), run(1, &[2, 2])]),
+        Err(Illegal::Reordered(1, 2))
+    );
     assert_eq!(program.check(&[run(0, &[1, 1, 2]), port.clone()]), Err(Illegal::Lost(1)));
     let planar = Seen::Run { region: Region::VGA, offset: 0xb_8000, bytes: vec![1, 1], independent: false };
     assert_eq!(program.check(&[planar, port]), Err(Illegal::Merged(0)));

@@ -1,0 +1,89 @@
+//! `trapline bench`: what an access costs on this host.
+//!
+//! A [guest of our own](payload) repeats one kind of access after the other; a [device of the
+//! machine](mark) tells it what to do and takes the time. Each [case](cases) is visited in each *variant*
+//! (how the legacy window is carried out, and by whom), round after round, so that what disturbs the host
+//! disturbs all variants alike. The [baselines](bare) run in the same rounds: the same guest in a loop that
+//! does nothing but `KVM_RUN`, that loop with a `pread` or `pwrite` of the device's file, and these alone.
+//!
+//! What is reported is the median of the rounds, ratios of such medians, and histograms of the
+//! [stages](trapline_io::stages) of each access.
+
+pub mod bare;
+pub mod cases;
+pub mod compare;
+pub mod host;
+pub mod html;
+pub mod mark;
+pub mod measure;
+pub mod null;
+pub mod payload;
+pub mod report;
+pub mod rig;
+pub mod script;
+pub mod survey;
+pub mod table;
+
+use std::fmt;
+
+use trapline_devices::legacy::{Phase, Ways};
+
+use crate::config::Adapters;
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Device {
+    /// The device of [`null`].
+    Null,
+    /// The software adapter, or one that is given.
+    Adapters(Adapters),
+}
+
+/// How the legacy window is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// Not at all: the guest in a loop of `KVM_RUN`.
+    Bare,
+    /// The same, and each access a `pread` or `pwrite`.
+    BareFile,
+    /// These alone, without any guest.
+    File,
+    /// One exit and one access each.
+    Strict,
+    /// As [`Way::Coalesced`] with the null device: what KVM's collecting costs by itself.
+    Dropped,
+    /// KVM collects writes.
+    Coalesced,
+    /// The text window is RAM.
+    Shadowed,
+}
+
+impl Way {
+    /// What each function with legacy VGA may do.
+    pub fn ways(self) -> Ways {
+        match self {
+            Way::Bare | Way::BareFile | Way::File | Way::Strict => Ways::default(),
+            Way::Dropped | Way::Coalesced => Ways { coalesced: true, shadowed: false, phase: Phase::Auto },
+            Way::Shadowed => Ways { coalesced: true, shadowed: true, phase: Phase::Auto },
+        }
+    }
+
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Way::Bare => "bare",
+            Way::BareFile => "bare+file",
+            Way::File => "file",
+            Way::Strict => "strict",
+            Way::Dropped => "dropped",
+            Way::Coalesced => "coalesced",
+            Way::Shadowed => "shadowed",
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
