@@ -87,6 +87,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         events: &events,
         interface: config.vfio,
         ways: ways::find(config.window, Collecting::of(&vm))?,
+        every_write: trace.is_some(),
     };
     let Given { display, process, mapping, peers } = adapters::add(&config.adapters, &around, &mut parts)?;
     let cpus = config.cpus.into();

@@ -105,6 +105,7 @@ impl Rig {
                     events: &events,
                     interface: self.vfio,
                     ways: way.ways(),
+                    every_write: true,
                 };
                 given = Some(adapters::add(wanted, &around, &mut parts)?);
             }
