@@ -89,6 +89,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         interface: config.vfio,
         tell: say,
         ways: ways::find(config.window, Collecting::of(&vm))?,
+        every_write: trace.is_some(),
     };
     let Given { display, process, mapping, peers } = adapters::add(&config.adapters, &around, &mut parts)?;
     let cpus = config.cpus.into();

@@ -107,6 +107,7 @@ impl Rig {
                     interface: self.vfio,
                     tell,
                     ways: way.ways(),
+                    every_write: true,
                 };
                 given = Some(adapters::add(wanted, &around, &mut parts)?);
             }

@@ -42,6 +42,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) tell: fn(&str),
     /// How fast the owner of legacy VGA may be, in whatever phase.
     pub(crate) ways: Ways,
+    /// Each write that traps is to go on trapping: somebody watches.
+    pub(crate) every_write: bool,
 }
 
 /// What the adapters leave outside the machine.
@@ -167,7 +169,8 @@ fn host_part(
     let Physical { device: backend, iommu, is_vga, name: known_as, .. } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
     let options = options(device, owned, seat, machine.ways);
-    let options = assigned::Options { interrupts: Some(Arc::new(lines)), ..options };
+    let options =
+        assigned::Options { interrupts: Some(Arc::new(lines)), every_write: machine.every_write, ..options };
     let mut function = Function::open(backend, options)?;
     // The gate keeps bus mastering back, before the write comes here.
     function.allow_dma();
@@ -238,6 +241,7 @@ fn options(device: &AssignedDevice, owned: bool, seat: Seat, ways: Ways) -> assi
         },
         placement: if seat.behind_port { Placement::BehindPort } else { Placement::RootBus },
         multifunction: seat.multifunction,
+        every_write: false,
         interrupts: None,
     }
 }
