@@ -28,7 +28,7 @@ use std::fmt;
 
 use trapline_devices::legacy::{Phase, Ways};
 
-use crate::config::Adapters;
+use crate::config::{Adapters, Window};
 
 /// What is measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +65,16 @@ impl Way {
             Way::Bare | Way::BareFile | Way::File | Way::Strict => Ways::default(),
             Way::Dropped | Way::Coalesced => Ways { coalesced: true, shadowed: false, phase: Phase::Auto },
             Way::Shadowed => Ways { coalesced: true, shadowed: true, phase: Phase::Auto },
+        }
+    }
+
+    /// As `trapline run` has it; the baselines are no ways of a machine.
+    pub(crate) const fn window(self) -> Option<Window> {
+        match self {
+            Way::Bare | Way::BareFile | Way::File | Way::Dropped => None,
+            Way::Strict => Some(Window::Strict),
+            Way::Coalesced => Some(Window::Coalesced),
+            Way::Shadowed => Some(Window::Shadowed),
         }
     }
 

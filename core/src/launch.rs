@@ -5,7 +5,7 @@ mod physical;
 mod place;
 mod seats;
 mod serial;
-mod ways;
+pub(crate) mod ways;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use trapline_vcpu::Vm;
 use self::adapters::Given;
 use self::ways::Collecting;
 use crate::adapter::Process;
+use crate::command::say;
 use crate::config::{Io, RunConfig, Serial};
 use crate::dma::Mapping;
 use crate::events::{Event, Events};
@@ -86,7 +87,9 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         pirqs: &pirqs,
         events: &events,
         interface: config.vfio,
+        tell: say,
         ways: ways::find(config.window, Collecting::of(&vm))?,
+        every_write: trace.is_some(),
     };
     let Given { display, process, mapping, peers } = adapters::add(&config.adapters, &around, &mut parts)?;
     let cpus = config.cpus.into();

@@ -183,23 +183,27 @@ impl Topology {
         self.show(&mut state, |_| false)
     }
 
-    /// Asks every function again: one claims something else, and nobody's access told so. Not on a vCPU's
-    /// thread.
+    /// Asks every function again, since one of them said that it claims something else, and lets the map
+    /// follow. Not on a vCPU's thread, and with no token held.
     ///
     /// # Errors
-    /// KVM refuses a slot, or the vCPUs can not be parked for one.
+    /// The vCPUs can not be parked, or KVM refuses a slot.
     pub(crate) fn ask_again(&self) -> Result<(), Trouble> {
         let mut guard = self.world.lock();
         let mut state = self.state.lock();
-        self.drain_owner();
+        let before = state.claims.clone();
         for id in 0..self.nodes.len() {
             self.ask(&mut state, id);
+        }
+        if before == state.claims {
+            return Ok(());
         }
         let wanted = slots::wanted(&self.space(&state, |_| false));
         let _parked = match state.untrapped.slots.changes_need_park(&wanted) {
             true => Some(guard.park()?),
             false => None,
         };
+        self.drain_owner();
         Ok(self.show(&mut state, |_| false)?)
     }
 

@@ -13,8 +13,8 @@
 //! across vCPUs. To that end nothing is written that is younger than an access which is still under way. If one
 //! takes so long that 262,144 records wait behind it, the oldest of them are written.
 //!
-//! A trace holds what *traps*: what the guest does to RAM, to a BAR that is mapped into it, to the shadow of
-//! the text window, leaves no trace.
+//! A trace holds what *traps* or is collected: what the guest does to RAM, to a BAR that is mapped into it, to the
+//! shadow of the text window, leaves no trace. With `--window strict` all of the window is in it.
 //!
 //! # The text form
 //!

@@ -22,7 +22,7 @@
 //! The adapter:
 //!
 //! * [`rom`]: expansion ROMs, read and put right;
-//! * [`legacy`]: the fixed addresses of whoever owns VGA;
+//! * [`legacy`]: the fixed addresses of whoever owns VGA, and how they are made fast;
 //! * [`assigned`]: a function that is not emulated here, as the guest sees it;
 //! * [`vfio`]: the way to such a function of the host, by the kernel;
 //! * [`vfio_user`]: the way to one over a socket, and the server at its other end;

@@ -1,7 +1,7 @@
 //! Writes to an assigned function that a driver repeats, and that the kernel makes from then on.
 
-use trapline_devices::assigned::Options;
 use trapline_devices::assigned::backend::Write;
+use trapline_devices::assigned::{Function, Options};
 use trapline_io::device::{Claim, Range};
 use trapline_io::space::{AddressSpace, EndpointId, SpaceBuilder};
 use trapline_io::{Address, Device, Gpa, Region, Span, Width};
@@ -20,8 +20,13 @@ const INTX_DISABLE: u16 = 0x400;
 
 /// A function whose device's driver makes up to `room` writes, with decode on and MSI.
 fn running(room: usize) -> (Card, Driver) {
+    open(room, false)
+}
+
+fn open(room: usize, every_write: bool) -> (Card, Driver) {
     let card = Card::with(|state| state.room = room);
-    let mut driver = Driver::new(&card, &Host::new());
+    let options = Options { every_write, ..Host::new().options() };
+    let mut driver = Driver(Function::open(card.clone(), options).unwrap());
     driver.set32(0x10, 0xe000_0000);
     driver.set16(4, 6);
     driver.set16(MSI + 2, 1);
@@ -131,10 +136,17 @@ fn the_kernel_gets_ten_and_a_refusal_is_enough() {
 }
 
 #[test]
+fn who_wants_to_see_every_write_does() {
+    let (card, mut driver) = open(10, true);
+    write(&mut driver, BELL, 7, 30);
+    assert_eq!((card.state().writes.len(), signals(&driver)), (0, vec![]));
+}
+
+#[test]
 fn a_backend_that_makes_no_writes_is_not_asked() {
     let (card, mut driver) = running(0);
     let without = Card::new();
-    let plain = trapline_devices::assigned::Function::open(without, Options::default()).unwrap();
+    let plain = Function::open(without, Options::default()).unwrap();
     assert_eq!(driver.0.topology(), plain.topology());
     write(&mut driver, BELL, 7, 30);
     assert!(card.log().iter().all(|line| line.starts_with("bar")));

@@ -165,7 +165,7 @@ impl Feed {
 
     fn pop(&self, active: bool) -> Option<Rest> {
         let write = if active { self.ring.pop()? } else { return None };
-        self.collected.fetch_add(1, Relaxed);
+        count(&self.collected);
         Some(Rest { write, done: 0 })
     }
 
@@ -187,13 +187,18 @@ impl Feed {
                 }
                 Resolved::Unclaimed => {}
                 _ => {
-                    self.strays.fetch_add(1, Relaxed);
+                    count(&self.strays);
                 }
             }
             rest.done += width.bytes();
         }
         true
     }
+}
+
+/// Adds one to a counter that is written under the lock alone.
+fn count(counter: &Counter) {
+    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
 /// What is still to be pushed of a write that was taken out.

@@ -1,18 +1,20 @@
 //! The access path of trapline: from what a guest did to the answer it gets.
 //!
 //! ```text
-//!  guest access
-//!      |  VM exit
-//!      v
-//!    Trap                 where the guest touched what: a port or an address, a width, a value
-//!      |  AddressSpace::resolve      [space], through the caller's own view [publish]
-//!      v
-//!   Access                what a device sees: a region, an offset, a width, a value
-//!      |
+//!  guest access                     guest write to legacy VGA, while the kernel collects those
+//!      |  VM exit                         |  no exit
+//!      v                                  v
+//!    Trap                               ring of the kernel
+//!      |  AddressSpace::resolve           |  Feed: whoever comes to this function next, or a clock
+//!      v                                  v
+//!   Access                              Access, posted
+//!      |                                  |
+//!      | <-------- comes after -----------+
 //!      v                           token free:  the vCPU carries it out itself
 //!   Endpoint  ------------------>  token taken: it pushes, spins a little, sleeps on its Completion
 //!   queue + token [endpoint]       posted:      it only pushes, and rings for the worker
 //!      |
+//!      |  posted writes that follow each other: as one, where the device merges
 //!      v
 //!    Device               plain `&mut self` code: an emulated device, a file, a socket
 //!      |
@@ -23,7 +25,9 @@
 //!   KVM_RUN
 //! ```
 //!
-//! One direction, no way back but the [`completion::Completion`]. This crate knows addresses, file
+//! A *trap* is what the guest touched: a port or an address, a width, a value ([`space`] finds whose that
+//! is, through the caller's own view, [`publish`]); an *access* is what a device sees of it: a region, an
+//! offset, a width, a value. One direction, no way back but the [`completion::Completion`]. This crate knows addresses, file
 //! descriptors and offsets; it does not know PCI registers, VFIO or KVM. A *function* is a PCI
 //! function or one platform device; a *region* is a BAR of it, its configuration space, its ROM, its
 //! part of the legacy VGA window.
@@ -62,7 +66,9 @@
 //!
 //! A push costs 1/300 of an exit, an inline `pread` of a register 1/20; a read by way of a sleeping
 //! worker costs 10 to 150 times the inline one. So the queue and the ring serve what is *posted*,
-//! where nobody waits, and a vCPU that needs an answer takes the token. [`endpoint::Service`] keeps
+//! where nobody waits, and a vCPU that needs an answer takes the token. Likewise with writes: one that
+//! the kernel collects costs a fraction of an exit, and a line of text that leaves as one run costs
+//! the device one access and not eighty. [`endpoint::Service`] keeps
 //! all ways selectable, so that the claim can be checked on any machine.
 //!
 //! # A machine of one device
@@ -138,7 +144,9 @@
 //!
 //! The hand-over between threads runs under loom (`tests/loom_*.rs`), which tries the orders of the threads'
 //! steps with stand-ins for the queue, the locks and the kernel; the same tests with real threads
-//! are in `tests/order.rs` and `tests/worker.rs`. The table is compared with a model that knows no
+//! are in `tests/order.rs`, `tests/collected.rs` and `tests/worker.rs`. What was collected, posted, merged
+//! and strict is compared with the plain list of what the guest did in `tests/collected.rs` and by
+//! the fuzz target `collected`. The table is compared with a model that knows no
 //! tables in `tests/space.rs`, and what the kernel does with transfers is asked of the kernel in
 //! `tests/ring_file.rs`.
 

@@ -23,7 +23,7 @@ use trapline_io::{Access, Address, Device, Fault, Gpa, Op, Port, Region, Span, T
 const OWNER: EndpointId = EndpointId(3);
 const OTHER: EndpointId = EndpointId(4);
 /// A write to this port decides whether runs may be merged.
-const MERGING: u64 = 0x3c4;
+const MERGING: u16 = 0x3c4;
 
 /// What a device saw. A run is taken apart only when it is compared.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +55,7 @@ impl Device for Card {
         let mut state = self.0.lock().unwrap();
         state.seen.push(Seen::One(Access::write(region, offset, width, value)));
         state.writes += width.bytes() as u64;
-        if (region, offset) == (Region::VGA, MERGING) {
+        if (region, offset) == (Region::VGA, MERGING.into()) {
             state.merging = value & 1 == 1;
         }
         Ok(())
@@ -236,7 +236,7 @@ impl Rig {
     fn value(&mut self, width: Width) -> u64 {
         self.number += 1;
         let byte = self.number % 255 + 1;
-        (byte * 0x0101_0101_0101_0101 ^ 0x0706_0504_0302_0100) & width.all_ones()
+        (0x0706_0504_0302_0100 ^ (byte * 0x0101_0101_0101_0101)) & width.all_ones()
     }
 
     fn collect(&mut self, at: Address, width: Width, value: u64) {
@@ -264,7 +264,9 @@ impl Rig {
             Resolved::Split => {
                 let (Some(width), Op::Write(value)) = (trap.width.half(), trap.op) else { return };
                 let high = match trap.at {
-                    Address::Port(port) => Address::Port(Port(port.0 + width.bytes() as u16)),
+                    Address::Port(port) => {
+                        Address::Port(Port(port.0 + u16::try_from(width.bytes()).unwrap()))
+                    }
                     Address::Gpa(gpa) => Address::Gpa(Gpa(gpa.0 + width.bytes() as u64)),
                 };
                 self.expect(Trap { at: trap.at, width, op: Op::Write(value & width.all_ones()) });
@@ -300,7 +302,7 @@ impl Rig {
                 self.collect(Address::Port(Port(port)), width, value);
             }
             Step::Merge(merge) => {
-                self.collect(Address::Port(Port(MERGING as u16)), Width::B1, u64::from(merge));
+                self.collect(Address::Port(Port(MERGING)), Width::B1, u64::from(merge));
             }
             Step::Post(at, width) => {
                 let value = self.value(width);

@@ -13,7 +13,7 @@
 //! | `Net` | link, packets from and to a peer, by an e1000e; its interrupts and their kind |
 //! | `Ports` | a Radeon by its I/O BAR and its memory, and its interrupt line |
 //! | `Gpu` | a virtio GPU by its driver, which then has the screen; its interrupts and their kind |
-//! | `Scroll` | 100 lines on the screen |
+//! | `Scroll` | [`LINES`] numbered lines on the screen, see [`last_lines`] |
 //! | `Reset` | the machine is reset, which ends the steps |
 //! | `Off` | the machine is turned off, which ends the steps |
 
@@ -39,6 +39,9 @@ pub const RUN_INIT: &str = "Run /init as init process";
 pub const GUEST_ADDRESS: &str = "10.77.0.2";
 /// The peer must answer here, and send three echo requests to the guest.
 pub const PEER_ADDRESS: &str = "10.77.0.1";
+
+/// How many lines step [`Step::Scroll`] writes.
+const LINES: u32 = 500;
 
 /// The first process.
 const INIT: &str = include_str!("inner/init.sh");
@@ -97,6 +100,16 @@ pub fn command_line(steps: &[Step]) -> String {
     let words: Vec<&str> = steps.iter().map(|step| step.word()).collect();
     let steps = if words.is_empty() { "stay".to_owned() } else { words.join(",") };
     format!("console=ttyS0 console=tty0 panic=-1 mitigations=off lab={steps}")
+}
+
+/// What the screen of 25 lines must show when [`Step::Scroll`] was the last step: the last of its lines, and
+/// [`DONE`]; the cursor is in the line below.
+pub fn last_lines() -> String {
+    let lines = (LINES - 22..=LINES).map(|line| {
+        let digits = line * 7919 % 10007;
+        format!("line {line} of {LINES}, {digits:05} {digits:05} {digits:05}\n")
+    });
+    lines.chain([DONE.to_owned()]).collect()
 }
 
 /// The initramfs, not packed: unpacking costs an emulated processor more than reading.
@@ -174,6 +187,7 @@ mod tests {
                 "{word}"
             );
         }
+        assert!(INIT.contains(&format!("$(seq {LINES})")) && last_lines().lines().count() == 24);
         let done = DONE.strip_prefix(SAYS).unwrap();
         assert!(INIT.contains(&format!("say \"{done}\"")));
         assert!(INIT.contains(GUEST_ADDRESS) && INIT.contains(PEER_ADDRESS));

@@ -75,10 +75,10 @@ enum Command {
     Up(up::Options),
     /// Boot the outer machine, run a command in it, show an adapter's screen
     Shot(shot::Options),
-    /// Write a guest program to a file: a disk that paints (text, planes, chained, linear) or carries out
+    /// Write a guest program to a file: a disk that paints (text, planes, chained, linear, modes) or carries out
     /// a program on the bare machine (irqs, edu, movebar, accesses), or a kernel
     Payload {
-        /// text, planes, chained, linear, irqs, edu, movebar, accesses or kernel
+        /// text, planes, chained, linear, irqs, edu, movebar, accesses, modes or kernel
         name: String,
         /// The file
         file: PathBuf,
@@ -120,6 +120,7 @@ fn write_payload(name: &str, file: &Path) -> Result<ExitCode> {
     let painter = payload::painter::Mode::ALL.iter().find(|(mode, _)| *mode == name);
     let bytes = match painter {
         Some((_, mode)) => mode.disk(),
+        None if name == "modes" => payload::modes::disk(),
         None if name == "kernel" => payload::kernel::image(),
         None if name == "edu" => payload::edu::disk(),
         None if name == "accesses" => payload::accesses::disk(),

@@ -18,6 +18,7 @@ mod peer;
 mod speed;
 mod stage;
 mod units;
+mod window;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -69,6 +70,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         speed::CASES,
         adapters::CASES,
         life::CASES,
+        window::CASES,
     ]
     .into_iter()
     .flatten()

@@ -4,11 +4,14 @@
 //! * [`mark`]: a boot sector that says on the serial line that it runs.
 //! * [`kernel`]: a bzImage whose setup code prints what it was given and turns the machine off.
 //! * [`greeting`]: a boot sector that writes a line.
+//! * [`burst`]: a boot sector that writes to the screen without end, and resets the machine when told to.
+//! * [`modes`]: a program that goes through what an adapter's window can mean.
 //! * [`bare`]: what programs for the bare machine in 32-bit mode have in common: [`irqs`], [`edu`],
 //!   [`movebar`], [`accesses`].
 
 pub mod accesses;
 pub mod bare;
+pub mod burst;
 mod code;
 pub mod edu;
 mod flat;
@@ -16,5 +19,6 @@ pub mod greeting;
 pub mod irqs;
 pub mod kernel;
 pub mod mark;
+pub mod modes;
 pub mod movebar;
 pub mod painter;

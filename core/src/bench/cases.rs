@@ -10,8 +10,6 @@ const TEXT: u32 = 0xb_8000;
 /// Bytes of a row of 80 cells, and of the first 25 rows.
 const ROW: u32 = 160;
 const SCREEN: u32 = 25 * ROW;
-/// RAM with text: 256 cells.
-const LINES: u32 = 0x8000;
 /// Index ports of the CRTC, which has the cursor's place, and of the graphics controller.
 const CRTC: u16 = 0x3d4;
 const GRAPHICS: u16 = 0x3ce;
@@ -205,15 +203,6 @@ pub fn first(code: &mut Code, places: &Places) {
     if places.vga {
         mode_set(code);
     }
-    // Every cell of this text is another one, so that no two lines are the same.
-    code.set(Reg::Edi, LINES);
-    code.set(Reg::Eax, 0x0720);
-    code.set(Reg::Ebx, 256);
-    code.repeat(Reg::Ebx, |c| {
-        c.store(Width::B2, Reg::Edi, 0);
-        c.add(Reg::Edi, 2);
-        c.add(Reg::Eax, 1);
-    });
 }
 
 fn in_a_row(code: &mut Code, one: impl Fn(&mut Code, u32)) {
@@ -242,13 +231,12 @@ fn bytes(width: Width) -> u32 {
     u32::try_from(width.bytes()).unwrap_or(1)
 }
 
-/// A row of text as a console writes it, and the cursor behind it; another text each time.
+/// A row of text and the cursor behind it; another character each time. Not a loop of stores: that would
+/// be many instructions for few accesses.
 fn text_line(code: &mut Code) {
-    code.copy(Reg::Esi, Reg::Ecx);
-    code.and(Reg::Esi, 0x7e);
-    code.add(Reg::Esi, LINES);
     code.set(Reg::Edi, TEXT + 3 * ROW);
-    code.moves(Width::B2, 80);
+    code.copy(Reg::Eax, Reg::Ecx);
+    code.fill(Width::B2, 80);
     for (index, value) in [(0x0e, 1), (0x0f, 0x40)] {
         code.out(Width::B1, CRTC, index);
         code.out(Width::B1, CRTC + 1, value);

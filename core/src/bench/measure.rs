@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use trapline_io::endpoint::Service;
 use trapline_io::stages::{Stage, Stages};
+use trapline_vcpu::Vm;
 
 use super::cases::{CASES, Case, Reach};
 use super::report::{self, CaseReport, FORMAT, Measured, Report};
@@ -15,6 +16,7 @@ use super::script::{Pace, Visit, median};
 use super::survey::Survey;
 use super::{Device, Way, bare, host};
 use crate::config::{Adapters, Interface};
+use crate::launch::ways::{self, Collecting};
 
 /// How long a variant warms up in which every access is the same.
 const WARM_UP: Duration = Duration::from_millis(4);
@@ -88,6 +90,10 @@ impl Found {
 /// # Errors
 /// The device can not be had, KVM refuses something, or a guest hangs.
 pub fn run(plan: &Plan, mut progress: impl FnMut(u32, &str)) -> Result<Report> {
+    let collecting = Collecting::of(&Vm::new()?);
+    for window in plan.windows.iter().filter_map(|way| way.window()) {
+        ways::find(window, collecting)?;
+    }
     let rig = Rig { device: plan.device.clone(), vfio: plan.vfio };
     let null = Rig { device: Device::Null, vfio: plan.vfio };
     let survey = rig.survey()?;
@@ -100,18 +106,21 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(u32, &str)) -> Result<Report> {
     let mut found: BTreeMap<(usize, usize), Found> = BTreeMap::new();
     for round in 1..=plan.rounds.max(1) {
         for (index, variant) in variants.iter().enumerate() {
-            progress(round, &label(*variant));
             let pace = variant.pace(plan.slice);
             let cases: Vec<usize> =
                 available.iter().copied().filter(|number| suits(*number, *variant, &survey)).collect();
+            if cases.is_empty() {
+                continue;
+            }
+            progress(round, &label(*variant));
             let visits = match (variant.way, variant.service) {
                 (Way::Bare, _) => bare::visit(&survey, false, &cases, pace)?,
                 (Way::BareFile, _) => bare::visit(&survey, true, &cases, pace)?,
                 (Way::File, _) => bare::transfers(&survey, &cases, pace),
                 (Way::Dropped, service) => {
-                    null.visit(Way::Dropped, service.unwrap_or_default(), &cases, pace)?
+                    null.visit(&survey, Way::Dropped, service.unwrap_or_default(), &cases, pace)?
                 }
-                (way, service) => rig.visit(way, service.unwrap_or_default(), &cases, pace)?,
+                (way, service) => rig.visit(&survey, way, service.unwrap_or_default(), &cases, pace)?,
             };
             for visit in visits {
                 if let Some(case) = CASES.get(visit.case) {

@@ -24,6 +24,7 @@ use super::payload::{self, Code};
 use super::script::{Pace, Script, Visit};
 use super::survey::{self, Survey};
 use super::{Device, Way};
+use crate::command::say;
 use crate::config::{Adapters, Interface};
 use crate::events::Events;
 use crate::interrupts::FunctionInterrupts;
@@ -69,7 +70,7 @@ impl Rig {
     /// # Errors
     /// It can not be opened, or does not answer.
     pub fn survey(&self) -> Result<Survey> {
-        let mut built = self.build(Way::Strict)?;
+        let mut built = self.build(Way::Strict, say)?;
         self.look(&mut built)
     }
 
@@ -85,7 +86,7 @@ impl Rig {
     }
 
     /// Makes the parts of a machine whose window is carried out in this way.
-    fn build(&self, way: Way) -> Result<Built> {
+    fn build(&self, way: Way, tell: fn(&str)) -> Result<Built> {
         let vm = Arc::new(Vm::new()?);
         let events = Events::default();
         let ram = Ram::of_pages(MEMORY, Pages::Transparent)?;
@@ -104,7 +105,9 @@ impl Rig {
                     pirqs: &pirqs,
                     events: &events,
                     interface: self.vfio,
+                    tell,
                     ways: way.ways(),
+                    every_write: true,
                 };
                 given = Some(adapters::add(wanted, &around, &mut parts)?);
             }
@@ -113,14 +116,24 @@ impl Rig {
         Ok(Built { vm, events, parts, device, firmware, _given: given })
     }
 
-    /// Runs the cases of these numbers in a new machine.
+    /// Runs the cases of these numbers in a new machine. `survey` is what [`Rig::survey`] found of a device
+    /// with this rig's shape: in another phase no BAR would be seen as mapped.
     ///
     /// # Errors
     /// The machine can not be made, or a case does not come to its end.
-    pub fn visit(&self, way: Way, service: Service, cases: &[usize], pace: Pace) -> Result<Vec<Visit>> {
-        let mut built = self.build(way)?;
-        let survey = self.look(&mut built)?;
-        let entries = write_payload(&built.firmware, &survey, cases)?;
+    pub fn visit(
+        &self,
+        survey: &Survey,
+        way: Way,
+        service: Service,
+        cases: &[usize],
+        pace: Pace,
+    ) -> Result<Vec<Visit>> {
+        // What there is to tell of the device was told when it was looked at.
+        let mut built = self.build(way, |_| {})?;
+        // Once more, for the BARs.
+        self.look(&mut built)?;
+        let entries = write_payload(&built.firmware, survey, cases)?;
         let Built { vm, events, mut parts, firmware: _, device: _, _given } = built;
         let script = Arc::new(Mutex::new(Script::new(entries, pace, true)));
         let mark = EndpointId(u16::try_from(parts.len())?);

@@ -20,7 +20,6 @@ use super::place;
 use super::seats::{self, Seat, Wish};
 use super::ways;
 use crate::adapter::{Display, Process};
-use crate::command::say;
 use crate::config::{Adapters, AssignedDevice, DeviceOrigin, Interface, Rom, Vga};
 use crate::dma::{self, Gate, Mapping, Peers};
 use crate::events::Events;
@@ -39,8 +38,12 @@ pub(crate) struct Machine<'a> {
     pub(crate) events: &'a Events,
     /// How the kernel's VFIO is used.
     pub(crate) interface: Interface,
+    /// Tells a person what became of a function.
+    pub(crate) tell: fn(&str),
     /// How fast the owner of legacy VGA may be, in whatever phase.
     pub(crate) ways: Ways,
+    /// Each write that traps is to go on trapping: somebody watches.
+    pub(crate) every_write: bool,
 }
 
 /// What the adapters leave outside the machine.
@@ -100,7 +103,7 @@ fn add_given(
     });
     let wishes: Vec<Wish> = wishes.collect();
     let (seats, told) = seats::plan(&wishes)?;
-    told.iter().for_each(|line| say(line));
+    told.iter().for_each(|line| (machine.tell)(line));
     let gate = Arc::new(Gate::default());
     map_memory(&opened, machine, &gate, given)?;
     let mut ports = BTreeMap::new();
@@ -166,7 +169,8 @@ fn host_part(
     let Physical { device: backend, iommu, is_vga, name: known_as, .. } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
     let options = options(device, owned, seat, machine.ways);
-    let options = assigned::Options { interrupts: Some(Arc::new(lines)), ..options };
+    let options =
+        assigned::Options { interrupts: Some(Arc::new(lines)), every_write: machine.every_write, ..options };
     let mut function = Function::open(backend, options)?;
     // The gate keeps bus mastering back, before the write comes here.
     function.allow_dma();
@@ -179,7 +183,7 @@ fn host_part(
     if is_vga {
         line.extend(["; ", physical::legacy(function.legacy_vga(), device.vga, owned)]);
     }
-    say(&line);
+    (machine.tell)(&line);
     let (has_vga, stopping) = (function.has_vga(), function.backend().stopping());
     // An access to legacy VGA can sleep.
     let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
@@ -197,7 +201,7 @@ impl Opened {
 }
 
 fn open(devices: &[AssignedDevice], machine: &Machine<'_>) -> Result<Vec<Opened>> {
-    let mut hosts = physical::Opener::new(machine.interface, machine.events);
+    let mut hosts = physical::Opener::new(machine.interface, machine.events, machine.tell);
     let open = |device: &AssignedDevice| match &device.origin {
         // What goes wrong names the function.
         DeviceOrigin::Host(address) => hosts.open(*address, device.rom == Rom::Device).map(Opened::Host),
@@ -237,6 +241,7 @@ fn options(device: &AssignedDevice, owned: bool, seat: Seat, ways: Ways) -> assi
         },
         placement: if seat.behind_port { Placement::BehindPort } else { Placement::RootBus },
         multifunction: seat.multifunction,
+        every_write: false,
         interrupts: None,
     }
 }

@@ -8,7 +8,6 @@ use trapline_devices::host;
 use trapline_devices::vfio::{Device, Iommu, Settings};
 use trapline_vcpu::Vm;
 
-use crate::command::say;
 use crate::config::{Interface, Vga};
 use crate::events::Events;
 use crate::host::{Host, PciAddress, Tree};
@@ -27,22 +26,23 @@ pub(super) struct Physical {
 pub(super) struct Opener {
     iommu: Arc<Iommu>,
     settings: Settings,
+    tell: fn(&str),
     /// Read with the first.
     host: Option<Host>,
 }
 
 impl Opener {
-    /// Opens nothing yet.
-    pub(super) fn new(interface: Interface, events: &Events) -> Opener {
+    /// Opens nothing yet; `tell` is for what a person has to know.
+    pub(super) fn new(interface: Interface, events: &Events, tell: fn(&str)) -> Opener {
         let events: Arc<dyn host::Events> = Arc::new(events.clone());
-        Opener { iommu: Iommu::new(interface), settings: Settings { events: Some(events) }, host: None }
+        Opener { iommu: Iommu::new(interface), settings: Settings { events: Some(events) }, tell, host: None }
     }
 
     /// Opens the function at `address`; `own_rom` says that the guest is to see its own ROM. What then
     /// keeps its screen dark or slow is told.
     pub(super) fn open(&mut self, address: PciAddress, own_rom: bool) -> Result<Physical> {
         let host = self.host.get_or_insert_with(|| Host::read(Tree::host()));
-        unseen(host, address, own_rom).iter().for_each(|line| say(line));
+        unseen(host, address, own_rom).iter().for_each(|line| (self.tell)(line));
         let is_vga = host.function(address).is_some_and(crate::host::Function::is_vga);
         let name = match host.function(address) {
             Some(function) => format!("{address} ({})", host.name_of(function)),

@@ -8,16 +8,16 @@ use crate::config::Window;
 
 /// What of KVM's collecting there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Collecting {
+pub(crate) struct Collecting {
     /// Writes to memory (`KVM_CAP_COALESCED_MMIO`).
-    pub(super) memory: bool,
+    pub(crate) memory: bool,
     /// Writes to ports (`KVM_CAP_COALESCED_PIO`, Linux 4.20).
-    pub(super) ports: bool,
+    pub(crate) ports: bool,
 }
 
 impl Collecting {
     /// What there is on this host.
-    pub(super) fn of(vm: &Vm) -> Collecting {
+    pub(crate) fn of(vm: &Vm) -> Collecting {
         Collecting { memory: vm.collects_memory(), ports: vm.collects_ports() }
     }
 
@@ -39,7 +39,7 @@ impl Collecting {
 ///
 /// # Errors
 /// What was asked for by name is not possible here.
-pub(super) fn find(window: Window, collecting: Collecting) -> Result<Ways> {
+pub(crate) fn find(window: Window, collecting: Collecting) -> Result<Ways> {
     let fast = |shadowed| Ways { coalesced: true, shadowed, phase: Phase::Auto };
     match (window, collecting.lacks()) {
         (Window::Strict, _) => Ok(Ways::default()),

@@ -4,22 +4,27 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use trapline_devices::assigned::backend::{Backend, Irqs, Mapping, RegionInfo, Signalled};
 use trapline_devices::assigned::{Function, Options, Placement, RomSource, Vga};
 use trapline_devices::host::{Interrupts, Level, Message, Vector};
+use trapline_devices::legacy::{Phase, Ways};
+use trapline_devices::pci::Pin;
 use trapline_devices_fuzz::{CONFIG, Place, Step, drive};
-use trapline_io::{Fault, Region, Width};
+use trapline_io::window::Mode;
+use trapline_io::{Device, Fault, Region, Width};
 use vm_memory::MmapRegion;
 
-const PLACES: [Place; 11] = [
+const PLACES: [Place; 12] = [
     CONFIG[0],
     CONFIG[1],
     (Region::CONFIG, 0x40, 0xc0),
     (Region::bar(0), 0, 0x4000),
     (Region::VGA, 0x3c0, 0x20),
+    (Region::VGA, 0xb_7ff0, 0x40),
     (Region::ROM, 0, 0x2000),
     // The ports of the Bochs adapter, the table of MSI-X and its pending bits.
     (Region(0xf0), 0, 4),
@@ -157,7 +162,7 @@ impl Interrupts for Host {
         }
         Ok((0..count).map(|_| Box::new(Nowhere(io::stdin(), self.0)) as Box<dyn Vector>).collect())
     }
-    fn line(&self) -> io::Result<Box<dyn Level>> {
+    fn line(&self, _: Pin) -> io::Result<Box<dyn Level>> {
         Ok(Box::new(Nowhere(io::stdin(), 0)))
     }
 }
@@ -186,9 +191,25 @@ impl Level for Nowhere {
     }
 }
 
-fuzz_target!(|input: (Any, u8, bool, Vec<Step>)| {
-    let (any, options, dma, steps) = input;
+/// What the machine asks of a window that the guest uses, and what a run of writes may meet.
+fn turn(function: &mut Function<Card>, turn: u8, offset: u32) {
+    const MODES: [Mode; 4] = [Mode::Native, Mode::Resting, Mode::Coalesced, Mode::Shadowed];
+    let bytes = [0x5a; 40];
+    let _ = function.write_run(Region::VGA, offset.into(), &bytes[..usize::from(turn >> 2 & 31) + 1]);
+    if let Some(window) = function.window() {
+        window.tick(Instant::now());
+        let to = MODES[usize::from(turn & 3)];
+        window.turn(to);
+        // To rest is never refused, so that every shadow ends.
+        assert!(window.mode() == to || to != Mode::Resting);
+    }
+}
+
+fuzz_target!(|input: (Any, u8, bool, u8, Vec<(u8, u32, Vec<Step>)>)| {
+    let (any, options, dma, ways, steps) = input;
+    let phase = [Phase::Auto, Phase::Legacy, Phase::Native][usize::from(ways >> 2) % 3];
     let options = Options {
+        ways: Ways { coalesced: ways & 1 == 0, shadowed: ways & 2 == 0, phase },
         vga: [Vga::Auto, Vga::On, Vga::Off][usize::from(options % 3)],
         rom: if options & 0x80 != 0 { RomSource::Off } else { RomSource::Device },
         placement: if options & 0x40 != 0 { Placement::BehindPort } else { Placement::RootBus },
@@ -200,7 +221,10 @@ fuzz_target!(|input: (Any, u8, bool, Vec<Step>)| {
             if dma {
                 function.allow_dma();
             }
-            drive(&mut function, &PLACES, &steps);
+            for (to, offset, steps) in steps {
+                drive(&mut function, &PLACES, &steps);
+                turn(&mut function, to, 0xa_0000 + offset % 0x2_0010);
+            }
             assert_eq!(function.topology(), function.topology());
         }
         Err(problem) => assert!(!problem.to_string().is_empty()),

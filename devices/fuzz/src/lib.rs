@@ -12,6 +12,7 @@
 //! * `wire`, `server`, `client`: vfio-user, its messages and both ends against a hostile other end.
 //! * `chipset`: host bridge, LPC bridge, root port, and the map that follows from their registers.
 //! * `function`: an assigned function over a device of any content.
+//! * `window`: the owner of legacy VGA in all its modes, beside the same adapter used strictly.
 //! * `fw_cfg`, `platform`, `block`: the devices that are no adapters, with hostile guest memory.
 
 pub mod server;

@@ -83,7 +83,7 @@ impl<B: Backend> Function<B> {
         let dispi = dispi.filter(|_| vga == LegacyVga::Owned);
         let owned = vga == LegacyVga::Owned;
         let owner = if owned { Owner::new(options.ways, dispi.is_some()) } else { None };
-        let repeats = Repeats::of(&backend);
+        let repeats = Repeats::of(&backend, !options.every_write);
         let mut function =
             Function { backend, config, interrupts, rom, vga, dispi, owner, repeats, dma: false };
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.

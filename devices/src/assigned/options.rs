@@ -56,6 +56,8 @@ pub struct Options {
     pub placement: Placement,
     /// Function 0 of a device says so if there are others; a guest looks for those only then.
     pub multifunction: bool,
+    /// A write that traps goes on trapping, however often it is repeated: for who traces.
+    pub every_write: bool,
     /// The host's interrupts. Without them the guest sees a function that has none.
     pub interrupts: Option<Arc<dyn Interrupts>>,
 }
@@ -68,6 +70,7 @@ impl fmt::Debug for Options {
             .field("rom", &self.rom)
             .field("placement", &self.placement)
             .field("multifunction", &self.multifunction)
+            .field("every_write", &self.every_write)
             .field("interrupts", &self.interrupts.is_some())
             .finish()
     }

@@ -32,14 +32,14 @@ pub(super) struct Repeats {
     /// Which of them is the next to be forgotten.
     oldest: usize,
     taken: Vec<(Write, Arc<OwnedFd>)>,
-    /// The backend takes none, or not this many.
+    /// None is wanted, or the backend takes none, or not this many.
     refused: bool,
 }
 
 impl Repeats {
-    /// Nothing yet.
-    pub fn of(backend: &dyn Backend) -> Repeats {
-        Repeats { refused: !backend.takes_writes(), ..Repeats::default() }
+    /// Nothing yet, or, unless `wanted`, never anything.
+    pub fn of(backend: &dyn Backend, wanted: bool) -> Repeats {
+        Repeats { refused: !wanted || !backend.takes_writes(), ..Repeats::default() }
     }
 
     /// Takes note of a write that trapped; true if it is time for the kernel to take it.

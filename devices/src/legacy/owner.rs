@@ -26,6 +26,9 @@ mod access;
 const BURST: (u32, Duration) = (16, Duration::from_millis(16));
 /// It rests after so long without any.
 const IDLE: Duration = Duration::from_millis(250);
+/// After so many times in this time that the text window had to be read back, which is slow on a card,
+/// nothing is shadowed for as long: something else writes there all the time.
+const READ_BACKS: (u32, Duration) = (8, Duration::from_secs(1));
 
 /// What is known of the card's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +80,9 @@ pub struct Owner {
     pinned: bool,
     /// The text window could not be read.
     refused: bool,
+    read_backs: Rate,
+    /// Until when nothing is shadowed.
+    held: Option<Instant>,
     clock: Option<Thread>,
     /// The clock was unparked, and has not ticked since.
     called: bool,
@@ -89,14 +95,12 @@ impl Owner {
         if ways.phase == Phase::Native {
             return None;
         }
-        let shadow = if ways.coalesced && ways.shadowed {
-            Shadow::new()
-        } else {
-            return Some(Owner::of(ways, bochs, None));
-        };
-        let shadow =
-            shadow.inspect_err(|error| tracing::warn!("no memory for the text window's shadow: {error}"));
-        Some(Owner::of(ways, bochs, shadow.ok()))
+        let shadow = (ways.coalesced && ways.shadowed).then(Shadow::new).transpose();
+        let shadow = shadow.unwrap_or_else(|error| {
+            tracing::warn!("no memory for the text window's shadow: {error}");
+            None
+        });
+        Some(Owner::of(ways, bochs, shadow))
     }
 
     fn of(ways: Ways, bochs: bool, shadow: Option<Shadow>) -> Owner {
@@ -113,6 +117,8 @@ impl Owner {
             native: false,
             pinned: false,
             refused: false,
+            read_backs: Rate::new(READ_BACKS),
+            held: None,
             clock: None,
             called: false,
         }
@@ -144,6 +150,7 @@ impl Owner {
     /// One beat: brings out what was written to the shadow, and gives the mode that is wanted.
     pub fn tick(&mut self, card: &mut dyn Backend, now: Instant) -> Mode {
         self.called = false;
+        self.held = self.held.filter(|until| now < *until);
         self.flush(card);
         let traffic = &mut self.traffic;
         if std::mem::take(&mut traffic.busy) || traffic.last.is_none() {
@@ -166,13 +173,14 @@ impl Owner {
             Mode::Native => self.ways.phase == Phase::Auto,
             Mode::Resting => true,
             Mode::Coalesced => self.ways.coalesced,
-            Mode::Shadowed => self.mode != Mode::Native && self.start_shadow(card),
+            Mode::Shadowed => self.mode != Mode::Native && self.start_shadow(card, now),
         };
         if !may {
             return;
         }
         if to == Mode::Native {
             // From now on the guest reaches the card without any trap.
+            self.native = true;
             self.disturbed();
         }
         if self.mode == Mode::Native {
@@ -263,12 +271,15 @@ impl Owner {
         self.consider();
     }
 
-    fn start_shadow(&mut self, card: &mut dyn Backend) -> bool {
+    fn start_shadow(&mut self, card: &mut dyn Backend, now: Instant) -> bool {
         self.learn(card);
         if !self.may_shadow() {
             return false;
         }
         let (Some(text), Some(shadow)) = (self.plain_text(), &mut self.shadow) else { return false };
+        if !shadow.is_known() && self.read_backs.count(|| now) {
+            self.held = Some(now + READ_BACKS.1);
+        }
         self.refused = shadow.start(card, text.first).is_err();
         !self.refused
     }
@@ -281,7 +292,8 @@ impl Owner {
     }
 
     fn may_shadow(&self) -> bool {
-        self.ways.shadowed && !self.pinned && !self.refused && self.plain_text().is_some()
+        let barred = self.pinned || self.refused || self.held.is_some();
+        self.ways.shadowed && !barred && self.plain_text().is_some()
     }
 
     fn wish(&self) -> Mode {

@@ -1,8 +1,8 @@
 //! RAM that stands for the text window, and how what the guest writes there reaches the card.
 //!
 //! The guest reads and writes the RAM without any exit. A *flush* compares it with what the card was
-//! sent and writes the runs that differ. There is no dirty log: comparing 32 KiB takes about a
-//! microsecond and write-protects nothing, while KVM's log costs a system call, a flush of every
+//! sent and writes the runs that differ. There is no dirty log: comparing 32 KiB takes a few
+//! microseconds and write-protects nothing, while KVM's log costs a system call, a flush of every
 //! vCPU's TLB and a fault for each page that is written again.
 //!
 //! A flush takes its copy of the RAM first, and compares and sends that. So a write by the guest
@@ -100,6 +100,11 @@ impl Shadow {
     pub fn note(&mut self, place: usize, bytes: &[u8]) {
         let places = self.sent.get_mut(place..).unwrap_or_default();
         places.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    }
+
+    /// Whether a start needs no reading back.
+    pub fn is_known(&self) -> bool {
+        self.known
     }
 
     /// What the card has is not known any more.

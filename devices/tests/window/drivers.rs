@@ -27,7 +27,7 @@ pub enum Action {
     BiosLine(String),
     Menu(u64),
     /// A store at this place in the window, and the same number of neighbours above it.
-    Store(u64, Width, u64, u64),
+    Store(u64, Width, u64, usize),
     Load(u64, Width),
     Palette(u8, u8),
     ReadPalette(u8),
@@ -91,7 +91,7 @@ pub fn actions() -> impl Strategy<Value = Action> {
         5 => (0..1000_u64, 1..60_u64).prop_map(|(number, cells)| Action::KernelLines(number, cells)),
         1 => "[ -~]{1,20}".prop_map(Action::BiosLine),
         1 => (0..10_u64).prop_map(Action::Menu),
-        12 => (places(), widths(), any::<u64>(), prop_oneof![Just(1_u64), 2..30_u64])
+        12 => (places(), widths(), any::<u64>(), prop_oneof![Just(1_usize), 2..30_usize])
             .prop_map(|(at, width, value, count)| Action::Store(at, width, value, count)),
         6 => (places(), widths()).prop_map(|(at, width)| Action::Load(at, width)),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(first, seed)| Action::Palette(first, seed)),
@@ -140,8 +140,8 @@ impl Guest {
             Action::BiosLine(text) => self.bios_line(text),
             Action::Menu(chosen) => self.menu(*chosen),
             Action::Store(at, width, value, count) => {
-                for n in 0..*count {
-                    self.store(at + n * width.bytes() as u64, *width, value.rotate_left(n as u32 * 8));
+                for (n, at) in (0..).zip((*at..).step_by(width.bytes())).take(*count) {
+                    self.store(at, *width, value.rotate_left(n * 8));
                 }
                 return;
             }

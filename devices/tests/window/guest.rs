@@ -24,9 +24,16 @@ pub struct Guest {
     pub events: Vec<Event>,
     /// The first visible byte of the text window.
     origin: u64,
+    /// Mode sets clear what the screen shows of text, no more.
+    brief: bool,
 }
 
 impl Guest {
+    /// One whose mode sets are brief.
+    pub fn brief() -> Guest {
+        Guest { brief: true, ..Guest::default() }
+    }
+
     fn access(&mut self, trap: Trap) {
         self.events.push(Event::Access(trap));
     }
@@ -89,7 +96,7 @@ impl Guest {
     /// A mode as a VGA BIOS sets it, its palette and 16 Ki blank cells or a black screen included.
     pub fn set_mode(&mut self, mode: &Mode) {
         let numbered = |values: &[u8]| (0..).zip(values.iter().copied()).collect::<Vec<_>>();
-        self.palette(0, 256, 0);
+        self.palette(0, if self.brief { 8 } else { 256 }, 0);
         let color = mode.misc & 1 == 1;
         let (crtc, status) = if color { (0x3d4, 0x3da) } else { (0x3b4, 0x3ba) };
         self.outb(0x3c2, mode.misc);
@@ -102,6 +109,7 @@ impl Guest {
         self.outb(0x3c0, 0x20);
         self.origin = 0;
         let (first, len, fill) = mode.screen();
+        let len = if self.brief { LINES * LINE } else { len };
         for at in (first..first + len).step_by(if fill == 0 { 8 } else { 2 }) {
             let width = if fill == 0 { Width::B8 } else { Width::B2 };
             self.store(at, width, fill);
@@ -113,7 +121,7 @@ impl Guest {
         self.outb(0x3c6, 0xff);
         self.outb(0x3c8, first);
         for entry in 0..count {
-            let byte = (entry.wrapping_mul(37) % 256) as u8;
+            let [byte, ..] = entry.wrapping_mul(37).to_le_bytes();
             for component in 0..3 {
                 self.outb(0x3c9, byte.wrapping_add(seed).wrapping_mul(3 + component) & 0x3f);
             }
@@ -134,7 +142,7 @@ impl Guest {
         self.registers(0x3ce, &[(4, 2), (5, 0), (6, if bios { 4 } else { 0 })]);
         for glyph in 0..glyphs {
             for line in 0..16 {
-                let byte = (glyph * 31 ^ line * 73 ^ 0x5a) & 0xff;
+                let byte = (glyph * 31 + line * 73) & 0xff;
                 self.store(0xa_0000 + glyph * 32 + line, Width::B1, byte);
             }
         }
@@ -226,7 +234,7 @@ impl Guest {
     pub fn menu(&mut self, chosen: u64) {
         for row in 0..LINES {
             for column in 0..80_u64 {
-                let edge = row < 3 || row > 20 || column < 2 || column > 77;
+                let edge = !(3..=20).contains(&row) || !(2..=77).contains(&column);
                 let attribute = if row == 5 + chosen { 0x70 } else { 0x07 };
                 let byte = if edge { 0x20 } else { 0x61 + (row * 7 + column) % 26 };
                 self.store(TEXT + row * LINE + 2 * column, Width::B2, attribute << 8 | byte);

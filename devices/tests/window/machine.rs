@@ -264,7 +264,9 @@ impl Map {
             [(0xcf8, 0xcfb, Target::ConfigAddress), (0xcfc, 0xcff, Target::ConfigData)]
         {
             let range = Range::Ports(Span::new(Port(first), Port(last)).unwrap());
-            builder.claim(OWNER, &Claim { range, target, direct: None, signals: Vec::new() });
+            let mut claim = Claim::region(range, Region::CONFIG, 0);
+            claim.target = target;
+            builder.claim(OWNER, &claim);
         }
         for claim in self.claims.lock().unwrap().iter().filter(|_| shown) {
             builder.claim(OWNER, claim);

@@ -95,7 +95,7 @@ impl Reader {
         if (ECAM..ECAM + ECAM_LEN).contains(&at) {
             let access =
                 Access { region: Region::CONFIG, width: trap.width, offset: at & 0xfff, op: trap.op };
-            if Some(at - ECAM >> 12) == self.adapter {
+            if Some((at - ECAM) >> 12) == self.adapter {
                 self.events.push(Event::Config(access));
             }
             return;

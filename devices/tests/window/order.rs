@@ -62,6 +62,8 @@ pub struct Op {
     pub made: (usize, usize),
     /// A delay of text could be told from it.
     pub shows: bool,
+    /// It was made in plain text mode, so that what it writes to the window is what the window holds then.
+    pub plain: bool,
     /// How many resets came before it.
     pub life: usize,
 }
@@ -186,10 +188,6 @@ impl<'a> Watch<'a> {
     fn see(&mut self, at: usize, seen: &Seen) -> Result<(), Illegal> {
         match seen {
             Seen::Reset => self.life += 1,
-            Seen::Clouded => {
-                self.held.clear();
-                self.clouded = true;
-            }
             Seen::Mark(op) => {
                 self.sighted(*op, 0xff, (at, 0));
                 return self.is_fresh(*op);
@@ -268,6 +266,12 @@ impl<'a> Watch<'a> {
 
     /// Memory has one order: a byte never goes back to what was written earlier.
     fn hold(&mut self, address: u64, value: u8, number: usize) -> Result<(), Illegal> {
+        if !self.program[number].plain {
+            // Any byte may have become any other.
+            self.held.clear();
+            self.clouded = true;
+            return Ok(());
+        }
         if let Some((_, Some(newer))) = self.held.get(&address).filter(|(_, by)| *by > Some(number)) {
             return Err(Illegal::Reordered(number, *newer));
         }
@@ -302,9 +306,9 @@ impl<'a> Watch<'a> {
             for (address, value) in bytes_of(self.program[text].access) {
                 let fresh = match self.held.get(&address) {
                     Some((held, by)) => *by >= Some(text) || *held == value,
-                    None => value == 0,
+                    None => value == 0 || self.clouded,
                 };
-                if !fresh && !self.clouded {
+                if !fresh {
                     return Err(Illegal::Stale(text, number));
                 }
             }

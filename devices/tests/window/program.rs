@@ -329,7 +329,6 @@ impl Run {
         let plain = self.left.is_none() && self.command & 2 != 0;
         if !plain && self.command & 2 != 0 {
             // Planes, masks and latches decide what becomes of it.
-            self.card.note(Seen::Clouded);
             self.text.clear();
         }
         for (address, byte) in (at..).zip(bytes).take(width.bytes()).filter(|_| plain && at >= TEXT) {
@@ -397,7 +396,8 @@ impl Run {
 
     fn add(&mut self, cpu: usize, access: Access, way: Way, from: usize, shows: bool) {
         let (after, made) = (self.known[cpu], (from, self.card.seen()));
-        self.ops.push(Op { cpu, after, access, way, made, shows, life: self.life });
+        let plain = self.left.is_none();
+        self.ops.push(Op { cpu, after, access, way, made, shows, plain, life: self.life });
         self.known[cpu][cpu] += 1;
     }
 }

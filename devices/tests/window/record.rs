@@ -17,6 +17,4 @@ pub enum Seen {
     Mark(usize),
     /// The device was reset.
     Reset,
-    /// What the window holds is not known any more.
-    Clouded,
 }

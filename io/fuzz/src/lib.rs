@@ -14,6 +14,7 @@
 //! ```
 //!
 //! * `space`: tables of any claims against a plain search through the same claims.
+//! * `collected`: what a guest writes by way of the ring, posted and strict against the plain list of it.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use trapline_io::device::{Claim, Range, Retire, Target};

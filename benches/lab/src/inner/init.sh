@@ -163,12 +163,12 @@ gpu() {
     say "gpu vectors $(vectors virtio)"
 }
 
-# Text that scrolls, as many lines as a screen has four times
+# Text that scrolls, as many lines as a screen has twenty times, and no two alike
 scroll() {
-    for line in $(seq 100); do
-        echo "line $line of 100" > /dev/tty0
-    done
-    say "scrolled"
+    for line in $(seq 500); do
+        digits=$((line * 7919 % 10007))
+        printf 'line %d of 500, %05d %05d %05d\n' $line $digits $digits $digits
+    done > /dev/tty0
 }
 
 steps=$(sed -n 's/.*\blab=\([^ ]*\).*/\1/p' /proc/cmdline)

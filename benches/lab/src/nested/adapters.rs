@@ -33,7 +33,7 @@ pub static ADAPTERS: Set = Set {
 
 /// Their numbers.
 pub const STDVGA: usize = 0;
-const CIRRUS: usize = 1;
+pub const CIRRUS: usize = 1;
 const RADEON: usize = 2;
 const VIRTIO: usize = 3;
 const WITH_COMPANION: usize = 4;

@@ -155,7 +155,7 @@ fn linux_unseen(stage: &Stage<'_>, adapter: &Place) -> Result<()> {
 }
 
 /// Starts a guest that shows the firmware's text and below it this line, which no earlier guest has shown.
-fn greets<'a>(stage: &Stage<'a>, devices: &[String], adapter: &Place, line: &str) -> Result<Job<'a>> {
+pub fn greets<'a>(stage: &Stage<'a>, devices: &[String], adapter: &Place, line: &str) -> Result<Job<'a>> {
     let disk = stage.write("greeting.disk", &greeting::disk(line))?;
     let disk = disk.to_string_lossy();
     // For the report, should nothing show.

@@ -130,6 +130,25 @@ impl<'a> Stage<'a> {
         self.trapline(&[&["run", "--screen", "none", "--memory", "512M"], arguments].concat())
     }
 
+    /// Starts a virtual machine inside, with these further arguments, whose guest gets what [`Stage::answer`]
+    /// sends on its serial line.
+    pub fn answered_machine(&self, arguments: &[&str]) -> Result<Job<'a>> {
+        let own = ["run", "--screen", "none", "--memory", "512M", "--serial", "stdio"];
+        let (pipe, command) = (self.pipe(), self.command(&[&own, arguments].concat()));
+        self.start(&format!("rm -f {pipe}\nmkfifo {pipe}\necho $$ > {PROCESS}\nexec {command} <> {pipe}"))
+    }
+
+    /// Sends a byte to the guest of [`Stage::answered_machine`].
+    pub fn answer(&self, byte: u8) -> Result<()> {
+        self.output(&format!("printf {} > {}", char::from(byte), self.pipe())).map(drop)
+    }
+
+    /// A pipe in a folder of the outer machine's own: the shared one has none.
+    fn pipe(&self) -> String {
+        let name = self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        quoted(&format!("/tmp/{name}.pipe"))
+    }
+
     /// Starts QEMU inside as a machine like [`Stage::machine`]'s, with these further arguments.
     pub fn qemu(&self, arguments: &[&str]) -> Result<Job<'a>> {
         let own = self.tree.qemu()?;

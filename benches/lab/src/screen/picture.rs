@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 type Dot = [u8; 3];
 
 /// Dots in rows from the top.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Picture {
     /// Dots in a row.
     pub width: usize,

@@ -1,11 +1,12 @@
 //! Writes that the kernel makes in place of an exit, once a driver has repeated them
 //! ([`Repeats`](crate::assigned::repeats)).
 //!
-//! The kernel's write goes past the queue. So it is only wanted where nothing of the function's is ever
-//! posted, and where it may come a little late: not while the function interrupts by its line, whose
+//! The kernel's write goes past the queue. So it is only wanted while nothing of the function's is
+//! posted, which is in the native phase, and where it may come a little late: not while the function interrupts by its line, whose
 //! acknowledgement must be first.
 
 use trapline_io::device::{Claim, Range};
+use trapline_io::window::{Mode, Window};
 use trapline_io::{Gpa, Port, Region, Span, Width};
 
 use super::Function;
@@ -44,7 +45,7 @@ impl<B: Backend> Function<B> {
 
     /// Whether the kernel may write by itself now.
     fn signals(&self) -> bool {
-        !self.has_vga() && !self.interrupts.by_line(self.config.space())
+        self.mode() == Mode::Native && !self.interrupts.by_line(self.config.space())
     }
 
     /// Where the guest sees the register, if all of it is there.

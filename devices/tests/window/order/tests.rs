@@ -13,7 +13,7 @@ impl Program {
     fn add(&mut self, cpu: usize, way: Way, access: Access, made: (usize, usize)) -> usize {
         let shows = way == Way::Strict && access.offset == START;
         let after = self.after[cpu];
-        self.ops.push(Op { cpu, after, access, way, made, shows, life: 0 });
+        self.ops.push(Op { cpu, after, access, way, made, shows, plain: true, life: 0 });
         self.after[cpu][cpu] += 1;
         self.ops.len() - 1
     }

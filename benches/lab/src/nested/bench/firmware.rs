@@ -32,7 +32,7 @@ pub fn post(session: &Session<'_>) -> Result<Vec<Table>> {
 /// GRUB's menu: drawn whole, then the selection moved up and down.
 pub fn grub(session: &Session<'_>) -> Result<Vec<Table>> {
     let disk = session.stage.file("grub.disk");
-    redraw::make(&disk)?;
+    redraw::make(&disk, DRAWN + 1)?;
     let entrants = entrants(session, Guest { disk: Some(disk), serial: true, ..Guest::new(GUEST) })?;
     let mark = char::from(redraw::MARK).to_string();
     let marks = [mark.as_str(); DRAWN + 1];

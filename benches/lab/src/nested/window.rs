@@ -1,0 +1,251 @@
+//! The ways of carrying out the legacy window: whichever it is, the same stands on the screen.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::adapters::{ADAPTERS, CIRRUS, FIRMWARE, STDVGA};
+use super::life::greets;
+use super::{Case, Stage};
+use crate::grub::redraw;
+use crate::inner::{self, DONE, Step};
+use crate::outer::{Job, Place};
+use crate::payload::{burst, modes};
+use crate::screen::{Picture, Screen};
+
+/// All of them; the first is what the others are held against.
+const WAYS: [&str; 2] = ["strict", "auto"];
+/// How long it may take until the screen shows what the guest has written.
+const SETTLING: Duration = Duration::from_secs(6);
+/// The time between two looks at a screen.
+const LOOK: Duration = Duration::from_millis(700);
+/// The adapter that the outer machine itself has booted on, and which stands in text mode.
+const BOOT: &str = "0000:00:01.0";
+/// How often a guest is reset.
+const RESETS: usize = 10;
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "vfio: fonts, pages, modes and banks look the same in every way of the window",
+        set: &ADAPTERS,
+        seconds: 400,
+        run: pictures,
+    },
+    Case {
+        name: "vfio: the last of Linux's 500 lines stand on the screen in every way of the window",
+        set: &ADAPTERS,
+        seconds: 500,
+        run: lines,
+    },
+    Case {
+        name: "vfio: without a VGA BIOS Linux scrolls by copying, and its text is right",
+        set: &ADAPTERS,
+        seconds: 400,
+        run: dead,
+    },
+    Case {
+        name: "vfio: GRUB's menu is right after it was drawn many times",
+        set: &ADAPTERS,
+        seconds: 300,
+        run: menu,
+    },
+    Case {
+        name: "vfio: resets and a kill -9 in the middle of bursts of text, and the next guest shows",
+        set: &ADAPTERS,
+        seconds: 400,
+        run: bursts,
+    },
+    Case {
+        name: "vfio: two guests with an adapter each write at the same time, each on its own",
+        set: &ADAPTERS,
+        seconds: 240,
+        run: two,
+    },
+];
+
+fn pictures(stage: &Stage<'_>) -> Result<()> {
+    let adapter = stage.place(STDVGA)?;
+    let mut wanted = Vec::new();
+    for way in WAYS {
+        let found = pictures_in(stage, &adapter, way, &wanted).with_context(|| format!("--window {way}"))?;
+        if wanted.is_empty() {
+            wanted = found;
+        }
+    }
+    Ok(())
+}
+
+/// The pictures of every step, which must come to be the wanted ones, if there are any.
+fn pictures_in(stage: &Stage<'_>, adapter: &Place, way: &str, wanted: &[Picture]) -> Result<Vec<Picture>> {
+    let disk = format!("{},readonly", stage.write("modes.disk", &modes::disk())?.display());
+    let debug = format!("debug-{way}");
+    let devices = ["--device", &adapter.function, "--disk", &disk, "--debugcon", &debug, "--window", way];
+    let mut guest = stage.answered_machine(&devices)?;
+    let mut pictures = Vec::new();
+    for (number, step) in modes::STEPS.iter().enumerate() {
+        stage.until_said(&mut guest, &debug, modes::said(step).trim())?;
+        let picture =
+            settled(stage, &adapter.id, wanted.get(number)).with_context(|| format!("step {step}"))?;
+        ensure!(pictures.last() != Some(&picture), "step {step} changes nothing on the screen");
+        pictures.push(picture);
+        stage.answer(b'.')?;
+    }
+    let ended = guest.wait(stage.deadline)?;
+    ensure!(ended.status == 0, "trapline ended with status {}: {}", ended.status, ended.output.trim());
+    Ok(pictures)
+}
+
+/// What a screen shows that is painted no more: the wanted picture, or else the same at two looks.
+fn settled(stage: &Stage<'_>, id: &str, wanted: Option<&Picture>) -> Result<Picture> {
+    let patience = stage.deadline.min(Instant::now() + SETTLING);
+    let mut before = stage.outer.screen(id)?.picture;
+    loop {
+        if wanted == Some(&before) {
+            return Ok(before);
+        }
+        std::thread::sleep(if wanted.is_some() { LOOK / 4 } else { LOOK });
+        let now = stage.outer.screen(id)?.picture;
+        match wanted {
+            None if now == before => return Ok(now),
+            Some(wanted) if now != *wanted => {
+                ensure!(Instant::now() < patience, "the picture differs: {}", difference(&now, wanted));
+            }
+            _ => {}
+        }
+        before = now;
+    }
+}
+
+/// How two pictures differ, for a person.
+fn difference(found: &Picture, wanted: &Picture) -> String {
+    let size = |picture: &Picture| (picture.width, picture.height);
+    if size(found) != size(wanted) {
+        return format!("{:?} dots, and {:?} are wanted", size(found), size(wanted));
+    }
+    let all = (0..wanted.height).flat_map(|y| (0..wanted.width).map(move |x| (x, y)));
+    let wrong: Vec<_> = all.filter(|(x, y)| found.dot(*x, *y) != wanted.dot(*x, *y)).collect();
+    format!("{} dots, the first at {:?}", wrong.len(), wrong.first())
+}
+
+fn lines(stage: &Stage<'_>) -> Result<()> {
+    let adapter = stage.place(STDVGA)?;
+    for way in WAYS {
+        let mut guest = scrolling(stage, &["--device", &adapter.function, "--window", way])?;
+        shows_last_lines(stage, &mut guest, &adapter.id).with_context(|| format!("--window {way}"))?;
+        let said = stage.terminate(guest)?;
+        ensure!(said.contains("owns legacy VGA"), "trapline does not say who has legacy VGA: {said}");
+    }
+    Ok(())
+}
+
+fn dead(stage: &Stage<'_>) -> Result<()> {
+    stage.output(&format!(
+        "cd /sys/bus/pci/devices/{BOOT} && echo vfio-pci > driver_override && \
+         echo {BOOT} > ../../../bus/pci/drivers_probe; [ -e driver ]"
+    ))?;
+    let before = stage.outer.screen("boot")?;
+    ensure!(before.picture.width == 720, "the outer machine's own adapter is in no text mode");
+    ensure!(!before.shows(DONE), "what is waited for stands there already:\n{}", before.text);
+    let mut guest = scrolling(stage, &["--device", &format!("{BOOT},rom=off")])?;
+    shows_last_lines(stage, &mut guest, "boot")?;
+    let said = stage.text("serial");
+    ensure!(said.contains("colour *CGA 80x25"), "the guest's kernel found a VGA BIOS");
+    stage.terminate(guest)?;
+    Ok(())
+}
+
+/// Starts Linux, which writes many lines to its screen.
+fn scrolling<'a>(stage: &Stage<'a>, devices: &[&str]) -> Result<Job<'a>> {
+    let initramfs = stage.write("initramfs", &inner::initramfs_with(stage.tree, &[])?)?;
+    let (initramfs, kernel) = (initramfs.to_string_lossy(), stage.tree.kernel()?);
+    let words = inner::command_line(&[Step::Console, Step::Scroll]);
+    let kernel = kernel.to_string_lossy();
+    let rest = ["--kernel", &kernel, "--initrd", &initramfs, "--append", &words, "--serial", "serial"];
+    stage.machine(&[devices, &rest].concat())
+}
+
+/// Waits until Linux has written its lines, and compares the whole screen.
+fn shows_last_lines(stage: &Stage<'_>, guest: &mut Job<'_>, id: &str) -> Result<Screen> {
+    let screen = stage.until_text(guest, id, DONE)?;
+    ensure!(screen.text == inner::last_lines(), "these are not the last lines:\n{}", screen.text);
+    Ok(screen)
+}
+
+fn menu(stage: &Stage<'_>) -> Result<()> {
+    let adapter = stage.place(STDVGA)?;
+    let mut wanted = None;
+    for (way, times) in [("strict", 1), ("auto", 4)] {
+        let disk = stage.file(&format!("grub-{way}.disk"));
+        redraw::make(&disk, times)?;
+        let disk = format!("{},readonly", disk.display());
+        let serial = format!("serial-{way}");
+        let words = ["--device", &adapter.function, "--disk", &disk, "--serial", &serial, "--window", way];
+        let mut guest = stage.machine(&words)?;
+        let left = || stage.text(&serial).matches(char::from(redraw::MARK)).count();
+        guest.until("last menu", stage.deadline, || left() == times)?;
+        let picture =
+            settled(stage, &adapter.id, wanted.as_ref()).with_context(|| format!("--window {way}"))?;
+        ensure!(stage.outer.screen(&adapter.id)?.shows(redraw::FIRST), "there is no menu");
+        wanted = Some(picture);
+        stage.terminate(guest)?;
+    }
+    Ok(())
+}
+
+fn bursts(stage: &Stage<'_>) -> Result<()> {
+    let adapter = stage.place(STDVGA)?;
+    let disk = stage.write("burst.disk", &burst::disk("In bursts.", b'a'))?;
+    let disk = format!("{},readonly", disk.display());
+    let words = ["--device", &adapter.function, "--disk", &disk, "--debugcon", "debug"];
+    let mut guest = stage.answered_machine(&words)?;
+    for boot in 1..=RESETS + 1 {
+        let boots = || stage.text("debug").matches("Booting from 0000:7c00").count() == boot;
+        guest.until("boot", stage.deadline, boots).with_context(|| format!("boot {boot}"))?;
+        bursting(stage, &mut guest, &adapter, b'a').with_context(|| format!("boot {boot}"))?;
+        if boot <= RESETS {
+            stage.answer(burst::RESET)?;
+        }
+    }
+    // It writes on, and is killed there.
+    guest.kill()?;
+    let guest = greets(stage, std::slice::from_ref(&adapter.function), &adapter, "After the bursts.")?;
+    stage.terminate(guest)?;
+    Ok(())
+}
+
+fn two(stage: &Stage<'_>) -> Result<()> {
+    let mut guests = Vec::new();
+    for (number, letter) in [(STDVGA, b'0'), (CIRRUS, b'a')] {
+        let adapter = stage.place(number)?;
+        let disk = stage.write(&format!("burst-{number}.disk"), &burst::disk("In bursts.", letter))?;
+        let disk = format!("{},readonly", disk.display());
+        let mut guest = stage.machine(&["--device", &adapter.function, "--disk", &disk])?;
+        bursting(stage, &mut guest, &adapter, letter)?;
+        guests.push((guest, adapter, letter));
+    }
+    for look in 1..=5 {
+        for (guest, adapter, letter) in &mut guests {
+            bursting(stage, guest, adapter, *letter)
+                .with_context(|| format!("look {look} at {}", adapter.id))?;
+        }
+    }
+    for (mut guest, ..) in guests {
+        guest.kill()?;
+    }
+    Ok(())
+}
+
+/// Waits until the screen has the firmware's text, and below it letters from `first` on that change.
+fn bursting(stage: &Stage<'_>, guest: &mut Job<'_>, adapter: &Place, first: u8) -> Result<()> {
+    let mut before = None;
+    loop {
+        let screen = stage.until_text(guest, &adapter.id, FIRMWARE)?;
+        let letters = burst::letters(&screen.text, first);
+        if letters.is_some() && before.is_some() && letters != before {
+            return Ok(());
+        }
+        before = letters.or(before);
+        ensure!(Instant::now() < stage.deadline, "no letters that change, but:\n{}", screen.text);
+        std::thread::sleep(LOOK / 4);
+    }
+}
