@@ -291,7 +291,7 @@ impl Machine {
         let mut guard = self.world.lock();
         let parked = guard.park()?;
         self.vcpus.reset(&parked)?;
-        self.topology.before_reset(&parked)?;
+        self.topology.before_reset()?;
         for endpoint in self.endpoints.iter() {
             endpoint.discard();
             endpoint.with_device(|device| device.reset());

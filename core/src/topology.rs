@@ -28,7 +28,7 @@ use trapline_io::window::Mode;
 use trapline_io::{Gpa, Region};
 use trapline_vcpu::ioeventfd::{self, Ioeventfds};
 use trapline_vcpu::slots::{self, Slot, SlotError, Slots};
-use trapline_vcpu::world::{NotParked, Parked, World, WorldGuard};
+use trapline_vcpu::world::{NotParked, World, WorldGuard};
 use trapline_vcpu::{Vm, ZoneError};
 
 use crate::dma::{Gate, Peers};
@@ -163,12 +163,12 @@ impl Topology {
     ///
     /// # Errors
     /// KVM refuses a slot or a zone.
-    pub(crate) fn before_reset(&self, parked: &Parked<'_>) -> Result<(), Trouble> {
+    pub(crate) fn before_reset(&self) -> Result<(), Trouble> {
         let mut state = self.state.lock();
         let devices: Vec<bool> = state.claims.iter().map(|claims| has(claims, DirectKind::Bar)).collect();
         let is_device = |id| devices.get(id).is_some_and(|device| *device) || self.is_owner(id);
         self.show(&mut state, is_device)?;
-        self.drop_collected(&mut state, parked)
+        self.drop_collected(&mut state)
     }
 
     /// Asks every function again after all were reset. The caller has parked every vCPU.

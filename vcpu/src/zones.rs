@@ -96,14 +96,14 @@ impl Zones {
         Ok(())
     }
 
-    /// From now on writes exit; what was collected stays in the ring, to be taken by the caller before
-    /// any vCPU runs. Takes milliseconds for each zone, since the kernel waits until no processor looks at
-    /// the zone any more: not to be called on a vCPU's thread.
+    /// From now on writes exit; what was collected stays in the ring, to be taken by the caller. Takes
+    /// milliseconds for each zone, since the kernel waits until no processor looks at the zone any more: not
+    /// to be called on a vCPU's thread, nor, unless that cannot be helped, with the vCPUs parked. While
+    /// they run, each write is either collected or exits, and who exits takes out of the ring first.
     ///
     /// # Errors
     /// See [`ZoneError`]. The zone named and those before it are still there; another call tries again.
-    pub fn unregister(&mut self, parked: &Parked<'_>) -> Result<(), ZoneError> {
-        off_vcpu(parked)?;
+    pub fn unregister(&mut self) -> Result<(), ZoneError> {
         self.remove_all()
     }
 

@@ -78,13 +78,19 @@ impl Topology {
     pub(crate) fn turn(&self, wish: Mode) -> Result<Turned, Trouble> {
         let mut guard = self.world.lock();
         let mut state = self.state.lock();
-        let parked = guard.park()?;
         let Some(endpoint) = self.owner() else { return Ok(Turned::AsWished) };
         let to = self.possible(&state, wish);
+        if !to.collects()
+            && let Some(with) = &mut state.collection
+        {
+            // While the guest runs, for it takes long; the ring is looked at as before.
+            with.zones.unregister()?;
+        }
+        let parked = guard.park()?;
         // What was collected goes where the map as it is leads.
         endpoint.drain();
         if !to.collects() {
-            self.stop_collecting(&mut state, &parked)?;
+            self.stop_collecting(&state);
         }
         let mode = self.set_mode(&mut state, to, "as wished")?;
         if mode.collects() && !self.is_collecting() {
@@ -130,9 +136,9 @@ impl Topology {
 
     /// Has KVM collect nothing before everything is reset, and drops what it has. The map does not show
     /// the owner any more, and all vCPUs are parked.
-    pub(super) fn drop_collected(&self, state: &mut State, parked: &Parked<'_>) -> Result<(), Trouble> {
+    pub(super) fn drop_collected(&self, state: &mut State) -> Result<(), Trouble> {
         if let (Some(with), Some(endpoint)) = (&mut state.collection, self.owner()) {
-            with.zones.unregister(parked)?;
+            with.zones.unregister()?;
             endpoint.discard();
             with.feed.set_active(false);
             self.collecting.store(false, Release);
@@ -217,21 +223,20 @@ impl Topology {
             return Ok(());
         };
         // Some may be there still, and what goes into them must not be lost.
-        with.zones.unregister(parked)?;
+        with.zones.unregister()?;
         with.feed.set_active(false);
         tracing::warn!(%error, "the legacy window is slower");
         state.most = Mode::Resting;
         self.set_mode(state, Mode::Resting, "no zones").map(drop)
     }
 
-    fn stop_collecting(&self, state: &mut State, parked: &Parked<'_>) -> Result<(), Trouble> {
-        let Some(with) = &mut state.collection else { return Ok(()) };
-        with.zones.unregister(parked)?;
-        self.drain_owner();
-        with.feed.set_active(false);
-        self.collecting.store(false, Release);
-        self.world.look_again();
-        Ok(())
+    /// Nothing is collected any more: no zone is registered, and what was in the ring is out of it.
+    fn stop_collecting(&self, state: &State) {
+        if let Some(with) = &state.collection {
+            with.feed.set_active(false);
+            self.collecting.store(false, Release);
+            self.world.look_again();
+        }
     }
 }
 

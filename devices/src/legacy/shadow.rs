@@ -1,9 +1,9 @@
 //! RAM that stands for the text window, and how what the guest writes there reaches the card.
 //!
 //! The guest reads and writes the RAM without any exit. A *flush* compares it with what the card was
-//! sent and writes the runs that differ. There is no dirty log: comparing 32 KiB takes a few
-//! microseconds and write-protects nothing, while KVM's log costs a system call, a flush of every
-//! vCPU's TLB and a fault for each page that is written again.
+//! sent and writes the runs that differ. There is no dirty log: to copy and compare 32 KiB takes 0.6 to
+//! 0.75 of what fetching the log of as much takes (`cargo bench -p trapline-benches --bench window`), and
+//! nothing has to be write-protected, so that no vCPU's TLB is flushed and no page faults again.
 //!
 //! A flush takes its copy of the RAM first, and compares and sends that. So a write by the guest
 //! while it goes on is either in the copy, or differs from what was sent and leaves with the next.
@@ -82,6 +82,10 @@ impl Shadow {
             self.known = true;
             self.sent.copy_from_slice(&self.copy);
             return Ok(true);
+        }
+        // Mostly nothing has changed, and that is told fastest of all of it at once.
+        if self.copy == self.sent {
+            return Ok(false);
         }
         let mut done = 0;
         while let Some(run) = next_run(&self.copy, &self.sent, done) {
