@@ -68,7 +68,8 @@ fn a_firmwares_doings_end_alike_in_every_way() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let events = mmiotrace::read(&boot(folder.path())).unwrap();
+    let events = mmiotrace::read(&boot(folder.path()))
+        .unwrap_or_else(|error| panic!("line {} of the trace is none", error.0));
     // A mode set alone writes 16,384 cells.
     assert!(events.len() > 16_000, "{} accesses to the adapter", events.len());
     let found = play::differences(&events, false, 0x5eed);
