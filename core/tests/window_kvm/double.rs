@@ -15,6 +15,8 @@ use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 const WINDOW: u64 = 0xa_0000;
 const TEXT: u64 = 0xb_8000;
 const TEXT_SIZE: usize = 0x8000;
+/// Where the text window begins in the whole one.
+const TEXT_AT: usize = 0x1_8000;
 const REST: Duration = Duration::from_millis(250);
 
 /// What the double wishes for when it has had traffic.
@@ -92,7 +94,7 @@ impl Double {
     }
 
     fn text(cells: &mut [u8]) -> &mut [u8] {
-        &mut cells[(TEXT - WINDOW) as usize..][..TEXT_SIZE]
+        &mut cells[TEXT_AT..][..TEXT_SIZE]
     }
 
     /// What the guest has written goes to the card.
