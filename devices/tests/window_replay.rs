@@ -192,7 +192,7 @@ fn a_difference_is_told() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn whatever_drivers_do_ends_alike(

@@ -16,7 +16,7 @@ const ECAM_LEN: u64 = 0x1000_0000;
 
 /// A line that a trace does not have.
 #[derive(Debug)]
-pub struct Malformed(pub usize);
+pub struct Malformed(#[allow(dead_code, reason = "shown to people")] pub usize);
 
 /// What there is to know while a trace is read.
 #[derive(Default)]
