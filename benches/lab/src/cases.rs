@@ -10,6 +10,7 @@ mod life;
 mod linux;
 mod options;
 mod picture;
+mod window;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,9 +37,18 @@ pub struct Case {
 
 /// All of them, in the order in which they are run.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [options::CASES, firmware::CASES, linux::CASES, picture::CASES, bare::CASES, grub::CASES, life::CASES]
-        .into_iter()
-        .flatten()
+    [
+        options::CASES,
+        firmware::CASES,
+        linux::CASES,
+        picture::CASES,
+        bare::CASES,
+        window::CASES,
+        grub::CASES,
+        life::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Why a case could not be carried out here: its error, where it is no failure.

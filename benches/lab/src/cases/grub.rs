@@ -37,8 +37,11 @@ fn menus(bench: &Bench) -> usize {
     serial.iter().filter(|byte| **byte == MARK).count()
 }
 
-/// Waits for the menu and as long again as drawing it may take, then ends the run.
-fn look(bench: &Bench, mut machine: Machine) -> Result<String> {
+/// Boots to the menu, waits as long again as drawing it may take, ends the run, and gives back the screen.
+pub fn look(bench: &Bench, arguments: &[&str]) -> Result<String> {
+    // What an earlier run said is not this one's; there may be none.
+    let _ = std::fs::remove_file(bench.file("serial.log"));
+    let mut machine = start(bench, arguments)?;
     machine.until("menu", || menus(bench) > 0)?;
     std::thread::sleep(Duration::from_secs(8));
     machine.terminate()?;
@@ -47,7 +50,7 @@ fn look(bench: &Bench, mut machine: Machine) -> Result<String> {
 }
 
 fn menu(bench: &Bench) -> Result<()> {
-    let screen = look(bench, start(bench, &[])?)?;
+    let screen = look(bench, &[])?;
     ensure!(screen.contains("GNU GRUB"), "no headline");
     for entry in ENTRIES {
         ensure!(screen.contains(entry), "no entry \"{entry}\"");

@@ -39,7 +39,7 @@ fn adapter(bench: &Bench) -> Result<()> {
 }
 
 /// The processes below one, of all its threads.
-fn children(pid: u32) -> Vec<u32> {
+pub fn children(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let mut found: Vec<u32> = tasks
         .flat_map(|task| {

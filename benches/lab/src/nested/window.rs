@@ -11,10 +11,10 @@ use crate::grub::redraw;
 use crate::inner::{self, DONE, Step};
 use crate::outer::{Job, Place};
 use crate::payload::{burst, modes};
-use crate::screen::{Picture, Screen};
+use crate::screen::Picture;
 
 /// All of them; the first is what the others are held against.
-const WAYS: [&str; 2] = ["strict", "auto"];
+const WAYS: [&str; 3] = ["strict", "coalesced", "auto"];
 /// How long it may take until the screen shows what the guest has written.
 const SETTLING: Duration = Duration::from_secs(6);
 /// The time between two looks at a screen.
@@ -165,10 +165,16 @@ fn scrolling<'a>(stage: &Stage<'a>, devices: &[&str]) -> Result<Job<'a>> {
 }
 
 /// Waits until Linux has written its lines, and compares the whole screen.
-fn shows_last_lines(stage: &Stage<'_>, guest: &mut Job<'_>, id: &str) -> Result<Screen> {
-    let screen = stage.until_text(guest, id, DONE)?;
-    ensure!(screen.text == inner::last_lines(), "these are not the last lines:\n{}", screen.text);
-    Ok(screen)
+fn shows_last_lines(stage: &Stage<'_>, guest: &mut Job<'_>, id: &str) -> Result<()> {
+    let mut screen = stage.until_text(guest, id, DONE)?;
+    // The last line may be there before it has moved up.
+    let patience = Instant::now() + SETTLING;
+    while screen.text != inner::last_lines() {
+        ensure!(Instant::now() < patience, "these are not the last lines:\n{}", screen.text);
+        std::thread::sleep(LOOK / 4);
+        screen = stage.outer.screen(id)?;
+    }
+    Ok(())
 }
 
 fn menu(stage: &Stage<'_>) -> Result<()> {
