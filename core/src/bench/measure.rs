@@ -143,14 +143,15 @@ fn variants(plan: &Plan, survey: &Survey) -> Vec<Variant> {
     if survey.vga.is_some() || survey.trapped.is_some() {
         variants.extend([Way::File, Way::BareFile].map(baseline));
     }
-    // Right before what is compared with it.
-    let mut floor = Some(Way::Dropped).filter(|_| plan.device != Device::Null);
     for service in &plan.services {
+        let with = |way| Variant { way, service: Some(*service) };
+        // Right before what is compared with it.
+        let mut floor = Some(Way::Dropped).filter(|_| plan.device != Device::Null);
         for way in &plan.windows {
             if *way > Way::Strict {
-                variants.extend(floor.take().map(baseline));
+                variants.extend(floor.take().map(with));
             }
-            variants.push(Variant { way: *way, service: Some(*service) });
+            variants.push(with(*way));
         }
     }
     variants
@@ -258,10 +259,11 @@ fn measured(variant: Variant, found: &Found) -> Measured {
     }
 }
 
-/// Ratios to the baselines, and to the other ways with the same `io`.
+/// Ratios to the baselines, and to the other ways with the same `io`. The null device, where it is the floor,
+/// is compared with nothing.
 fn add_ratios(measured: &mut [Measured]) {
     let all = measured.to_vec();
-    for it in measured.iter_mut().filter(|it| it.io.is_some()) {
+    for it in measured.iter_mut().filter(|it| it.io.is_some() && it.window != Way::Dropped.name()) {
         for other in all.iter().filter(|other| other.window != it.window) {
             if other.io.is_none() || other.io == it.io {
                 let mut ratios: Vec<f64> =
