@@ -206,10 +206,11 @@ impl Endpoint {
     }
 
     /// Queues a write without waiting for it. When the queue is full, or nobody else would serve it,
-    /// it is carried out before this returns.
+    /// it is carried out before this returns; so it is behind a ring of collected writes, which cost
+    /// less to carry out, merged, than to wake the worker for.
     pub fn post(&self, access: Access) {
-        self.collect();
-        if self.service == Service::Inline
+        let collected = self.collect();
+        if (self.service == Service::Inline || self.service == Service::Adaptive && collected)
             && let Some(device) = self.device.try_lock()
         {
             self.drain_and_carry_out(device, None, access);

@@ -18,14 +18,15 @@ use crate::sync::{Ordering, SPINS, fence, spin_loop};
 
 impl Endpoint {
     /// Pushes what the kernel has collected, before anything else is asked of this function. May wait
-    /// for the token when the queue is full. An endpoint without a feed pays a branch for this.
+    /// for the token when the queue is full. An endpoint without a feed pays a branch for this. Tells
+    /// whether there was anything.
     #[inline]
-    pub(super) fn collect(&self) {
-        if let Some(feed) = self.feed.get()
-            && !feed.is_idle()
-        {
+    pub(super) fn collect(&self) -> bool {
+        let any = self.feed.get().is_some_and(|feed| !feed.is_idle());
+        if any {
             self.collect_from_ring();
         }
+        any
     }
 
     #[cold]
