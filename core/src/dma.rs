@@ -24,8 +24,9 @@ use vm_memory::MmapRegion;
 
 use crate::events::{Event, Events};
 
-/// How much memory one thread takes at a time, so that an end of the run is not kept waiting.
-const CHUNK: usize = 64 << 20;
+/// How much memory one thread takes at a time: so that neither the end of the run is kept waiting nor whoever
+/// maps memory meanwhile, for which the kernel has one lock per process.
+const CHUNK: usize = 4 << 20;
 /// More threads than this only fight for the kernel's locks.
 const MOST_THREADS: usize = 4;
 
@@ -69,32 +70,49 @@ pub struct Mapping {
 struct Work {
     ram: Ram,
     iommu: Arc<Iommu>,
+    begun: AtomicBool,
     stop: AtomicBool,
     /// How many of RAM's pieces are mapped.
     mapped: AtomicUsize,
 }
 
 impl Mapping {
-    /// Starts mapping all of `ram`; opens `gate` when it is done, or tells `events` why it is not.
+    /// Starts the thread that maps all of `ram` from [`Mapping::begin`] on; it opens `gate` when it is done,
+    /// or tells `events` why it is not.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(ram: Ram, iommu: Arc<Iommu>, gate: Arc<Gate>, events: Events) -> Result<Mapping> {
-        let work = Work { ram, iommu, stop: AtomicBool::new(false), mapped: AtomicUsize::new(0) };
-        let work = Arc::new(work);
+    pub fn prepare(ram: Ram, iommu: Arc<Iommu>, gate: Arc<Gate>, events: Events) -> Result<Mapping> {
+        let (begun, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+        let work = Arc::new(Work { ram, iommu, begun, stop, mapped: AtomicUsize::new(0) });
         let mine = Arc::clone(&work);
-        let thread = std::thread::Builder::new().name("dma".into()).spawn(move || match mine.carry_out() {
-            Ok(()) => gate.open(),
-            Err(_) if mine.stop.load(Relaxed) => {}
-            Err(error) => events.push(Event::Guest(host::Event::Failed(failure(&error)))),
+        let thread = std::thread::Builder::new().name("dma".into()).spawn(move || {
+            while !mine.begun.load(Acquire) {
+                std::thread::park();
+            }
+            match mine.carry_out() {
+                Ok(()) => gate.open(),
+                Err(_) if mine.stop.load(Relaxed) => {}
+                Err(error) => events.push(Event::Guest(host::Event::Failed(failure(&error)))),
+            }
         });
         let thread = thread.context("cannot start the thread that maps memory for DMA")?;
         Ok(Mapping { work, thread: Some(thread) })
     }
 
+    /// Begins. While memory is mapped whoever makes a thread or maps anything waits for the same lock of
+    /// the kernel's, so this comes when the guest already runs.
+    pub fn begin(&self) {
+        self.work.begun.store(true, Release);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+
     /// Has the thread end soon, if it still works. Does not wait.
     pub fn stop(&self) {
         self.work.stop.store(true, Relaxed);
+        self.begin();
     }
 }
 

@@ -121,6 +121,10 @@ fn watch_over(
     ends: &Ends,
     showing: Sender<()>,
 ) {
+    machine.release();
+    if let Some(mapping) = &mapping {
+        mapping.begin();
+    }
     let end = match machine.run(None) {
         Ok(Ending::PowerOff) => End::PowerOff,
         Ok(Ending::Left) => End::Left,

@@ -256,6 +256,11 @@ impl Machine {
         self.topology.share_bars(peers);
     }
 
+    /// Lets the vCPUs run; [`Machine::run`] does so too.
+    pub fn release(&self) {
+        self.world.release();
+    }
+
     /// Lets the vCPUs run, and returns when the run has ended for one of the reasons of [`Ending`]. What
     /// the guest has written to the legacy window is brought out then.
     ///
@@ -263,7 +268,7 @@ impl Machine {
     /// A device or vCPU failed, or a reset could not be carried out. The machine can only be stopped
     /// then.
     pub fn run(&mut self, deadline: Option<Instant>) -> Result<Ending, Error> {
-        self.world.release();
+        self.release();
         let ending = self.run_on(deadline);
         if let Some(owner) = &self.owner {
             window::bring_out(owner);

@@ -338,8 +338,9 @@ fn served(by_worker: bool, writes: &[Access]) -> (Vec<Seen>, Vec<Vec<u8>>) {
     }
     rig.endpoint.drain();
     drop(worker);
-    let all = (seen.lock().clone(), piped.lock().clone());
-    all
+    let seen = seen.lock().clone();
+    let piped = piped.lock().clone();
+    (seen, piped)
 }
 
 #[test]

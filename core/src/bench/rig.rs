@@ -52,7 +52,7 @@ struct Built {
     device: usize,
     firmware: Arc<MmapRegion>,
     /// Ends the device's process, and its view of the guest's memory.
-    _given: Option<adapters::Given>,
+    given: Option<adapters::Given>,
 }
 
 /// What is needed to make machines around one device.
@@ -113,7 +113,7 @@ impl Rig {
             }
         }
         let device = parts.len() - 1;
-        Ok(Built { vm, events, parts, device, firmware, _given: given })
+        Ok(Built { vm, events, parts, device, firmware, given: given })
     }
 
     /// Runs the cases of these numbers in a new machine. `survey` is what [`Rig::survey`] found of a device
@@ -134,7 +134,7 @@ impl Rig {
         // Once more, for the BARs.
         self.look(&mut built)?;
         let entries = write_payload(&built.firmware, survey, cases)?;
-        let Built { vm, events, mut parts, firmware: _, device: _, _given } = built;
+        let Built { vm, events, mut parts, firmware: _, device: _, given } = built;
         let script = Arc::new(Mutex::new(Script::new(entries, pace, true)));
         let mark = EndpointId(u16::try_from(parts.len())?);
         parts.push(Parts::platform("mark", Mark::new(Arc::clone(&script), events.clone())));
@@ -145,6 +145,9 @@ impl Rig {
         let published = Published::default();
         let observer = Observer { probes: None, around: Some(Box::new(around)) };
         let mut machine = Machine::observed(vm, 1, service, published, parts, events, observer)?;
+        if let Some(mapping) = given.as_ref().and_then(|given| given.mapping.as_ref()) {
+            mapping.begin();
+        }
         let limit = limit(pace, cases.len());
         let ending = machine.run(Instant::now().checked_add(limit));
         machine.stop();

@@ -150,7 +150,7 @@ fn map_memory(opened: &[Opened], machine: &Machine<'_>, gate: &Arc<Gate>, given:
     let iommu = &first.iommu;
     physical::tell_kvm(machine.vm, iommu);
     let (ram, events) = (machine.ram.clone(), machine.events.clone());
-    given.mapping = Some(Mapping::start(ram, Arc::clone(iommu), Arc::clone(gate), events)?);
+    given.mapping = Some(Mapping::prepare(ram, Arc::clone(iommu), Arc::clone(gate), events)?);
     if hosts.len() > 1 {
         given.peers = Some(Peers::new(Arc::clone(iommu)));
     }
