@@ -113,7 +113,7 @@ impl Rig {
             }
         }
         let device = parts.len() - 1;
-        Ok(Built { vm, events, parts, device, firmware, given: given })
+        Ok(Built { vm, events, parts, device, firmware, given })
     }
 
     /// Runs the cases of these numbers in a new machine. `survey` is what [`Rig::survey`] found of a device
