@@ -27,6 +27,9 @@ use crate::events::{Event, Events};
 /// How much memory one thread takes at a time: so that neither the end of the run is kept waiting nor whoever
 /// maps memory meanwhile, for which the kernel has one lock per process.
 const CHUNK: usize = 4 << 20;
+/// How the threads that take memory stand behind the guest's (`setpriority(2)`), which they are not to slow
+/// down: who waits for them sleeps.
+const NICE: i32 = 10;
 /// More threads than this only fight for the kernel's locks.
 const MOST_THREADS: usize = 4;
 
@@ -90,6 +93,8 @@ impl Mapping {
             while !mine.begun.load(Acquire) {
                 std::thread::park();
             }
+            // For this thread and those it starts; refused nowhere, and not needed.
+            let _ = rustix::process::setpriority_process(None, NICE);
             match mine.carry_out() {
                 Ok(()) => gate.open(),
                 Err(_) if mine.stop.load(Relaxed) => {}

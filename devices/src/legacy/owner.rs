@@ -24,8 +24,10 @@ mod access;
 
 /// A function that rests wakes up after so many writes, or accesses to the window, in this time.
 const BURST: (u32, Duration) = (16, Duration::from_millis(16));
-/// It rests after so long without any.
-const IDLE: Duration = Duration::from_millis(250);
+/// It rests after so long without any: the first is what it takes at least. A guest that comes back while it
+/// would still have been awake with twice as long makes the next rest come later, at most after the second:
+/// each rest and each return stops the guest for a moment.
+const IDLE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
 /// After so many times in this time that the text window had to be read back, which is slow on a card,
 /// nothing is shadowed for as long: something else writes there all the time.
 const READ_BACKS: (u32, Duration) = (8, Duration::from_secs(1));
@@ -50,11 +52,36 @@ struct Traffic {
     /// Something happened since the clock ticked last.
     busy: bool,
     last: Option<Instant>,
+    /// After how long it rests.
+    idle: Duration,
+    /// When it came to rest.
+    rested: Option<Instant>,
 }
 
 impl Traffic {
     fn new() -> Traffic {
-        Traffic { burst: Rate::new(BURST), active: false, busy: false, last: None }
+        Traffic {
+            burst: Rate::new(BURST),
+            active: false,
+            busy: false,
+            last: None,
+            idle: IDLE.0,
+            rested: None,
+        }
+    }
+
+    /// It comes to rest now.
+    fn rest(&mut self, now: Instant) {
+        self.active = false;
+        self.rested = Some(now);
+    }
+
+    /// It is awake again.
+    fn wake(&mut self, now: Instant) {
+        if let Some(rested) = self.rested.take() {
+            let soon = now.saturating_duration_since(rested) <= self.idle;
+            self.idle = if soon { IDLE.1.min(2 * self.idle) } else { IDLE.0 };
+        }
     }
 }
 
@@ -156,9 +183,9 @@ impl Owner {
         if std::mem::take(&mut traffic.busy) || traffic.last.is_none() {
             traffic.last = Some(now);
         }
-        let quiet = traffic.last.is_some_and(|last| now.saturating_duration_since(last) >= IDLE);
+        let quiet = traffic.last.is_some_and(|last| now.saturating_duration_since(last) >= traffic.idle);
         if quiet && self.mode.collects() {
-            traffic.active = false;
+            traffic.rest(now);
         }
         self.wish()
     }
@@ -190,6 +217,9 @@ impl Owner {
         }
         self.traffic.active = to.collects();
         self.traffic.last = None;
+        if to.collects() {
+            self.traffic.wake(now);
+        }
         self.mode = to;
         self.text = self.plain_text().filter(|_| to == Mode::Shadowed);
     }

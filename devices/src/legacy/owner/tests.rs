@@ -393,3 +393,18 @@ fn a_card_that_fails_holds_nobody_up() {
     assert_eq!(rig.owner.mode(), Mode::Resting);
     assert_eq!(rig.owner.read(&mut rig.card, 0xb_8000, Width::B1), Err(Fault::Failed));
 }
+
+#[test]
+fn a_guest_that_comes_back_soon_rests_later_the_next_time() {
+    let (mut traffic, mut now) = (Traffic::new(), Instant::now());
+    let mut pause = |traffic: &mut Traffic, millis| {
+        traffic.rest(now);
+        now += Duration::from_millis(millis);
+        traffic.wake(now);
+        traffic.idle.as_millis()
+    };
+    let taken = [100, 400, 900, 2000, 4000].map(|millis| pause(&mut traffic, millis));
+    assert_eq!(taken, [500, 1000, 2000, 4000, 4000]);
+    assert_eq!(pause(&mut traffic, 4001), 250);
+    assert_eq!(pause(&mut traffic, 251), 250);
+}
