@@ -14,7 +14,8 @@
 //! takes so long that 262,144 records wait behind it, the oldest of them are written.
 //!
 //! A trace holds what *traps* or is collected: what the guest does to RAM, to a BAR that is mapped into it, to the
-//! shadow of the text window, leaves no trace. With `--window strict` all of the window is in it.
+//! shadow of the text window, leaves no trace, and neither does the kick of a disk's queue, which KVM takes. With
+//! `--window strict` all of the window is in it.
 //!
 //! # The text form
 //!
@@ -112,12 +113,16 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Creates the file of a trace, or empties it.
+    /// Creates the file of a trace, or empties it. A machine that is never made leaves a whole file too.
     ///
     /// # Errors
     /// For a person: the file can not be written.
     pub fn create(wanted: &TraceOutput) -> Result<Opened> {
-        Ok(Opened { sink: Sink::create(&wanted.path)?, form: wanted.form })
+        let sink = Sink::create(&wanted.path)?;
+        if wanted.form == TraceForm::Perfetto {
+            sink.hold(chrome::NOTHING)?;
+        }
+        Ok(Opened { sink, form: wanted.form })
     }
 
     /// Starts the thread that writes. `parts` are those of the machine in their order, with `cpus` vCPUs and
@@ -211,14 +216,39 @@ fn describe(part: &mut Parts) -> Function {
     Function { name: part.name.clone(), id, bars }
 }
 
-/// The filter, with functions by their numbers.
+/// The filter, with functions by their numbers. A BAR is that of functions which may have one: what is no
+/// PCI function numbers its regions as it likes.
 fn filter(wanted: &[TraceFilter], parts: &[Parts]) -> Result<Filter> {
-    let rule = |wanted: &TraceFilter| {
+    let mut rules = Vec::new();
+    for wanted in wanted {
         let function = wanted.function.as_deref().map(|name| number_of(name, parts)).transpose()?;
-        let region = wanted.bar.map(Region::bar);
-        Ok(Rule { function, region, ports: wanted.ports, memory: wanted.memory })
-    };
-    Ok(Filter::new(wanted.iter().map(rule).collect::<Result<_>>()?))
+        let rule = |function, bar: Option<u8>| Rule {
+            function,
+            region: bar.map(Region::bar),
+            ports: wanted.ports,
+            memory: wanted.memory,
+        };
+        let Some(bar) = wanted.bar else {
+            rules.push(rule(function, None));
+            continue;
+        };
+        let of = (0..)
+            .map(EndpointId)
+            .zip(parts)
+            .filter(|(id, part)| function.is_none_or(|function| function == *id) && has_bar(part, bar));
+        let known = rules.len();
+        rules.extend(of.map(|(id, _)| rule(Some(id), Some(bar))));
+        if rules.len() == known {
+            let whose = wanted.function.as_deref().unwrap_or("any function");
+            bail!("--trace-filter: there is no BAR {bar} of {whose}");
+        }
+    }
+    Ok(Filter::new(rules))
+}
+
+/// Whether the dword of a base address register is among those that change the map.
+fn has_bar(part: &Parts, bar: u8) -> bool {
+    matches!(part.place, Place::Pci { .. }) && part.topology.contains(0x10 + 4 * u64::from(bar))
 }
 
 fn number_of(name: &str, parts: &[Parts]) -> Result<EndpointId> {

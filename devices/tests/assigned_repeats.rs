@@ -80,6 +80,16 @@ fn the_tenth_write_in_a_row_is_given_to_the_kernel() {
     assert_eq!(signals(&driver), [(PLACE + BELL, 7), (PLACE + BELL, 8)]);
 }
 
+/// The map follows a little later, and the kernel takes a write once.
+#[test]
+fn what_traps_until_the_map_has_followed_is_not_given_again() {
+    let (card, mut driver) = running(10);
+    write(&mut driver, BELL, 7, 30);
+    assert_eq!((card.state().writes.len(), signals(&driver)), (1, vec![(PLACE + BELL, 7)]));
+    write(&mut driver, BELL + 4, 7, 10);
+    assert_eq!(signals(&driver), [(PLACE + BELL, 7), (PLACE + BELL + 4, 7)]);
+}
+
 #[test]
 fn the_map_decides_where_it_is() {
     let (card, mut driver) = running(10);

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use proptest::prelude::*;
 use trapline_io::completion::{Caller, Completions};
@@ -267,6 +268,42 @@ fn an_access_under_way_is_known_and_a_last_one_kept() {
     drop(path);
     assert_eq!(records(&lane).len(), 1);
     assert_eq!(lane.busy_since(), None);
+}
+
+/// Sees whether a write is known to be under way while it is.
+struct Looks {
+    lane: Arc<Lane>,
+    seen: Arc<AtomicBool>,
+}
+
+impl Device for Looks {
+    fn read(&mut self, _: Region, _: u64, _: Width) -> Result<u64, Fault> {
+        Ok(0)
+    }
+    fn write(&mut self, _: Region, _: u64, _: Width, _: u64) -> Result<(), Fault> {
+        self.seen.store(self.lane.busy_since().is_some(), Relaxed);
+        Ok(())
+    }
+    fn reset(&mut self) {}
+    fn claims(&self) -> Claims {
+        Claims::default()
+    }
+}
+
+#[test]
+fn a_posted_write_under_way_is_known_too() {
+    for filter in
+        [Filter::default(), Filter::new(vec![Rule { region: Some(Region::ROM), ..Rule::default() }])]
+    {
+        let (lane, seen) = (Arc::new(Lane::new(8)), Arc::new(AtomicBool::new(false)));
+        let device = Looks { lane: Arc::clone(&lane), seen: Arc::clone(&seen) };
+        let bell = Arc::new(Doorbell::new().unwrap());
+        let endpoint = Endpoint::new("looks", Box::new(device), Completions::new(1), bell);
+        endpoint.record(Recorder::of_function(EndpointId(0), Arc::clone(&lane), Arc::new(filter)));
+        endpoint.post(Access::write(Region::bar(1), 0, Width::B1, 7));
+        assert!(seen.load(Relaxed), "what is younger than this write would be written before it");
+        assert_eq!(lane.busy_since(), None);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 use trapline_io::endpoint::Service;
 
@@ -15,6 +15,7 @@ use crate::bench::measure::{self, Plan};
 use crate::bench::report::Report;
 use crate::bench::{Device, Way, compare, html, table};
 use crate::config::{Adapters, ConfigError, Options, Origin, RunConfig};
+use crate::screen::file;
 
 /// What can be given to `trapline bench`.
 #[derive(Debug, clap::Args)]
@@ -65,6 +66,12 @@ pub(super) struct Arguments {
     compare: Option<PathBuf>,
 }
 
+impl Arguments {
+    fn json_to_stdout(&self) -> bool {
+        self.json.as_deref() == Some(Path::new("-"))
+    }
+}
+
 /// `--window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Window {
@@ -105,24 +112,44 @@ impl From<Io> for Service {
 pub(super) fn bench(arguments: &Arguments) -> Result<Status> {
     let _log = log::start();
     let plan = plan(arguments)?;
+    check_outputs(arguments)?;
     let old = arguments.compare.as_deref().map(read_report).transpose()?;
-    let report = measure::run(&plan, progress(plan.rounds))?;
+    let report = measure::run(&plan, progress(plan.rounds));
     clear_progress();
-    let to_stdout = arguments.json.as_deref() == Some(Path::new("-"));
-    if let Some(path) = &arguments.json {
-        let json = report.to_json()?;
-        if to_stdout { print(&json)? } else { write("json", path, &json)? }
-    }
-    if let Some(path) = &arguments.html {
-        write("html", path, &html::page(&report, old.as_ref()))?;
-    }
-    if !to_stdout {
+    let report = report?;
+    if arguments.json_to_stdout() {
+        print(&report.to_json()?)?;
+    } else {
         print(&table::text(&report))?;
         if let Some(old) = &old {
             print(&format!("\n{}", compare::text(old, &report)))?;
         }
     }
+    if let Some(path) = arguments.json.as_deref().filter(|_| !arguments.json_to_stdout()) {
+        write("json", path, &report.to_json()?)?;
+    }
+    if let Some(path) = &arguments.html {
+        write("html", path, &html::page(&report, old.as_ref()))?;
+    }
     Ok(Status::Success)
+}
+
+/// Looks whether there will be a place for all that is asked for: better now than after minutes.
+fn check_outputs(arguments: &Arguments) -> Result<()> {
+    let json = arguments.json.as_deref().filter(|_| !arguments.json_to_stdout());
+    for (option, path) in [("json", json), ("html", arguments.html.as_deref())] {
+        if let Some(path) = path {
+            file::check(path).map_err(|problem| anyhow!("--{option} {}: {problem}", path.display()))?;
+        }
+    }
+    if let Some(path) = arguments.compare.as_deref()
+        && arguments.json_to_stdout()
+        && arguments.html.is_none()
+    {
+        let problem = "the comparison stands below the table or in the page; give --html or --json FILE";
+        return Err(unusable("compare", &path.display().to_string(), problem));
+    }
+    Ok(())
 }
 
 fn plan(arguments: &Arguments) -> Result<Plan> {
@@ -191,7 +218,8 @@ fn read_report(path: &Path) -> Result<Report> {
 }
 
 fn write(option: &str, path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("--{option} {}", path.display()))
+    file::replace(path, |out| out.write_all(text.as_bytes()))
+        .with_context(|| format!("--{option} {}", path.display()))
 }
 
 fn print(text: &str) -> Result<()> {

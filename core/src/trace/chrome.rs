@@ -17,6 +17,9 @@ const VCPUS: u64 = 1;
 const WORKERS: u64 = 2;
 const DEVICES: u64 = 3;
 
+/// A trace of nothing; shorter than what [`Chrome`] begins with.
+pub(super) const NOTHING: &[u8] = b"{\"traceEvents\":[\n]}\n";
+
 /// The most posted writes of one function that wait for their second record: more than its queue holds.
 const POSTED_MOST: usize = 4096;
 /// How far a second record may be searched for, where records between were lost.

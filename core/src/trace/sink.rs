@@ -37,6 +37,15 @@ impl Sink {
         Ok(Sink { file, path: path.to_owned(), at: is_file.then_some(0), failed: false })
     }
 
+    /// Has `bytes` stand in a regular file until the first piece, which is longer, takes their place.
+    pub(super) fn hold(&self, bytes: &[u8]) -> Result<()> {
+        if self.at.is_some() {
+            let written = self.file.write_all_at(bytes, 0);
+            written.with_context(|| format!("--trace {}", self.path.display()))?;
+        }
+        Ok(())
+    }
+
     /// What it is called.
     pub(super) fn path(&self) -> &Path {
         &self.path

@@ -314,11 +314,12 @@ fn addresses_that_become_known_are_filtered() {
 #[test]
 fn a_file_of_json_is_whole_at_any_time() {
     let mut rig = Rig::new(TraceForm::Perfetto, 64, Filter::default());
-    rig.writer.begin();
     let count = |rig: &Rig| {
         let trace: Value = serde_json::from_str(&rig.text()).unwrap();
         trace["traceEvents"].as_array().unwrap().iter().filter(|event| event["ph"] == "X").count()
     };
+    assert_eq!(count(&rig), 0, "also where the machine is never made");
+    rig.writer.begin();
     assert_eq!(count(&rig), 0);
     for turn in 1..4 {
         fill(&rig.vcpus[0], 0..5);
@@ -381,6 +382,25 @@ fn a_filter_names_functions_that_are_there() {
     assert_eq!(found, Filter::new(vec![Rule { function: Some(ADAPTER), ..Rule::default() }]));
     let error = filter(&wanted("adapter1"), &parts).unwrap_err().to_string();
     assert_eq!(error, "--trace-filter: no function is called \"adapter1\"; there are clock, adapter0");
+}
+
+/// What is no PCI function has regions of these numbers, too, which are no BARs.
+#[test]
+fn a_bar_is_one_of_a_pci_function() {
+    let devfn = trapline_devices::pci::Devfn::default();
+    let function = |name| Parts::function(name, Nothing, None, devfn, DwordSet::of(&[0x10, 0x18]));
+    let parts = [Parts::platform("clock", Nothing), function("adapter0"), function("disk0")];
+    let wanted = |name: Option<&str>, bar| TraceFilter {
+        function: name.map(str::to_owned),
+        bar: Some(bar),
+        ..TraceFilter::default()
+    };
+    let rule = |id| Rule { function: Some(EndpointId(id)), region: Some(Region::bar(2)), ..Rule::default() };
+    assert_eq!(filter(&[wanted(None, 2)], &parts).unwrap(), Filter::new(vec![rule(1), rule(2)]));
+    assert_eq!(filter(&[wanted(Some("disk0"), 2)], &parts).unwrap(), Filter::new(vec![rule(2)]));
+    let error = |wanted| filter(&[wanted], &parts).unwrap_err().to_string();
+    assert_eq!(error(wanted(Some("clock"), 0)), "--trace-filter: there is no BAR 0 of clock");
+    assert_eq!(error(wanted(None, 5)), "--trace-filter: there is no BAR 5 of any function");
 }
 
 struct Nothing;

@@ -57,7 +57,8 @@ impl Repeats {
             }
         }
         if times + 1 >= TIMES {
-            return true;
+            // One that was given traps until the map has followed, and for good where KVM refused it.
+            return !self.taken.iter().any(|(taken, _)| *taken == write);
         }
         let free = self.watched.iter().position(Option::is_none);
         let place = free.unwrap_or(self.oldest);

@@ -83,6 +83,13 @@ impl Held {
         }
     }
 
+    /// Says since when the device has a write whose record is still to come.
+    pub(super) fn under_way(&self, since: Option<u64>) {
+        if let Some(recorder) = &self.recorder {
+            recorder.under_way(since);
+        }
+    }
+
     /// Carries out what is held back, if anything is. A run of one is a plain write.
     #[inline]
     pub(super) fn finish(&mut self) -> Result<(), Fault> {

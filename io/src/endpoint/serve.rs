@@ -148,8 +148,10 @@ impl Endpoint {
             return;
         }
         let start = now();
+        held.under_way(Some(start));
         self.carry_out(held, entry.access);
         held.note(entry, start, Some(now()));
+        held.under_way(None);
     }
 
     /// Carries out an access of the caller's own; without a caller, a write that was not even queued.

@@ -84,6 +84,12 @@ impl Recorder {
         }
     }
 
+    /// Since when a write for which nobody waits is under way; `None` when it was
+    /// [carried out](Recorder::carried_out). By whoever owns the function.
+    pub(crate) fn under_way(&self, since: Option<u64>) {
+        self.lane.set_busy(since);
+    }
+
     /// A write for which nobody waits was carried out, between these moments; of one that is merged with
     /// others the end is not known. By whoever owns the function.
     pub(crate) fn carried_out(&self, access: Access, how: How, start: u64, end: Option<u64>) {

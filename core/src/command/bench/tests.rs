@@ -43,3 +43,19 @@ fn what_can_not_be_measured_is_said() {
     assert!(said("--device nothing").starts_with("--device nothing"));
     assert!(parsed("--rounds 0").is_err() && parsed("--all --io uring").is_err());
 }
+
+/// Not after minutes of measuring.
+#[test]
+fn what_has_no_place_is_said_before() {
+    let said = |arguments: &str| {
+        let words = std::iter::once("bench").chain(arguments.split_whitespace());
+        check_outputs(&Cli::try_parse_from(words).unwrap().arguments).map_err(|error| error.to_string())
+    };
+    assert!(
+        said("--json /no/such/file").unwrap_err().starts_with("--json /no/such/file: there is no directory")
+    );
+    assert_eq!(said("--html /"), Err("--html /: this is a directory; name a file in it".into()));
+    assert!(said("--json - --compare old.json").unwrap_err().contains("give --html"));
+    assert_eq!(said("--json - --html /dev/null --compare old.json"), Ok(()));
+    assert_eq!(said("--json /dev/null --compare old.json"), Ok(()));
+}
