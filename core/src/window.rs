@@ -101,6 +101,8 @@ impl Hand {
                 self.events.push(Event::Guest(host::Event::Failed(text)));
             }
             match self.topology.is_collecting() {
+                // A wish that stands calls again and again; and nobody may call any more.
+                _ if self.again.is_some() => std::thread::sleep(BEAT),
                 true => std::thread::park_timeout(BEAT),
                 false => std::thread::park(),
             }
@@ -115,8 +117,9 @@ impl Hand {
         let collecting = self.topology.is_collecting();
         // A reset on a vCPU has changed the mode, or another function lies in the zones.
         let stale = collecting && (!mode.collects() || self.topology.is_contested());
-        let refused = self.again.is_some_and(|(was, until)| was == wish && now < until);
-        if refused || (wish == mode && !stale) {
+        self.again = self.again.filter(|(_, until)| now < *until);
+        let refused = self.again.is_some_and(|(was, _)| was == wish);
+        if !stale && (refused || wish == mode) {
             return Ok(());
         }
         self.again = match self.topology.turn(wish) {

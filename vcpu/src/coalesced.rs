@@ -70,7 +70,8 @@ struct Progress {
 impl Ring {
     /// The place of the oldest entry. With an index beyond the entries, which is nobody's, there is none.
     fn oldest(&self) -> Option<u32> {
-        let (first, last) = (self.first.load(Relaxed), self.last.load(Acquire));
+        // `first` too: who finds that an entry was taken sees what its taker did before.
+        let (first, last) = (self.first.load(Acquire), self.last.load(Acquire));
         (first != last && first < ENTRIES && last < ENTRIES).then_some(first)
     }
 

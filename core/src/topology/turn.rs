@@ -93,7 +93,8 @@ impl Topology {
             self.stop_collecting(&state);
         }
         let mode = self.set_mode(&mut state, to, "as wished")?;
-        if mode.collects() && !self.is_collecting() {
+        if mode.collects() {
+            // Also where it collects: of a turn that could not park, the zones are gone.
             self.start_collecting(&mut state, &parked)?;
         }
         Ok(if self.possible(&state, wish) == wish { Turned::AsWished } else { Turned::Slower })

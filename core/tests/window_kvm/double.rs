@@ -40,6 +40,8 @@ pub struct Seen {
     pub shadows: AtomicU64,
     pub resets: AtomicU64,
     pub bar: AtomicU64,
+    /// The clock is called for the first traffic alone.
+    pub calls_once: AtomicBool,
     clock: Mutex<Option<Thread>>,
     called: AtomicBool,
 }
@@ -218,7 +220,7 @@ impl Window for Double {
 
     fn tick(&mut self, now: Instant) -> Mode {
         self.seen.ticks.fetch_add(1, SeqCst);
-        self.seen.called.store(false, SeqCst);
+        self.seen.called.fetch_and(self.seen.calls_once.load(SeqCst), SeqCst);
         self.flush();
         if self.traffic.is_none_or(|last| now.saturating_duration_since(last) > REST) {
             return Mode::Resting;

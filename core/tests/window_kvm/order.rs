@@ -224,3 +224,40 @@ fn another_functions_bar_in_the_window_gets_its_own_writes() {
         assert!(seen.turns.load(SeqCst) > 0, "{want:?}: all was strict");
     }
 }
+
+/// Writes a word of the window again and again until the switch says so.
+fn write_until(told: u8) -> Vec<u8> {
+    // mov dx, TELL; again: mov word [4000], ax; in al, dx; cmp al, told; jne again
+    vec![0xba, 0x04, 0x50, 0xa3, 0xa0, 0x0f, 0xec, 0x3c, told, 0x75, 0xf8]
+}
+
+#[test]
+fn a_wish_that_was_refused_comes_true_when_nothing_is_in_its_way_any_more() {
+    let (double, seen) = Double::new(Want::Always(Mode::Shadowed));
+    let (rival, _) = Rival::new();
+    seen.calls_once.store(true, SeqCst);
+    let rig = Rig::new(&[
+        &configure(4, 3),
+        &configure_device(2, 0x10, 0xa_0000),
+        &configure_device(2, 4, 2),
+        &segments(0xb800),
+        &out8(TELL, 0),
+        &write_until(2),
+        &configure_device(2, 4, 0),
+        &out8(TELL, 0),
+        &write_until(4),
+        &end(),
+    ]);
+    let inside = Arc::clone(&seen);
+    let (ending, _) =
+        Rig { rival: Some(rival), ..rig }.run(double, ConfigSpace::TOPOLOGY, zones(), move |_, told| {
+            let late = Duration::from_secs(20);
+            assert!(wait(late, || inside.turns.load(SeqCst) > 0 && told.load(SeqCst) == 1));
+            assert_eq!(inside.shadows.load(SeqCst), 0, "another function is in the way");
+            told.store(2, SeqCst);
+            assert!(wait(late, || told.load(SeqCst) == 3));
+            assert!(wait(late, || inside.shadows.load(SeqCst) > 0), "strict for ever");
+            told.store(4, SeqCst);
+        });
+    assert_eq!(ending, Ending::PowerOff);
+}

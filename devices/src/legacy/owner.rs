@@ -31,6 +31,9 @@ const IDLE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_s
 /// After so many times in this time that the text window had to be read back, which is slow on a card,
 /// nothing is shadowed for as long: something else writes there all the time.
 const READ_BACKS: (u32, Duration) = (8, Duration::from_secs(1));
+/// The same after so many starts, since each end takes a memory slot away from all vCPUs: more than one
+/// for each picture of a screen.
+const STARTS: (u32, Duration) = (128, Duration::from_secs(1));
 
 /// What is known of the card's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +111,7 @@ pub struct Owner {
     /// The text window could not be read.
     refused: bool,
     read_backs: Rate,
+    starts: Rate,
     /// Until when nothing is shadowed.
     held: Option<Instant>,
     clock: Option<Thread>,
@@ -145,6 +149,7 @@ impl Owner {
             pinned: false,
             refused: false,
             read_backs: Rate::new(READ_BACKS),
+            starts: Rate::new(STARTS),
             held: None,
             clock: None,
             called: false,
@@ -184,7 +189,8 @@ impl Owner {
             traffic.last = Some(now);
         }
         let quiet = traffic.last.is_some_and(|last| now.saturating_duration_since(last) >= traffic.idle);
-        if quiet && self.mode.collects() {
+        // Also while it rests: then the machine could not do what was wished for.
+        if quiet {
             traffic.rest(now);
         }
         self.wish()
@@ -203,7 +209,8 @@ impl Owner {
             Mode::Shadowed => self.mode != Mode::Native && self.start_shadow(card, now),
         };
         if !may {
-            return;
+            // At rest nothing ticks, and the next wish would wait for the guest.
+            return self.consider();
         }
         if to == Mode::Native {
             // From now on the guest reaches the card without any trap.
@@ -245,7 +252,11 @@ impl Owner {
             && matches!(&self.known, Known::Registers(state) if state.plain_text() == Some(text))
         {
             // One that fails is tried again at the next beat; a card that is gone says so by itself.
-            self.traffic.busy |= shadow.flush(card, text.first).unwrap_or(false);
+            let changed = shadow.flush(card, text.first).unwrap_or(false);
+            self.traffic.busy |= changed;
+            if changed {
+                self.phases.window();
+            }
         }
     }
 
@@ -307,7 +318,8 @@ impl Owner {
             return false;
         }
         let (Some(text), Some(shadow)) = (self.plain_text(), &mut self.shadow) else { return false };
-        if !shadow.is_known() && self.read_backs.count(|| now) {
+        let reads_back = !shadow.is_known() && self.read_backs.count(|| now);
+        if self.starts.count(|| now) || reads_back {
             self.held = Some(now + READ_BACKS.1);
         }
         self.refused = shadow.start(card, text.first).is_err();

@@ -130,7 +130,8 @@ impl Owner {
         }
         let Known::Registers(before) = self.known else {
             if decides(offset, width) {
-                self.forget();
+                // It may lead to other memory too.
+                self.disturbed();
             }
             return card.write(Region::VGA, offset, width, value);
         };

@@ -248,6 +248,80 @@ fn a_guest_that_makes_it_be_read_back_all_the_time_has_no_shadow_for_a_while() {
 }
 
 #[test]
+fn a_port_written_while_nothing_is_known_may_lead_to_other_memory() {
+    let mut rig = Rig::shadowed();
+    rig.turn(Mode::Resting);
+    // The Command register was written.
+    rig.owner.decode(true);
+    rig.put(0x3d4, Width::B2, 0x500e);
+    assert!(rig.owner.shadow.as_ref().unwrap().is_known());
+    // The other half of memory.
+    rig.put(0x3c2, Width::B1, 0x47);
+    assert!(!rig.owner.shadow.as_ref().unwrap().is_known());
+    rig.burst();
+    assert_eq!(rig.settle(), Mode::Shadowed);
+    assert_eq!(rig.get(0xb_8100, Width::B8), rig.on_card(0xb_8100, Width::B8));
+}
+
+#[test]
+fn a_shadow_that_can_not_start_leaves_no_wish_that_nobody_hears() {
+    let mut rig = Rig::new(ALL, Card::in_text());
+    rig.owner.watch(std::thread::current());
+    rig.burst();
+    assert_eq!(rig.tick(), Mode::Shadowed);
+    rig.owner.disturbed();
+    rig.owner.learn(&mut rig.card);
+    rig.owner.called = false;
+    rig.card.fails = true;
+    rig.turn(Mode::Shadowed);
+    assert!(rig.owner.called, "at rest nothing ticks by itself");
+    assert_eq!(rig.settle(), Mode::Coalesced);
+}
+
+#[test]
+fn a_wish_that_is_not_fulfilled_ends_with_the_traffic() {
+    let mut rig = Rig::new(ALL, Card::in_text());
+    rig.burst();
+    assert_eq!(rig.tick(), Mode::Shadowed);
+    let beats = (1..100).find(|_| rig.tick() == Mode::Resting).unwrap();
+    assert!((15..=17).contains(&beats), "{beats}");
+    rig.burst();
+    assert_eq!(rig.settle(), Mode::Shadowed);
+}
+
+#[test]
+fn a_guest_that_ends_and_starts_the_shadow_without_pause_has_none_for_a_while() {
+    let mut rig = Rig::shadowed();
+    let again = |rig: &mut Rig, beat: Duration| {
+        rig.put_admitted(0x3c4, Width::B2, 0x0402);
+        rig.put_admitted(0x3c4, Width::B2, 0x0302);
+        rig.now += beat;
+        let wish = rig.owner.tick(&mut rig.card, rig.now);
+        rig.turn(wish);
+        rig.owner.mode() == Mode::Shadowed
+    };
+    let starts = (0..1000).take_while(|_| again(&mut rig, Duration::ZERO)).count();
+    assert_eq!(starts, 127, "and one before");
+    let beats = (0..100).take_while(|_| !again(&mut rig, BEAT)).count();
+    assert!((60..64).contains(&beats), "{beats}");
+    // Once for each beat is what a program may do.
+    assert!((0..1000).all(|_| again(&mut rig, BEAT)));
+}
+
+#[test]
+fn text_in_the_shadow_is_work_with_the_window() {
+    let mut rig = Rig::shadowed();
+    for count in 0..1000_u64 {
+        rig.store(0xb_8000, &count.to_le_bytes());
+        rig.owner.flush(&mut rig.card);
+        rig.owner.bar();
+    }
+    assert_eq!(rig.tick(), Mode::Shadowed);
+    (0..64).for_each(|_| rig.owner.bar());
+    assert_eq!(rig.tick(), Mode::Native);
+}
+
+#[test]
 fn the_clock_is_called_once_until_it_ticks() {
     let mut rig = Rig::new(ALL, Card::in_text());
     let (sender, calls) = std::sync::mpsc::channel();
