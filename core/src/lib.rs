@@ -100,7 +100,7 @@
 //! * [`guest`]: a machine that runs, as whoever watches it sees it;
 //! * [`firmware`]: ACPI, SMBIOS, the memory map, Linux by SeaBIOS' option ROM;
 //! * [`screen`]: the live view, pictures, text; [`command`]: the program's commands;
-//! * [`bench`]: what an access costs on this host.
+//! * [`bench`](mod@bench): what an access costs on this host.
 
 pub mod adapter;
 pub mod bench;
