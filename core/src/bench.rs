@@ -1,28 +1,38 @@
 //! `trapline bench`: what an access costs on this host.
 //!
-//! A [guest of our own](payload) repeats one kind of access after the other; a [device of the
-//! machine](mark) tells it what to do and takes the time. Each [case](cases) is visited in each *variant*
-//! (how the legacy window is carried out, and by whom), round after round, so that what disturbs the host
-//! disturbs all variants alike. The [baselines](bare) run in the same rounds: the same guest in a loop that
-//! does nothing but `KVM_RUN`, that loop with a `pread` or `pwrite` of the device's file, and these alone.
+//! A guest of our own repeats one kind of access after the other; a device of the machine tells it what to
+//! do and takes the time. Each [case](cases) is visited in each *variant* (how the legacy window is carried
+//! out, and by whom), round after round, so that what disturbs the host disturbs all variants alike. The
+//! *baselines* run in the same rounds: the same guest in a loop that does nothing but `KVM_RUN`, that loop
+//! with a `pread` or `pwrite` of the device's file, and these alone.
 //!
 //! What is reported is the median of the rounds, ratios of such medians, and histograms of the
 //! [stages](trapline_io::stages) of each access.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`cases`], `payload` | what is measured; the guest that it becomes |
+//! | `script`, `mark` | what the guest does next; the device that tells it, and takes the time |
+//! | `survey`, `null` | where the device's registers lie; a device that does nothing |
+//! | `rig`, `bare` | a machine around the device; the baselines |
+//! | [`measure`] | rounds and variants, to a report |
+//! | [`report`], `compare`, `host` | the report as JSON; two side by side; what it says of the host |
+//! | `table`, `html` | the report for people |
 
-pub mod bare;
+mod bare;
 pub mod cases;
-pub mod compare;
-pub mod host;
-pub mod html;
-pub mod mark;
+pub(crate) mod compare;
+mod host;
+pub(crate) mod html;
+mod mark;
 pub mod measure;
-pub mod null;
-pub mod payload;
+mod null;
+mod payload;
 pub mod report;
-pub mod rig;
-pub mod script;
-pub mod survey;
-pub mod table;
+mod rig;
+mod script;
+mod survey;
+pub(crate) mod table;
 
 use std::fmt;
 
@@ -33,7 +43,7 @@ use crate::config::{Adapters, Window};
 /// What is measured.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Device {
-    /// The device of [`null`].
+    /// One that answers at once and does nothing.
     Null,
     /// The software adapter, or one that is given.
     Adapters(Adapters),

@@ -8,9 +8,9 @@
 //!     |        \
 //!     |         trapline-devices   what the guest sees: PCI, Q35, virtio, vfio-user, the software adapter
 //!     |           |
-//!   trapline-vcpu |                KVM: memory slots, vCPU threads, stopping the world
+//!   trapline-vcpu |                KVM: memory slots, collected writes, vCPU threads, stopping the world
 //!          \      |
-//!           trapline-io            the access path: Trap, AddressSpace, Endpoint, Completion
+//!           trapline-io            the access path: Trap, AddressSpace, Feed, Endpoint, Completion
 //! ```
 //!
 //! Arrows go down only: `trapline-io` knows no PCI, VFIO or KVM, and `trapline-devices` and
@@ -27,7 +27,9 @@
 //!
 //! A write that changes the map (a BAR, COMMAND, PAM, a bridge's window) is carried out by
 //! [`topology::Topology`], in the order of design rule 11: hide, remove the slots, drain, write, ask
-//! again, publish, add the slots.
+//! again, publish, add the slots. It also turns the legacy VGA window from one way of being carried out
+//! ([`trapline_io::window::Mode`]) to another, which is a change of the map too: the function wishes, and a
+//! clock ([`window`]) has it done.
 //!
 //! # A machine of two parts
 //!
@@ -98,7 +100,7 @@
 //! * [`guest`]: a machine that runs, as whoever watches it sees it;
 //! * [`firmware`]: ACPI, SMBIOS, the memory map, Linux by SeaBIOS' option ROM;
 //! * [`screen`]: the live view, pictures, text; [`command`]: the program's commands;
-//! * [`bench`]: what an access costs on this host.
+//! * [`bench`](mod@bench): what an access costs on this host.
 
 pub mod adapter;
 pub mod bench;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use trapline_devices::host;
-use trapline_io::completion::Completions;
+use trapline_io::completion::{Caller, Completions};
 use trapline_io::device::Range;
 use trapline_io::doorbell::Doorbell;
 use trapline_io::endpoint::{Endpoint, Service};
@@ -176,11 +176,7 @@ impl Machine {
         let owner = parts.iter().position(|part| !part.collected.is_empty());
         let owner = owner.and_then(|id| Some((id, parts.get(id)?.collected.clone())));
         let (endpoints, workers) = serve(parts, &completions, service)?;
-        for (endpoint, id) in endpoints.iter().zip(0..) {
-            if let Some(recorder) = probes.and_then(|probes| probes.of_function(EndpointId(id))) {
-                endpoint.record(recorder);
-            }
-        }
+        record(&endpoints, probes);
         let world = Arc::new(World::new(usize::from(cpus)));
         events.hold_in(Arc::clone(&world));
         for gate in gates.iter().flatten() {
@@ -201,12 +197,10 @@ impl Machine {
             Some(around) => around(topology.clone(), Arc::clone(&endpoints)),
             None => topology.clone(),
         };
-        let paths = (0..cpus).filter_map(|id| {
-            let mut caller = completions.caller(CallerId(id))?;
-            let recorder = probes.and_then(|probes| probes.of_vcpu(id));
-            caller.stages = recorder.map(|recorder| Box::new(Stages::tracing(recorder)));
+        let callers = callers(cpus, &completions, probes);
+        let paths = callers.map(|caller| {
             let reader = topology.published().reader();
-            Some(Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), Arc::clone(&changes), caller))
+            Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), Arc::clone(&changes), caller)
         });
         let reports = Arc::new(Reports(events.clone(), Arc::clone(&topology)));
         let vcpus = Vcpus::spawn(Arc::clone(&vm), Arc::clone(&world), paths.collect(), reports)?;
@@ -351,6 +345,25 @@ impl Collected for Ring {
     fn pop(&self) -> Option<Trap> {
         self.0.pop()
     }
+}
+
+/// Has what is carried out for nobody who waits recorded, if somebody traces.
+fn record(endpoints: &[Arc<Endpoint>], probes: Option<&Probes>) {
+    for (endpoint, id) in endpoints.iter().zip(0..) {
+        if let Some(recorder) = probes.and_then(|probes| probes.of_function(EndpointId(id))) {
+            endpoint.record(recorder);
+        }
+    }
+}
+
+/// The vCPUs as callers of endpoints, each with its recorder if somebody traces.
+fn callers(cpus: u16, completions: &Completions, probes: Option<&Probes>) -> impl Iterator<Item = Caller> {
+    (0..cpus).filter_map(move |id| {
+        let mut caller = completions.caller(CallerId(id))?;
+        let recorder = probes.and_then(|probes| probes.of_vcpu(id));
+        caller.stages = recorder.map(|recorder| Box::new(Stages::tracing(recorder)));
+        Some(caller)
+    })
 }
 
 /// Makes the endpoints of `parts` and the workers that serve them.

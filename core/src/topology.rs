@@ -9,6 +9,10 @@
 //! The other vCPUs are parked while something is out of the map, so that none of their accesses is lost in
 //! a gap. RAM and ROM change differently: nobody may run while they do, and the map is exchanged in
 //! one step.
+//!
+//! Three things change the map besides: a reset ([`Topology::after_reset`]), a function that says that it
+//! decodes something else (`ask_again`), and a turn of the legacy window (`turn.rs` beside [`map`]). Before
+//! each what KVM has collected for the window is brought out, or, before a reset, dropped.
 
 pub mod map;
 mod turn;

@@ -57,9 +57,10 @@
 //! # The form of ui.perfetto.dev
 //!
 //! Chrome's JSON. A row for each vCPU shows its exits, from `KVM_RUN` to `KVM_RUN`; the arguments of each give
-//! address, function, region, offset, width, value, how it was carried out, and the moments `push`, `start`, `end` and
-//! `resume` in nanoseconds after the exit. What was posted or collected is shown twice more where it was carried
-//! out: in the row of the function's worker and in that of the device, with an arrow from the vCPU that posted it.
+//! address, function, region, offset, width, value, how it was carried out, and the moments `push`, `start`,
+//! `end` and `resume` in nanoseconds after the exit. What was posted or collected is shown twice more where it
+//! was carried out: in the row of the function's worker and in that of the device, with an arrow from the vCPU
+//! that posted it.
 //! Changes of the map, of the window's mode and resets are instants; losses are a counter. A regular file is whole
 //! JSON after every piece that is written, also when the program is killed.
 //!

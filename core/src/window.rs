@@ -28,7 +28,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long the thread may take to end: a device gives up after 5 s, and so does a park.
 const FAREWELL: Duration = Duration::from_secs(15);
 
-/// The thread, called `vga`. Dropping this brings out what the guest has written, and ends it.
+/// The thread, called `vga`. Dropping this has it bring out what the guest has written and end, and waits for
+/// that, 15 seconds at most.
 #[derive(Debug)]
 pub struct Clock {
     thread: Option<JoinHandle<()>>,
@@ -46,19 +47,16 @@ impl Clock {
     pub fn start(topology: Arc<Topology>, endpoint: Arc<Endpoint>, events: Events) -> io::Result<Clock> {
         let stop = Arc::new(AtomicBool::new(false));
         let (running, ended) = channel();
-        let hand = Hand { topology, endpoint: Arc::clone(&endpoint), events, again: None };
+        let ticker = Ticker { topology, endpoint: Arc::clone(&endpoint), events, again: None };
         let flag = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("vga".into()).spawn(move || {
-            hand.run(&flag);
+            ticker.run(&flag);
             drop(running);
         })?;
         let handle = thread.thread().clone();
         window_of(&endpoint, |window| window.watch(handle));
         Ok(Clock { thread: Some(thread), stop, ended })
     }
-
-    /// Brings out what the guest has written, and ends the thread. Waits for it, but not for ever.
-    pub fn stop(self) {}
 }
 
 impl Drop for Clock {
@@ -84,7 +82,7 @@ pub fn bring_out(endpoint: &Endpoint) {
 }
 
 /// What the thread knows.
-struct Hand {
+struct Ticker {
     topology: Arc<Topology>,
     endpoint: Arc<Endpoint>,
     events: Events,
@@ -92,7 +90,7 @@ struct Hand {
     again: Option<(Mode, Instant)>,
 }
 
-impl Hand {
+impl Ticker {
     fn run(mut self, stop: &AtomicBool) {
         tracing::debug!(function = self.endpoint.name(), "the clock of the legacy window starts");
         while !stop.load(Ordering::Acquire) {

@@ -35,7 +35,8 @@
 //!    [`Fault`](trapline_io::Fault), never a panic.
 //! 2. **Claims**: what the function decodes now, computed from its registers, so that nobody has to be
 //!    told of a change. A write that may change them is marked where the device is handed to the
-//!    machine: [`ConfigSpace::TOPOLOGY`](pci::ConfigSpace::TOPOLOGY) for COMMAND and BARs.
+//!    machine: [`ConfigSpace::TOPOLOGY`](pci::ConfigSpace::TOPOLOGY) for COMMAND and BARs. What changes
+//!    them otherwise is reported as [`Event::Claims`](host::Event::Claims).
 //! 3. **Interrupts** through an [`IrqLine`](host::IrqLine) of its own; which wire that is, and who
 //!    shares it, is the machine's to know.
 //! 4. **Work of its own**: a descriptor that the function's worker watches and answers with

@@ -44,7 +44,8 @@ pub trait Device: Send {
     fn reset(&mut self);
 
     /// What this function decodes right now. Asked after every write that [`Retire::Topology`]
-    /// marks and after a reset, never on a plain access.
+    /// marks, after a turn of its window, after a reset, and when the function lets the machine know
+    /// that it decodes something else; never on a plain access.
     fn claims(&self) -> Claims;
 
     /// Called by the worker, with the token held, when the descriptor that this function gave to be

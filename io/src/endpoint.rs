@@ -17,7 +17,8 @@
 //! The function that owns legacy VGA has a [`Feed`]: writes that its vCPUs made without an exit. Every
 //! entry into the endpoint that depends on the order first moves them into the queue, so all of the
 //! above holds for them too; that never happens with the feed's lock held during a wait for the
-//! token. Only the worker's turn leaves them: nobody asks anything there.
+//! token. Only the worker's turn ([`Endpoint::serve`], [`Endpoint::attend`]) leaves them: nobody asks
+//! anything there.
 //!
 //! # What is merged
 //!
@@ -264,8 +265,8 @@ impl Endpoint {
         self.release(device);
     }
 
-    /// The worker's turn: carries out what is queued (and collects nothing) if the token is free, and tells whether it did
-    /// anything. Does not ring; the worker looks again before it sleeps.
+    /// The worker's turn: carries out what is queued, and collects nothing, if the token is free; tells
+    /// whether it did anything. Does not ring; the worker looks again before it sleeps.
     pub fn serve(&self) -> bool {
         if !self.has_work() {
             return false;

@@ -27,10 +27,10 @@
 //!
 //! A *trap* is what the guest touched: a port or an address, a width, a value ([`space`] finds whose that
 //! is, through the caller's own view, [`publish`]); an *access* is what a device sees of it: a region, an
-//! offset, a width, a value. One direction, no way back but the [`completion::Completion`]. This crate knows addresses, file
-//! descriptors and offsets; it does not know PCI registers, VFIO or KVM. A *function* is a PCI
-//! function or one platform device; a *region* is a BAR of it, its configuration space, its ROM, its
-//! part of the legacy VGA window.
+//! offset, a width, a value. One direction, no way back but the [`completion::Completion`]. This crate
+//! knows addresses, file descriptors and offsets; it does not know PCI registers, VFIO or KVM. A
+//! *function* is a PCI function or one platform device; a *region* is a BAR of it, its configuration
+//! space, its ROM, its part of the legacy VGA window.
 //!
 //! # The chapters
 //!
@@ -68,8 +68,8 @@
 //! worker costs 10 to 150 times the inline one. So the queue and the ring serve what is *posted*,
 //! where nobody waits, and a vCPU that needs an answer takes the token. Likewise with writes: one that
 //! the kernel collects costs a fraction of an exit, and a line of text that leaves as one run costs
-//! the device one access and not eighty. [`endpoint::Service`] keeps
-//! all ways selectable, so that the claim can be checked on any machine.
+//! the device one access and not eighty. [`endpoint::Service`] keeps all ways selectable, so that the
+//! claim can be checked on any machine.
 //!
 //! # A machine of one device
 //!
@@ -145,10 +145,10 @@
 //! The hand-over between threads runs under loom (`tests/loom_*.rs`), which tries the orders of the threads'
 //! steps with stand-ins for the queue, the locks and the kernel; the same tests with real threads
 //! are in `tests/order.rs`, `tests/collected.rs` and `tests/worker.rs`. What was collected, posted, merged
-//! and strict is compared with the plain list of what the guest did in `tests/collected.rs` and by
-//! the fuzz target `collected`. The table is compared with a model that knows no
-//! tables in `tests/space.rs`, and what the kernel does with transfers is asked of the kernel in
-//! `tests/ring_file.rs`.
+//! and strict is compared with the plain list of what the guest did in `tests/collected.rs`, in
+//! `tests/order_model.rs` and by the fuzz target `collected`; what a trace tells of it in
+//! `tests/traced.rs`. The table is compared with a model that knows no tables in `tests/space.rs`, and
+//! what the kernel does with transfers is asked of the kernel in `tests/ring_file.rs`.
 
 pub mod access;
 pub mod addr;

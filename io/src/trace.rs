@@ -16,8 +16,9 @@
 //! vCPU ([`Record::vcpu`]) and no address, as both are unknown there. What KVM collected has only that
 //! one. So all that a device sees is in the trace exactly once among the records that
 //! [reach the device](Record::reaches_device), and sorted by [`Record::moment`] these stand in the order in
-//! which the device saw them: both are taken while the token is held. A write that is merged with others, or
-//! leaves in a batch, has the moment at which it was put with them and no end: nothing overtakes it then.
+//! which the device saw them, since each moment is taken with the token held. A write that is merged with
+//! others, or leaves in a batch, has the moment at which it was put with them and no end: nothing overtakes
+//! it then.
 
 mod filter;
 mod lane;

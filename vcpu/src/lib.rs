@@ -8,6 +8,7 @@
 //! Zones, Coalesced:         which writes the kernel collects, and the ring that it puts them into
 //! Vm:                       the KVM objects: interrupt controllers, timer, clock
 //! MessageVector, LevelLine: interrupts of assigned functions, from eventfd to vCPU inside the kernel
+//! bare:                     a vCPU without any of it, which a benchmark compares the rest with
 //! ```
 //!
 //! This crate knows `trapline-io` and KVM; it knows no device and no PCI.
@@ -29,8 +30,8 @@
 //! # Unsafe code
 //!
 //! In `slots` (handing memory to KVM), `kick` (the byte `immediate_exit`), `run` (the element size
-//! of string I/O, a field of a C union), `coalesced` (the ring's page), `pit` (`KVM_REINJECT_CONTROL`), `state` (`KVM_SET_XSAVE`)
-//! and `eventfd` (lending a descriptor); nowhere else.
+//! of string I/O, a field of a C union), `coalesced` (the ring's page), `pit` (`KVM_REINJECT_CONTROL`),
+//! `state` (`KVM_SET_XSAVE`) and `eventfd` (lending and borrowing a descriptor); nowhere else.
 
 pub mod bare;
 mod chips;

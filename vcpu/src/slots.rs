@@ -32,7 +32,7 @@ pub struct Slot {
     pub memory: Arc<MmapRegion>,
     /// Byte offset into the mapping at the first address of `span`.
     pub offset: u64,
-    /// RAM, ROM, or a device's memory.
+    /// RAM, ROM, a device's memory, or RAM that stands for some of it.
     pub kind: DirectKind,
 }
 

@@ -94,7 +94,7 @@ struct State {
 }
 
 impl State {
-    /// The vCPUs other than `but` for which `seats` is not what they do.
+    /// The vCPUs other than `but` whose seat is not `at_rest`.
     fn others(&self, but: Option<usize>, at_rest: impl Fn(Seat) -> bool) -> Vec<usize> {
         let places = self.places.iter().enumerate();
         places.filter(|(i, place)| Some(*i) != but && !at_rest(place.seat)).map(|(i, _)| i).collect()

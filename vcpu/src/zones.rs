@@ -3,6 +3,10 @@
 //! A write that lies wholly inside one zone goes into the ring ([`crate::Coalesced`]) as long as that
 //! has room; every read, and every other write, exits as before. A memory slot over a zone hides it.
 //! Who collects must look after the ring: KVM gives no notice (design rule 3).
+//!
+//! Zones come while all vCPUs are parked, as design rule 12 has it, and go while they run, which it has not:
+//! to give one up takes the kernel milliseconds, and the ring stays in order meanwhile
+//! ([`Zones::unregister`]).
 
 use std::fmt;
 use std::sync::Arc;

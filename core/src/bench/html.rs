@@ -104,8 +104,8 @@ fn introduce(page: &mut String, report: &Report) {
         page,
         "<p>trapline {}; medians of {} rounds of {} ms each. Times are until everything that was written had been \
          carried out. <b>bare</b> is the same guest in a loop that does nothing but KVM_RUN, <b>bare+file</b> that \
-         loop with one pread or pwrite for each access, <b>file</b> these alone without any guest, <b>dropped</b> the coalesced window over a device that does \
-         nothing.</p>",
+         loop with one pread or pwrite for each access, <b>file</b> these alone without any guest, <b>dropped</b> \
+         the coalesced window over a device that does nothing.</p>",
         escape(&report.trapline),
         report.rounds,
         report.slice_ms

@@ -31,6 +31,7 @@ const START: usize = 0xffb0;
 const RESET: usize = 0xfff0;
 /// The stack grows down from here, in RAM.
 const STACK: u32 = 0x7000;
+
 /// The processor's registers, with the numbers that instructions give them. `Ecx` counts what a case
 /// repeats, `Esp` is the stack's: both are left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,16 +79,6 @@ impl Code {
     /// mov to, from
     pub fn copy(&mut self, to: Reg, from: Reg) {
         self.raw(&[0x89, 0xc0 | (from as u8) << 3 | to as u8]);
-    }
-
-    /// add register, number
-    pub fn add(&mut self, register: Reg, value: u32) {
-        self.with_number(&[0x81, 0xc0 | register as u8], value);
-    }
-
-    /// and register, number
-    pub fn and(&mut self, register: Reg, value: u32) {
-        self.with_number(&[0x81, 0xe0 | register as u8], value);
     }
 
     /// Loads eax (its lower part, for fewer bytes), or mm0 for 8 bytes, from `[from + offset]`.
@@ -314,8 +305,6 @@ mod tests {
     fn instructions_have_their_bytes() {
         assert_eq!(code(|c| c.set(Reg::Edi, 0xb8000)), [0xbf, 0, 0x80, 0x0b, 0]);
         assert_eq!(code(|c| c.copy(Reg::Ebx, Reg::Eax)), [0x89, 0xc3]);
-        assert_eq!(code(|c| c.add(Reg::Edi, 2)), [0x81, 0xc7, 2, 0, 0, 0]);
-        assert_eq!(code(|c| c.and(Reg::Esi, 0xff)), [0x81, 0xe6, 0xff, 0, 0, 0]);
         assert_eq!(code(|c| c.load(Width::B1, Reg::Esi, 5)), [0x8a, 0x86, 5, 0, 0, 0]);
         assert_eq!(code(|c| c.load(Width::B8, Reg::Esi, 0)), [0x0f, 0x6f, 0x86, 0, 0, 0, 0]);
         assert_eq!(code(|c| c.store(Width::B2, Reg::Edi, 2)), [0x66, 0x89, 0x87, 2, 0, 0, 0]);

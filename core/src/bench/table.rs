@@ -77,7 +77,7 @@ pub fn emulated(report: &Report) -> Option<f64> {
 }
 
 fn head() -> Vec<String> {
-    ["case", "median", "to strict", "to bare", "to floor", "exits", "p50", "p99", "p99.99"]
+    ["case", "median", "to strict", "to bare", "to dropped", "exits", "p50", "p99", "p99.99"]
         .map(String::from)
         .into()
 }

@@ -35,8 +35,8 @@ pub enum TraceForm {
 /// | `port=A`, `port=A-B` | accesses that touch these I/O ports |
 /// | `address=A`, `address=A-B` | accesses that touch these guest physical addresses |
 ///
-/// Several, separated by commas, must be met together; ports and addresses exclude each other. Numbers of ports and addresses
-/// are hexadecimal, with or without `0x`; both ends of a range belong to it.
+/// Several, separated by commas, must be met together; ports and addresses exclude each other. Numbers of
+/// ports and addresses are hexadecimal, with or without `0x`; both ends of a range belong to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceFilter {
     /// The function's name.

@@ -12,43 +12,9 @@ use crate::card::Counted;
 use crate::code::{HALT, ascending, bytes, configure, copy, in8, out8, out16, segments, sum, times, words};
 use crate::rig::{OFF, Rig};
 
-/// All registers of a mode: miscellaneous output, then each block from index 0 on.
-struct Registers {
-    misc: u8,
-    sequencer: [u8; 5],
-    crtc: [u8; 25],
-    graphics: [u8; 9],
-}
-
-const TEXT: Registers = Registers {
-    misc: 0x67,
-    sequencer: [0x03, 0x00, 0x03, 0x00, 0x02],
-    crtc: [
-        0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0x00, 0x4f, 0x0d, 0x0e, 0x00, 0x00, 0x00, 0x00, 0x9c,
-        0x8e, 0x8f, 0x28, 0x1f, 0x96, 0xb9, 0xa3, 0xff,
-    ],
-    graphics: [0x00, 0x00, 0x00, 0x00, 0x00, 0x10, 0x0e, 0x0f, 0xff],
-};
-
-const PLANAR: Registers = Registers {
-    misc: 0xe3,
-    sequencer: [0x03, 0x01, 0x0f, 0x00, 0x06],
-    crtc: [
-        0x5f, 0x4f, 0x50, 0x82, 0x54, 0x80, 0x0b, 0x3e, 0x00, 0x40, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xea,
-        0x8c, 0xdf, 0x28, 0x00, 0xe7, 0x04, 0xe3, 0xff,
-    ],
-    graphics: [0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x05, 0x0f, 0xff],
-};
-
-const CHAINED: Registers = Registers {
-    misc: 0x63,
-    sequencer: [0x03, 0x01, 0x0f, 0x00, 0x0e],
-    crtc: [
-        0x5f, 0x4f, 0x50, 0x82, 0x54, 0x80, 0xbf, 0x1f, 0x00, 0x41, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x9c,
-        0x8e, 0x8f, 0x28, 0x40, 0x96, 0xb9, 0xa3, 0xff,
-    ],
-    graphics: [0x00, 0x00, 0x00, 0x00, 0x00, 0x40, 0x05, 0x0f, 0xff],
-};
+#[path = "../../../devices/tests/window/modes.rs"]
+mod modes;
+use modes::{MODE_3, MODE_12, MODE_13};
 
 /// Index and data in one write, as a VBIOS does.
 fn block(port: u16, values: &[u8]) -> Vec<u8> {
@@ -56,7 +22,7 @@ fn block(port: u16, values: &[u8]) -> Vec<u8> {
     pairs.flat_map(|(value, index)| out16(port, u16::from(*value) << 8 | index)).collect()
 }
 
-fn set(mode: &Registers) -> Vec<u8> {
+fn set(mode: &modes::Mode) -> Vec<u8> {
     let unlocked = out16(0x3d4, 0x0e11);
     let attributes: Vec<u8> =
         (0..16).flat_map(|index| [out8(0x3c0, index), out8(0x3c0, index)].concat()).collect();
@@ -120,7 +86,7 @@ fn font(pattern: u8) -> Vec<u8> {
 fn planar(color: u8) -> Vec<u8> {
     let color = u16::from(color);
     let parts = [
-        set(&PLANAR),
+        set(&MODE_12),
         segments(0xa000),
         out16(0x3ce, color << 8),
         out16(0x3ce, 0x0f01),
@@ -145,7 +111,7 @@ fn planar(color: u8) -> Vec<u8> {
 fn chained(color: u8) -> Vec<u8> {
     let palette: Vec<u8> = (0..48).flat_map(|value| out8(0x3c9, value)).collect();
     let pixels = [bytes(0, color, 640), ascending(640, 0x1234, 320), copy(9000, 640, 100), sum(9000, 100)];
-    [set(&CHAINED), out8(0x3c8, 0), palette, segments(0xa000), pixels.concat()].concat()
+    [set(&MODE_13), out8(0x3c8, 0), palette, segments(0xa000), pixels.concat()].concat()
 }
 
 /// A VBE mode of 256 colours with its banks, and back.
@@ -172,16 +138,16 @@ fn banked(color: u8) -> Vec<u8> {
 
 fn program() -> Vec<u8> {
     let tour = [
-        set(&TEXT),
+        set(&MODE_3),
         times(2, &text(0x0141)),
         font(0x3c),
         text(0x1e61),
         planar(5),
-        set(&TEXT),
+        set(&MODE_3),
         text(0x2f30),
         chained(0x44),
         banked(0x99),
-        set(&TEXT),
+        set(&MODE_3),
         // Long enough for the shadow to come, and for a screen that is cleared.
         segments(0xb800),
         times(25, &[words(0, 0x0720, 2000), text(0x3041)].concat()),

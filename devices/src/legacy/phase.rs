@@ -36,7 +36,7 @@ impl Rate {
         Rate { threshold, span, count: 0, since: None }
     }
 
-    /// One more. True once it were enough of them; it then begins again.
+    /// One more. True when there were enough in time; it then begins again.
     pub fn count(&mut self, clock: impl FnOnce() -> Instant) -> bool {
         self.count += 1;
         if self.count == 1 {

@@ -95,6 +95,12 @@ struct Entrant {
     command: String,
 }
 
+impl Entrant {
+    fn new(name: &str, command: String) -> Self {
+        Entrant { name: name.into(), command }
+    }
+}
+
 /// Boots an outer machine and measures; `files` is for packages and for what runs leave. Blocks for minutes.
 ///
 /// A part that cannot be measured is said, and the others go on; without an outer machine there is none.

@@ -21,6 +21,8 @@ const LONGEST: u64 = 4 << 20;
 const PROCESS: &str = "process";
 /// The exit status after SIGTERM.
 const TERMINATED: i32 = 128 + 15;
+/// The adapter that the outer machine itself has booted on, and which stands in text mode.
+const BOOT_ADAPTER: &str = "0000:00:01.0";
 /// Numbers of folders.
 static NUMBER: AtomicU32 = AtomicU32::new(1);
 
@@ -77,6 +79,16 @@ impl<'a> Stage<'a> {
     /// The device with this number, from 0.
     pub fn place(&self, number: usize) -> Result<Place> {
         self.outer.place(number)
+    }
+
+    /// Binds the adapter that the outer machine itself has booted on, and which stands in text mode, to
+    /// vfio-pci, and gives its address.
+    pub fn boot_adapter(&self) -> Result<&'static str> {
+        self.output(&format!(
+            "cd /sys/bus/pci/devices/{BOOT_ADAPTER} && echo vfio-pci > driver_override && \
+             echo {BOOT_ADAPTER} > ../../../bus/pci/drivers_probe; [ -e driver ]"
+        ))?;
+        Ok(BOOT_ADAPTER)
     }
 
     /// What is left of the case's time.

@@ -19,8 +19,6 @@ const WAYS: [&str; 3] = ["strict", "coalesced", "auto"];
 const SETTLING: Duration = Duration::from_secs(6);
 /// The time between two looks at a screen.
 const LOOK: Duration = Duration::from_millis(700);
-/// The adapter that the outer machine itself has booted on, and which stands in text mode.
-const BOOT: &str = "0000:00:01.0";
 /// How often a guest is reset.
 const RESETS: usize = 10;
 
@@ -139,14 +137,11 @@ fn lines(stage: &Stage<'_>) -> Result<()> {
 }
 
 fn dead(stage: &Stage<'_>) -> Result<()> {
-    stage.output(&format!(
-        "cd /sys/bus/pci/devices/{BOOT} && echo vfio-pci > driver_override && \
-         echo {BOOT} > ../../../bus/pci/drivers_probe; [ -e driver ]"
-    ))?;
+    let address = stage.boot_adapter()?;
     let before = stage.outer.screen("boot")?;
     ensure!(before.picture.width == 720, "the outer machine's own adapter is in no text mode");
     ensure!(!before.shows(DONE), "what is waited for stands there already:\n{}", before.text);
-    let mut guest = scrolling(stage, &["--device", &format!("{BOOT},rom=off")])?;
+    let mut guest = scrolling(stage, &["--device", &format!("{address},rom=off")])?;
     shows_last_lines(stage, &mut guest, "boot")?;
     let said = stage.text("serial");
     ensure!(said.contains("colour *CGA 80x25"), "the guest's kernel found a VGA BIOS");

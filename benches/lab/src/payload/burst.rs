@@ -4,7 +4,7 @@
 //! again and again, each time with the next of 16 letters. The byte [`RESET`] on the serial line resets
 //! the machine in the middle of that.
 
-use super::code::Code;
+use super::code::{self, Code};
 
 /// Resets the machine.
 pub const RESET: u8 = b'r';
@@ -30,15 +30,7 @@ pub fn letters(screen: &str, first: u8) -> Option<Vec<u8>> {
 /// A disk of 1 MiB that starts with the boot sector; `line` has 1 to 79 characters, `first` is the first letter.
 pub fn disk(line: &str, first: u8) -> Vec<u8> {
     let mut code = Code::at(0x7c00);
-    code.op(&[0x31, 0xc0, 0x8e, 0xd8]); //             xor ax, ax; mov ds, ax
-    code.op(&[0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xfc]); // mov ss, ax; mov sp, 0x7c00; cld
-    code.op16(&[0xbe], 0); //                          mov si, line
-    let text = code.here();
-    let next = code.here();
-    code.op(&[0xac, 0xb4, 0x0e]); //             next: lodsb; mov ah, 0x0e
-    code.op16(&[0xbb], 7).op(&[0xcd, 0x10]); //        mov bx, 7; int 0x10
-    code.op(&[0x80, 0x3c, 0x00]); //                   cmp byte [si], 0
-    code.back(SHORT_JUMP_NOT_ZERO, next);
+    let text = code.begin().print_line();
     code.op(&[0xb8, 0x00, 0xb8, 0x8e, 0xc0]); //       mov ax, 0xb800; mov es, ax
     code.op(&[0xb3, 0x00]); //                         mov bl, 0
     let again = code.here();
@@ -56,13 +48,9 @@ pub fn disk(line: &str, first: u8) -> Vec<u8> {
     code.op(&[0xfa, 0xf4, 0xeb, 0xfd]); //       wait: cli; hlt; jmp wait
     let line_at = code.offset(code.here());
     code.patch_before(text, line_at);
-    let mut disk = code.bytes().to_vec();
-    disk.extend_from_slice(line.as_bytes());
-    assert!(disk.len() < 510 && !line.is_empty(), "a short line");
-    disk.resize(510, 0);
-    disk.extend_from_slice(&[0x55, 0xaa]);
-    disk.resize(1 << 20, 0);
-    disk
+    let boot = [code.bytes(), line.as_bytes()].concat();
+    assert!(boot.len() < 510 && !line.is_empty(), "a short line");
+    code::disk(&boot)
 }
 
 #[cfg(test)]
@@ -73,7 +61,7 @@ mod tests {
     fn the_line_lies_where_the_program_looks() {
         let disk = disk("Hello", b'a');
         assert_eq!((disk.len(), disk[510], disk[511]), (1 << 20, 0x55, 0xaa));
-        let at = usize::from(u16::from_le_bytes([disk[12], disk[13]])) - 0x7c00;
+        let at = usize::from(u16::from_le_bytes([disk[11], disk[12]])) - 0x7c00;
         assert_eq!(&disk[at..at + 6], b"Hello\0");
     }
 

@@ -49,6 +49,24 @@ impl Code {
         self.bytes[place.0 - 2..place.0].copy_from_slice(&value.to_le_bytes());
     }
 
+    /// What a boot sector begins with: DS and SS are 0, the stack lies below 0x7c00, strings go upwards.
+    pub fn begin(&mut self) -> &mut Self {
+        self.op(&[0x31, 0xc0, 0x8e, 0xd8]); //            xor ax, ax; mov ds, ax
+        self.op(&[0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xfc]) // mov ss, ax; mov sp, 0x7c00; cld
+    }
+
+    /// Writes a line by int 10h; a zero ends it. Where it lies is still to be filled in: see
+    /// [`Code::patch_before`], with the place that this gives.
+    pub fn print_line(&mut self) -> Place {
+        self.op16(&[0xbe], 0); //                   mov si, line
+        let next = self.here();
+        self.op(&[0xac, 0xb4, 0x0e]); //      next: lodsb; mov ah, 0x0e
+        self.op16(&[0xbb], 7).op(&[0xcd, 0x10]); // mov bx, 7; int 0x10
+        self.op(&[0x80, 0x3c, 0x00]); //            cmp byte [si], 0
+        self.back(0x75, next); //                   jne next
+        next
+    }
+
     /// Turns the machine off: PM1a control gets sleep type 0 and the bit that starts it.
     pub fn power_off(&mut self) {
         self.op(&[0xba, 0x04, 0x06]); //          mov dx, 0x604
@@ -62,6 +80,22 @@ impl Code {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+}
+
+/// A disk of 1 MiB that starts with these bytes as its boot sector, at most 510 of them.
+pub fn disk(boot: &[u8]) -> Vec<u8> {
+    let mut disk = sector(boot);
+    disk.resize(1 << 20, 0);
+    disk
+}
+
+/// A boot sector of these bytes, at most 510 of them.
+pub fn sector(boot: &[u8]) -> Vec<u8> {
+    assert!(boot.len() <= 510, "a short program");
+    let mut sector = boot.to_vec();
+    sector.resize(510, 0);
+    sector.extend_from_slice(&[0x55, 0xaa]);
+    sector
 }
 
 #[cfg(test)]

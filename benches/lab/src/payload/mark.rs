@@ -1,6 +1,6 @@
 //! A boot sector that says by one byte on the serial line that it runs.
 
-use super::code::Code;
+use super::code::{self, Code};
 
 /// What it sends: a line's end, which no one holds back to collect a line.
 pub const MARK: u8 = b'\n';
@@ -24,11 +24,7 @@ pub fn disk(then: Then) -> Vec<u8> {
             code.op(&[0xfa]).op(&[0xf4, 0xeb, 0xfd]); //     cli; wait: hlt; jmp wait
         }
     }
-    let mut disk = code.bytes().to_vec();
-    disk.resize(510, 0);
-    disk.extend_from_slice(&[0x55, 0xaa]);
-    disk.resize(1 << 20, 0);
-    disk
+    code::disk(code.bytes())
 }
 
 #[cfg(test)]

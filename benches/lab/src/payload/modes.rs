@@ -17,7 +17,7 @@
 //! | copy | text scrolled by copying, which reads the window; a glyph changed in between |
 //! | mono | mode 7, whose window is at b0000 |
 
-use super::code::Code;
+use super::code::{self, Code};
 
 /// The steps' names, in order.
 pub const STEPS: [&str; 10] =
@@ -63,9 +63,7 @@ pub fn disk() -> Vec<u8> {
 /// Reads the program and goes there.
 fn boot_sector(sectors: u8) -> Vec<u8> {
     let mut code = Code::at(0x7c00);
-    code.op(&[0x31, 0xc0, 0x8e, 0xd8]); //             xor ax, ax; mov ds, ax
-    code.op(&[0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xfc]); // mov ss, ax; mov sp, 0x7c00; cld
-    code.op16(&[0xbe], 0); //                          mov si, packet
+    code.begin().op16(&[0xbe], 0); //                  mov si, packet
     let operand = code.here();
     code.op(&[0xb4, 0x42, 0xcd, 0x13]); //             mov ah, 0x42; int 0x13: read
     code.op16(&[0xea], PROGRAM).op(&[0, 0]); //        jmp 0:program
@@ -74,10 +72,7 @@ fn boot_sector(sectors: u8) -> Vec<u8> {
     code.op16(&[], PROGRAM).op(&[0, 0]); //            to
     code.op(&[1, 0, 0, 0, 0, 0, 0, 0]); //             from sector 1
     code.patch_before(operand, packet);
-    let mut sector = code.bytes().to_vec();
-    sector.resize(510, 0);
-    sector.extend_from_slice(&[0x55, 0xaa]);
-    sector
+    code::sector(code.bytes())
 }
 
 /// Says that a step is done, and takes a byte from the serial line.

@@ -10,7 +10,7 @@
 //! | 13h, chained | 320x200 | entry (x + y) & 255 of a palette of its own |
 //! | VBE 640x480, 32 bits | 640x480 | red x / 8, green y, blue x / 8 xor y |
 
-use super::code::Code;
+use super::code::{self, Code};
 
 /// A mode that is painted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,20 +85,14 @@ impl Mode {
     /// The boot sector that paints it and turns the machine off.
     pub fn boot_sector(self) -> Vec<u8> {
         let mut code = Code::at(0x7c00);
-        code.op(&[0x31, 0xc0, 0x8e, 0xd8]); //        xor ax, ax; mov ds, ax
-        code.op(&[0x8e, 0xd0, 0xbc, 0x00, 0x7c]); //  mov ss, ax; mov sp, 0x7c00
-        code.op(&[0xfc]); //                          cld
+        code.begin();
         match self {
             Mode::Text => text(&mut code),
             Mode::Planes => planes(&mut code),
             Mode::Chained => chained(&mut code),
             Mode::Linear => linear(&mut code),
         }
-        let mut sector = code.bytes().to_vec();
-        assert!(sector.len() <= 510, "the program fits a sector");
-        sector.resize(510, 0);
-        sector.extend_from_slice(&[0x55, 0xaa]);
-        sector
+        code::sector(code.bytes())
     }
 
     /// A disk of 1 MiB that starts with the boot sector.

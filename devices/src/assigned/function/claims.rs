@@ -13,7 +13,7 @@ use crate::assigned::quirks::Dispi;
 use crate::legacy;
 
 /// Memory slots have whole pages.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 impl<B: Backend> Function<B> {
     /// The ranges, overlays first.

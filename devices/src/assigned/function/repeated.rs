@@ -2,18 +2,16 @@
 //! ([`Repeats`](crate::assigned::repeats)).
 //!
 //! The kernel's write goes past the queue. So it is only wanted while nothing of the function's is
-//! posted, which is in the native phase, and where it may come a little late: not while the function interrupts by its line, whose
-//! acknowledgement must be first.
+//! posted, which is in the native phase, and where it may come a little late: not while the function
+//! interrupts by its line, whose acknowledgement must be first.
 
 use trapline_io::device::{Claim, Range};
 use trapline_io::window::{Mode, Window};
 use trapline_io::{Gpa, Port, Region, Span, Width};
 
 use super::Function;
+use super::claims::PAGE;
 use crate::assigned::backend::{Backend, Write};
-
-/// What a slot has whole numbers of.
-const PAGE: u64 = 4096;
 
 impl<B: Backend> Function<B> {
     /// A write to a BAR has trapped, and reached the device.

@@ -22,10 +22,10 @@ pub fn costs(session: &Session<'_>) -> Result<Vec<Table>> {
     for way in WAYS {
         let command = guest.trapline(program, &["--window", way])?;
         if knows(session, way)? {
-            entrants.push(Entrant { name: ours(way), command });
+            entrants.push(Entrant::new(&ours(way), command));
         }
     }
-    entrants.push(Entrant { name: QEMU.into(), command: guest.qemu(session.stage.tree)? });
+    entrants.push(Entrant::new(QEMU, guest.qemu(session.stage.tree)?));
     let all = session.in_turn(
         "access",
         &entrants,

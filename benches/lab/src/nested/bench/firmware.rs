@@ -52,11 +52,10 @@ fn entrants(session: &Session<'_>, guest: Guest) -> Result<Vec<Entrant>> {
     let (address, rom) = session.adapter()?;
     let guest = guest.with(&address, rom);
     let program = session.stage.program();
-    let entrant = |name: &str, command: String| Entrant { name: name.into(), command };
     Ok(vec![
-        entrant(AUTO, guest.trapline(program, &["--window", "auto"])?),
-        entrant(STRICT, guest.trapline(program, &["--window", "strict"])?),
-        entrant(QEMU, guest.qemu(session.stage.tree)?),
+        Entrant::new(AUTO, guest.trapline(program, &["--window", "auto"])?),
+        Entrant::new(STRICT, guest.trapline(program, &["--window", "strict"])?),
+        Entrant::new(QEMU, guest.qemu(session.stage.tree)?),
     ])
 }
 

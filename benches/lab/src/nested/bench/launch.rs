@@ -6,7 +6,7 @@
 use anyhow::Result;
 
 use super::super::guest::{DEBUG, Guest};
-use super::{Entrant, Session, again, rows};
+use super::{Entrant, QEMU, Session, again, rows};
 use crate::bench::table::{Ratio, Table};
 
 /// Memory of the outer machine in MiB: the biggest guest, and room.
@@ -17,7 +17,6 @@ const SIZES: [u32; 3] = [512, 2048, 6144];
 /// The names of the programs, without their memory.
 const WITH: &str = "trapline";
 const WITHOUT: &str = "trapline, no device";
-const QEMU: &str = "QEMU -M pc";
 const QEMU_WITHOUT: &str = "QEMU -M pc, no device";
 
 /// All sizes, with the adapter and without it.
@@ -30,12 +29,11 @@ fn one_size(session: &Session<'_>, size: u32) -> Result<Table> {
     let (program, tree) = (session.stage.program(), session.stage.tree);
     let without = Guest { debug: true, ..Guest::new(size) };
     let with = without.clone().with(&address, rom);
-    let entrant = |name: &str, command: String| Entrant { name: name.into(), command };
     let entrants = [
-        entrant(WITHOUT, without.trapline(program, &[])?),
-        entrant(WITH, with.trapline(program, &[])?),
-        entrant(QEMU_WITHOUT, without.qemu(tree)?),
-        entrant(QEMU, with.qemu(tree)?),
+        Entrant::new(WITHOUT, without.trapline(program, &[])?),
+        Entrant::new(WITH, with.trapline(program, &[])?),
+        Entrant::new(QEMU_WITHOUT, without.qemu(tree)?),
+        Entrant::new(QEMU, with.qemu(tree)?),
     ];
     for entrant in &entrants {
         again(&entrant.name, || session.time(entrant, DEBUG, &[""]))?;

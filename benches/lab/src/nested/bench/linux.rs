@@ -14,8 +14,6 @@ use crate::inner::{self, RUN_INIT};
 const ALONE: &str = "trapline, no device";
 /// QEMU's own.
 const QEMU_ALONE: &str = "QEMU -M pc, no device";
-/// The adapter that the outer machine itself has booted on, and which stands in text mode.
-const BOOT_ADAPTER: &str = "0000:00:01.0";
 
 /// With the console on an adapter whose BIOS runs.
 pub fn alive(session: &Session<'_>) -> Result<Vec<Table>> {
@@ -23,11 +21,11 @@ pub fn alive(session: &Session<'_>) -> Result<Vec<Table>> {
     let guest = guest(session, inner::command_line(&[]))?.with(&address, rom);
     let mut entrants = entrants(session, &guest)?;
     let alone = self::guest(session, without_screen())?;
-    entrants.insert(0, Entrant { name: QEMU_ALONE.into(), command: alone.qemu(session.stage.tree)? });
+    entrants.insert(0, Entrant::new(QEMU_ALONE, alone.qemu(session.stage.tree)?));
     for program in session.against {
         let program = std::path::absolute(program)?;
         let command = guest.trapline(&program, &[])?;
-        entrants.push(Entrant { name: program.display().to_string(), command });
+        entrants.push(Entrant::new(&program.display().to_string(), command));
     }
     let ratios = [
         Ratio::new(AUTO, ALONE).at_most(1.10, 1.15),
@@ -44,11 +42,8 @@ pub fn alive(session: &Session<'_>) -> Result<Vec<Table>> {
 /// With the console on an adapter in text mode that has no ROM.
 pub fn dead(session: &Session<'_>) -> Result<Vec<Table>> {
     // It has a shadow of its ROM, in which the BIOS has run already: none is the same everywhere.
-    session.stage.output(&format!(
-        "cd /sys/bus/pci/devices/{BOOT_ADAPTER} && echo vfio-pci > driver_override && \
-         echo {BOOT_ADAPTER} > ../../../bus/pci/drivers_probe; [ -e driver ]"
-    ))?;
-    let guest = guest(session, inner::command_line(&[]))?.with(BOOT_ADAPTER, Rom::Off);
+    let address = session.stage.boot_adapter()?;
+    let guest = guest(session, inner::command_line(&[]))?.with(address, Rom::Off);
     let ratios = [
         Ratio::new(AUTO, QEMU).at_most(0.22, 0.22),
         Ratio::new(AUTO, STRICT),
@@ -73,12 +68,11 @@ fn without_screen() -> String {
 fn entrants(session: &Session<'_>, guest: &Guest) -> Result<Vec<Entrant>> {
     let program = session.stage.program();
     let alone = self::guest(session, without_screen())?;
-    let entrant = |name: &str, command: String| Entrant { name: name.into(), command };
     Ok(vec![
-        entrant(ALONE, alone.trapline(program, &[])?),
-        entrant(AUTO, guest.trapline(program, &["--window", "auto"])?),
-        entrant(STRICT, guest.trapline(program, &["--window", "strict"])?),
-        entrant(QEMU, guest.qemu(session.stage.tree)?),
+        Entrant::new(ALONE, alone.trapline(program, &[])?),
+        Entrant::new(AUTO, guest.trapline(program, &["--window", "auto"])?),
+        Entrant::new(STRICT, guest.trapline(program, &["--window", "strict"])?),
+        Entrant::new(QEMU, guest.qemu(session.stage.tree)?),
     ])
 }
 

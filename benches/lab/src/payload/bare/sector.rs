@@ -1,6 +1,6 @@
 //! The boot sector: reads the program and goes to 32-bit mode.
 
-use crate::payload::code::Code;
+use crate::payload::code::{self, Code};
 
 /// Sectors that are read: what fits between the program's address and 64 KiB.
 const SECTORS: u8 = 60;
@@ -53,8 +53,5 @@ fn boot_sector() -> Vec<u8> {
     code.op(&[1, 0, 0, 0, 0, 0, 0, 0]); //                  from sector 1
     code.patch_before(packet_operand, packet);
     code.patch_before(table_operand, table);
-    let mut sector = code.bytes().to_vec();
-    sector.resize(510, 0);
-    sector.extend_from_slice(&[0x55, 0xaa]);
-    sector
+    code::sector(code.bytes())
 }
