@@ -10,7 +10,8 @@ use super::{Case, Stage};
 use crate::grub::redraw;
 use crate::inner::{self, DONE, Step};
 use crate::outer::{Job, Place};
-use crate::payload::{burst, modes};
+use crate::payload::burst::{self, Pace};
+use crate::payload::modes;
 use crate::screen::Picture;
 
 /// All of them; the first is what the others are held against.
@@ -132,8 +133,7 @@ fn lines(stage: &Stage<'_>) -> Result<()> {
     for way in WAYS {
         let mut guest = scrolling(stage, &["--device", &adapter.function, "--window", way])?;
         shows_last_lines(stage, &mut guest, &adapter.id).with_context(|| format!("--window {way}"))?;
-        let said = stage.terminate(guest)?;
-        ensure!(said.contains("owns legacy VGA"), "trapline does not say who has legacy VGA: {said}");
+        stage.terminate(guest)?;
     }
     Ok(())
 }
@@ -201,7 +201,7 @@ fn menu(stage: &Stage<'_>) -> Result<()> {
 
 fn bursts(stage: &Stage<'_>) -> Result<()> {
     let adapter = stage.place(STDVGA)?;
-    let disk = stage.write("burst.disk", &burst::disk("In bursts.", b'a'))?;
+    let disk = stage.write("burst.disk", &burst::disk("In bursts.", b'a', Pace::Endless))?;
     let disk = format!("{},readonly", disk.display());
     let words = ["--device", &adapter.function, "--disk", &disk, "--debugcon", "debug"];
     let mut guest = stage.answered_machine(&words)?;
@@ -224,7 +224,8 @@ fn two(stage: &Stage<'_>) -> Result<()> {
     let mut guests = Vec::new();
     for (number, letter) in [(STDVGA, b'0'), (CIRRUS, b'a')] {
         let adapter = stage.place(number)?;
-        let disk = stage.write(&format!("burst-{number}.disk"), &burst::disk("In bursts.", letter))?;
+        let disk =
+            stage.write(&format!("burst-{number}.disk"), &burst::disk("In bursts.", letter, Pace::Ticks))?;
         let disk = format!("{},readonly", disk.display());
         let mut guest = stage.machine(&["--device", &adapter.function, "--disk", &disk])?;
         bursting(stage, &mut guest, &adapter, letter)?;
