@@ -10,7 +10,8 @@ use super::{Case, Stage};
 use crate::grub::redraw;
 use crate::inner::{self, DONE, Step};
 use crate::outer::{Job, Place};
-use crate::payload::{burst, modes};
+use crate::payload::burst::{self, Pace};
+use crate::payload::modes;
 use crate::screen::Picture;
 
 /// All of them; the first is what the others are held against.
@@ -130,8 +131,7 @@ fn lines(stage: &Stage<'_>) -> Result<()> {
     for way in WAYS {
         let mut guest = scrolling(stage, &["--device", &adapter.function, "--window", way])?;
         shows_last_lines(stage, &mut guest, &adapter.id).with_context(|| format!("--window {way}"))?;
-        let said = stage.terminate(guest)?;
-        ensure!(said.contains("owns legacy VGA"), "trapline does not say who has legacy VGA: {said}");
+        stage.terminate(guest)?;
     }
     Ok(())
 }
@@ -164,7 +164,8 @@ fn shows_last_lines(stage: &Stage<'_>, guest: &mut Job<'_>, id: &str) -> Result<
     let mut screen = stage.until_text(guest, id, DONE)?;
     // The last line may be there before it has moved up.
     let patience = Instant::now() + SETTLING;
-    while screen.text != inner::last_lines() {
+    // In the line below there is the cursor, which is no character.
+    while screen.text.trim_end_matches(['\n', '·']) != inner::last_lines() {
         ensure!(Instant::now() < patience, "these are not the last lines:\n{}", screen.text);
         std::thread::sleep(LOOK / 4);
         screen = stage.outer.screen(id)?;
@@ -184,9 +185,9 @@ fn menu(stage: &Stage<'_>) -> Result<()> {
         let mut guest = stage.machine(&words)?;
         let left = || stage.text(&serial).matches(char::from(redraw::MARK)).count();
         guest.until("last menu", stage.deadline, || left() == times)?;
+        stage.until_text(&mut guest, &adapter.id, redraw::FIRST)?;
         let picture =
             settled(stage, &adapter.id, wanted.as_ref()).with_context(|| format!("--window {way}"))?;
-        ensure!(stage.outer.screen(&adapter.id)?.shows(redraw::FIRST), "there is no menu");
         wanted = Some(picture);
         stage.terminate(guest)?;
     }
@@ -195,7 +196,7 @@ fn menu(stage: &Stage<'_>) -> Result<()> {
 
 fn bursts(stage: &Stage<'_>) -> Result<()> {
     let adapter = stage.place(STDVGA)?;
-    let disk = stage.write("burst.disk", &burst::disk("In bursts.", b'a'))?;
+    let disk = stage.write("burst.disk", &burst::disk("In bursts.", b'a', Pace::Endless))?;
     let disk = format!("{},readonly", disk.display());
     let words = ["--device", &adapter.function, "--disk", &disk, "--debugcon", "debug"];
     let mut guest = stage.answered_machine(&words)?;
@@ -218,7 +219,8 @@ fn two(stage: &Stage<'_>) -> Result<()> {
     let mut guests = Vec::new();
     for (number, letter) in [(STDVGA, b'0'), (CIRRUS, b'a')] {
         let adapter = stage.place(number)?;
-        let disk = stage.write(&format!("burst-{number}.disk"), &burst::disk("In bursts.", letter))?;
+        let disk =
+            stage.write(&format!("burst-{number}.disk"), &burst::disk("In bursts.", letter, Pace::Ticks))?;
         let disk = format!("{},readonly", disk.display());
         let mut guest = stage.machine(&["--device", &adapter.function, "--disk", &disk])?;
         bursting(stage, &mut guest, &adapter, letter)?;

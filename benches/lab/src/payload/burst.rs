@@ -2,7 +2,8 @@
 //!
 //! Below the firmware's text it writes a line by int 10h; then the lines 13 to 24 are written to the window
 //! again and again, each time with the next of 16 letters. The byte [`RESET`] on the serial line resets
-//! the machine in the middle of that.
+//! the machine in the middle of that. With [`Pace::Ticks`] it waits for the BIOS's timer each time: two guests
+//! that never rest are more than QEMU's translator can nest, which then loses a guest's instruction pointer.
 
 use super::code::{self, Code};
 
@@ -19,6 +20,15 @@ const SHORT_JUMP_NOT_ZERO: u8 = 0x75;
 const CELLS: u16 = 12 * 80;
 const START: u16 = 12 * 160;
 
+/// How fast the lines are filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as it can be.
+    Endless,
+    /// Once in 55 ms.
+    Ticks,
+}
+
 /// The letters in the lines that are filled, if there are no others than 16 from `first` on.
 pub fn letters(screen: &str, first: u8) -> Option<Vec<u8>> {
     let lines: Vec<&str> = screen.lines().skip(LINES.start).take(LINES.len()).collect();
@@ -28,12 +38,15 @@ pub fn letters(screen: &str, first: u8) -> Option<Vec<u8>> {
 }
 
 /// A disk of 1 MiB that starts with the boot sector; `line` has 1 to 79 characters, `first` is the first letter.
-pub fn disk(line: &str, first: u8) -> Vec<u8> {
+pub fn disk(line: &str, first: u8, pace: Pace) -> Vec<u8> {
     let mut code = Code::at(0x7c00);
     let text = code.begin().print_line();
     code.op(&[0xb8, 0x00, 0xb8, 0x8e, 0xc0]); //       mov ax, 0xb800; mov es, ax
     code.op(&[0xb3, 0x00]); //                         mov bl, 0
     let again = code.here();
+    if pace == Pace::Ticks {
+        code.op(&[0xfb, 0xf4]); //                     sti; hlt
+    }
     code.op(&[0x88, 0xd8, 0x04, first, 0xb4, 0x07]); // again: mov al, bl; add al, first; mov ah, 7
     code.op16(&[0xbf], START).op16(&[0xb9], CELLS); // mov di; mov cx
     code.op(&[0xf3, 0xab]); //                         rep stosw
@@ -59,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_line_lies_where_the_program_looks() {
-        let disk = disk("Hello", b'a');
+        let disk = disk("Hello", b'a', Pace::Endless);
         assert_eq!((disk.len(), disk[510], disk[511]), (1 << 20, 0x55, 0xaa));
         let at = usize::from(u16::from_le_bytes([disk[11], disk[12]])) - 0x7c00;
         assert_eq!(&disk[at..at + 6], b"Hello\0");
