@@ -75,8 +75,9 @@ impl Traffic {
 
     /// It comes to rest now.
     fn rest(&mut self, now: Instant) {
-        self.active = false;
-        self.rested = Some(now);
+        if std::mem::take(&mut self.active) {
+            self.rested = Some(now);
+        }
     }
 
     /// It is awake again.

@@ -472,6 +472,7 @@ fn a_card_that_fails_holds_nobody_up() {
 fn a_guest_that_comes_back_soon_rests_later_the_next_time() {
     let (mut traffic, mut now) = (Traffic::new(), Instant::now());
     let mut pause = |traffic: &mut Traffic, millis| {
+        traffic.active = true;
         traffic.rest(now);
         now += Duration::from_millis(millis);
         traffic.wake(now);
