@@ -16,7 +16,7 @@
 //! | [`demo`] | the demonstration |
 //! | [`suite`], [`steps`], [`tally`] | the test run: its steps, how one is run, what is counted |
 //! | [`speed`] | firmware, side by side with QEMU |
-//! | [`bench`] | an assigned adapter, side by side with QEMU |
+//! | [`mod@bench`] | an assigned adapter, side by side with QEMU |
 //! | [`stopwatch`] | when a program says something |
 //! | [`outer`], [`screen`] | the outer machine: a host with KVM, an IOMMU and adapters; what they show |
 //! | [`nested`] | the tests that need one |
