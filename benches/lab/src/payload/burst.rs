@@ -86,7 +86,7 @@ mod tests {
     fn the_line_lies_where_the_program_looks() {
         let disk = disk("Hello", b'a', Pace::Endless);
         assert_eq!((disk.len(), disk[510], disk[511]), (1 << 20, 0x55, 0xaa));
-        let at = usize::from(u16::from_le_bytes([disk[12], disk[13]])) - 0x7c00;
+        let at = usize::from(u16::from_le_bytes([disk[11], disk[12]])) - 0x7c00;
         assert_eq!(&disk[at..at + 6], b"Hello\0");
     }
 
