@@ -124,7 +124,8 @@ impl Table {
         }
         for ratio in &self.ratios {
             let Measured { ratio: value, low, high } = self.measure(ratio);
-            write!(out, "  {} / {}: {value:.4} [{low:.4}, {high:.4}]", ratio.of, ratio.to)?;
+            let [value, low, high] = [value, low, high].map(share);
+            write!(out, "  {} / {}: {value} [{low}, {high}]", ratio.of, ratio.to)?;
             match (ratio.most, self.verdict(ratio)) {
                 (Some((wanted, must)), Some(verdict)) if wanted < must => {
                     writeln!(out, "; at most {wanted}, and {must} must be: {}", verdict.word())?;
@@ -202,8 +203,13 @@ fn number(value: f64) -> String {
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 100.0 => format!("{value:.1}"),
         size if size >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.4}"),
+        _ => share(value),
     }
+}
+
+/// A ratio, with more digits where it is small.
+fn share(value: f64) -> String {
+    if value < 0.01 { format!("{value:.6}") } else { format!("{value:.4}") }
 }
 
 #[cfg(test)]
