@@ -237,9 +237,11 @@ fn a_trace_is_read() {
 
 /// Plays a trace that was taken of a run: `TRAPLINE_TRACE` names the file.
 #[test]
-#[ignore = "needs a trace in TRAPLINE_TRACE, taken with --window strict"]
-fn a_recorded_trace_ends_alike() {
-    let path = std::env::var_os("TRAPLINE_TRACE").expect("TRAPLINE_TRACE names a trace");
+fn a_trace_taken_in_the_lab_ends_alike() {
+    let Some(path) = std::env::var_os("TRAPLINE_TRACE") else {
+        eprintln!("skipped: TRAPLINE_TRACE names no trace, taken with --window strict");
+        return;
+    };
     let text = std::fs::read_to_string(path).unwrap();
     let events = mmiotrace::read(&text).unwrap();
     println!("{} accesses to the adapter", events.len());

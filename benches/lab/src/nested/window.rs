@@ -15,11 +15,15 @@ use crate::payload::modes;
 use crate::screen::Picture;
 
 /// All of them; the first is what the others are held against.
-const WAYS: [&str; 3] = ["strict", "coalesced", "auto"];
+const WAYS: [&str; 3] = [STRICT, "coalesced", "auto"];
+/// The one that leaves nothing out of a trace.
+const STRICT: &str = "strict";
 /// How long it may take until the screen shows what the guest has written.
 const SETTLING: Duration = Duration::from_secs(6);
 /// The time between two looks at a screen.
 const LOOK: Duration = Duration::from_millis(700);
+/// Where the accesses of a guest are written down.
+const TRACE: &str = "trace";
 /// How often a guest is reset.
 const RESETS: usize = 10;
 
@@ -129,10 +133,26 @@ fn difference(found: &Picture, wanted: &Picture) -> String {
 fn lines(stage: &Stage<'_>) -> Result<()> {
     let adapter = stage.place(STDVGA)?;
     for way in WAYS {
-        let mut guest = scrolling(stage, &["--device", &adapter.function, "--window", way])?;
+        let words = ["--device", &adapter.function, "--window", way, "--trace", TRACE];
+        let traced = way == STRICT;
+        let mut guest = scrolling(stage, if traced { &words } else { &words[..4] })?;
         shows_last_lines(stage, &mut guest, &adapter.id).with_context(|| format!("--window {way}"))?;
         stage.terminate(guest)?;
+        if traced {
+            ends_alike(stage)?;
+        }
     }
+    Ok(())
+}
+
+/// Plays the guest's accesses again, in every way, on the software adapter: what it holds at the end is the same.
+fn ends_alike(stage: &Stage<'_>) -> Result<()> {
+    let mut cargo = stage.workspace().cargo(&["test", "--package", "trapline-devices"]);
+    cargo.args(["--test", "window_replay", "in_the_lab", "--", "--nocapture"]);
+    let played = cargo.env("TRAPLINE_TRACE", stage.file(TRACE)).output().context("cannot run cargo")?;
+    let said = String::from_utf8_lossy(&played.stdout) + String::from_utf8_lossy(&played.stderr);
+    ensure!(played.status.success(), "played again, the guest's accesses end differently: {said}");
+    ensure!(said.contains("1 passed") && !said.contains("skipped: "), "nothing was played: {said}");
     Ok(())
 }
 
@@ -176,13 +196,15 @@ fn shows_last_lines(stage: &Stage<'_>, guest: &mut Job<'_>, id: &str) -> Result<
 fn menu(stage: &Stage<'_>) -> Result<()> {
     let adapter = stage.place(STDVGA)?;
     let mut wanted = None;
-    for (way, times) in [("strict", 1), ("auto", 4)] {
+    for (way, times) in [(STRICT, 1), ("auto", 4)] {
         let disk = stage.file(&format!("grub-{way}.disk"));
         redraw::make(&disk, times)?;
         let disk = format!("{},readonly", disk.display());
         let serial = format!("serial-{way}");
         let words = ["--device", &adapter.function, "--disk", &disk, "--serial", &serial, "--window", way];
-        let mut guest = stage.machine(&words)?;
+        let traced = way == STRICT;
+        let trace: &[&str] = if traced { &["--trace", TRACE] } else { &[] };
+        let mut guest = stage.machine(&[&words, trace].concat())?;
         let left = || stage.text(&serial).matches(char::from(redraw::MARK)).count();
         guest.until("last menu", stage.deadline, || left() == times)?;
         stage.until_text(&mut guest, &adapter.id, redraw::FIRST)?;
@@ -190,6 +212,9 @@ fn menu(stage: &Stage<'_>) -> Result<()> {
             settled(stage, &adapter.id, wanted.as_ref()).with_context(|| format!("--window {way}"))?;
         wanted = Some(picture);
         stage.terminate(guest)?;
+        if traced {
+            ends_alike(stage)?;
+        }
     }
     Ok(())
 }
