@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::devices::{DEVICES, DISK, EDU, NETWORK};
+use super::devices::{ADAPTER, DEVICES, DISK, EDU, NETWORK};
 use super::{Case, Stage};
 
 /// What the names of such tests contain.
@@ -23,7 +23,7 @@ const PAGES: u32 = 2;
 
 fn units(stage: &Stage<'_>) -> Result<()> {
     let programs = built(stage)?;
-    let places = [EDU, DISK, NETWORK].into_iter().map(|number| Ok(stage.place(number)?.function));
+    let places = [EDU, DISK, NETWORK, ADAPTER].into_iter().map(|number| Ok(stage.place(number)?.function));
     let functions = places.collect::<Result<Vec<_>>>()?.join(" ");
     stage.output(&format!("echo {PAGES} > /proc/sys/vm/nr_hugepages"))?;
     for program in programs {
