@@ -81,8 +81,13 @@ impl Rig {
             Place::Pci { devfn, .. } => devfn,
             Place::Platform => Devfn::default(),
         };
-        survey::survey(&mut *part.device, devfn, harmless)
-            .map_err(|_| anyhow!("{} does not answer", part.name))
+        let mut survey = survey::survey(&mut *part.device, devfn, harmless)
+            .map_err(|_| anyhow!("{} does not answer", part.name))?;
+        if !harmless {
+            // Who keeps a file of a function of the host keeps the function from the next machine.
+            (survey.vga, survey.trapped) = (None, None);
+        }
+        Ok(survey)
     }
 
     /// Makes the parts of a machine whose window is carried out in this way.
