@@ -21,7 +21,7 @@ mod device;
 mod error;
 mod keys;
 mod options;
-mod size;
+pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 mod trace;

@@ -67,7 +67,7 @@ pub(super) fn misfit(memory: u64, pages: Pages) -> Option<String> {
 }
 
 /// A size in the largest unit that divides it.
-fn shown(bytes: u64) -> String {
+pub(crate) fn shown(bytes: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     for (size, name) in UNITS {
         if bytes >= size && bytes.is_multiple_of(size) {
