@@ -38,7 +38,7 @@ pub(crate) use error::host_error;
 pub use error::{ConfigError, Origin};
 pub use keys::{Script, Step};
 pub use options::{AdapterOptions, Options};
-pub use size::{MEMORY_LARGEST, MEMORY_LEAST};
+pub use size::{MEMORY_LARGEST, MEMORY_LEAST, PHYS_BITS};
 pub use trace::{TraceFilter, TraceForm, TraceOutput};
 
 /// Everything `trapline run` needs to know, checked.
@@ -52,6 +52,9 @@ pub struct RunConfig {
     pub memory: u64,
     /// What pages the guest's RAM is made of.
     pub pages: Pages,
+    /// How many bits of a physical address the guest is told, [`PHYS_BITS`]; `None` for what processor and IOMMU
+    /// have.
+    pub phys_bits: Option<u8>,
     /// How VFIO of the kernel is used.
     pub vfio: Interface,
     /// The BIOS image; `None` is the distribution's SeaBIOS.

@@ -85,6 +85,7 @@ struct Checked {
     cpus: Option<u8>,
     memory: Option<u64>,
     pages: Option<(Pages, Origin)>,
+    phys_bits: Option<u8>,
     vfio: Option<Interface>,
     firmware: Option<PathBuf>,
     disks: Option<Vec<Disk>>,
@@ -117,6 +118,7 @@ impl Checked {
             pages: at("hugepages")
                 .value(options.hugepages, size::pages)?
                 .map(|pages| (pages, origin.clone())),
+            phys_bits: at("phys-bits").value(options.phys_bits, size::phys_bits)?,
             vfio: at("vfio").value(options.vfio, interface)?,
             firmware: at("firmware").value(options.firmware, file)?,
             disks: at("disk").list(&options.disk, device::disk)?,
@@ -146,6 +148,7 @@ impl Checked {
             cpus: self.cpus.or(under.cpus),
             memory: self.memory.or(under.memory),
             pages: self.pages.or(under.pages),
+            phys_bits: self.phys_bits.or(under.phys_bits),
             vfio: self.vfio.or(under.vfio),
             firmware: self.firmware.or(under.firmware),
             disks: self.disks.or(under.disks),
@@ -222,6 +225,7 @@ impl Checked {
             cpus: self.cpus.unwrap_or(1),
             memory,
             pages: self.pages.map(|(pages, _)| pages).unwrap_or_default(),
+            phys_bits: self.phys_bits,
             vfio: self.vfio.unwrap_or_default(),
             firmware: self.firmware,
             disks: self.disks.unwrap_or_default(),

@@ -35,7 +35,7 @@ use trapline_io::{Gpa, Span};
 pub use misfit::{Misfit, Share};
 pub use seabios::place;
 pub use survey::survey;
-pub use version::{Vendor, Version};
+pub use version::{Vendor, Version, is_believed};
 
 /// The 32-bit window of SeaBIOS on this machine: behind the configuration space window, before the I/O APIC.
 pub const LOW: (u64, u64) = (0xc000_0000, 0xfebf_ffff);

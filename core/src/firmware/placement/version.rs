@@ -1,5 +1,7 @@
 //! What versions of SeaBIOS do differently.
 
+use std::fmt;
+
 /// A version of SeaBIOS.
 ///
 /// ```
@@ -27,6 +29,23 @@ pub enum Vendor {
     Amd,
     /// Somebody else.
     Other,
+}
+
+impl Vendor {
+    /// By the name in CPUID leaf 0.
+    pub fn of(name: [u8; 12]) -> Vendor {
+        match &name {
+            b"GenuineIntel" => Vendor::Intel,
+            b"AuthenticAMD" => Vendor::Amd,
+            _ => Vendor::Other,
+        }
+    }
+}
+
+/// Whether firmware believes a processor that tells so many bits of a physical address: emulators told 36 or
+/// 40 whatever was true. SeaBIOS and OVMF have the same rule.
+pub fn is_believed(bits: u8, vendor: Vendor) -> bool {
+    matches!((bits, vendor), (41.., _) | (36 | 39, Vendor::Intel) | (40, Vendor::Amd))
 }
 
 /// The first words of every SeaBIOS on a screen.
@@ -68,12 +87,7 @@ impl Version {
 
     /// How many bits of an address it believes a processor to have that tells `bits`, if it believes it.
     pub fn believes(self, bits: u8, vendor: Vendor) -> Option<u8> {
-        let real = match (bits, vendor) {
-            (41.., _) | (36 | 39, Vendor::Intel) | (40, Vendor::Amd) => true,
-            // Emulators told 40 or 36 whatever was true.
-            _ => false,
-        };
-        (real && self.knows_width()).then_some(bits)
+        (is_believed(bits, vendor) && self.knows_width()).then_some(bits)
     }
 
     /// The end of the addresses that it hands out, for believed `bits` and this much RAM above 4 GiB: guests
@@ -85,6 +99,12 @@ impl Version {
             _ => 63,
         };
         1 << bits.min(most)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
     }
 }
 
