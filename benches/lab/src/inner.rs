@@ -11,6 +11,7 @@
 //! | `Configuration` | every function's configuration space, on the serial line only |
 //! | `Nvme` | the SHA-256 of the first NVMe disk, its interrupts and their kind |
 //! | `Net` | link, packets from and to a peer, by an e1000e; its interrupts and their kind |
+//! | `Ends` | both ends of the BARs of a function with large ones, before and after a write |
 //! | `Ports` | a Radeon by its I/O BAR and its memory, and its interrupt line |
 //! | `Gpu` | a virtio GPU by its driver, which then has the screen; its interrupts and their kind |
 //! | `Scroll` | [`LINES`] numbered lines on the screen, see [`last_lines`] |
@@ -65,6 +66,8 @@ pub enum Step {
     Nvme,
     /// Exchanges packets with a peer.
     Net,
+    /// Reads and writes both ends of large BARs.
+    Ends,
     /// Drives a Radeon by hand; the initramfs has [`UIO`].
     Ports,
     /// Drives a virtio GPU; the initramfs has [`VIRTIO_GPU`].
@@ -86,6 +89,7 @@ impl Step {
             Step::Configuration => "configuration",
             Step::Nvme => "nvme",
             Step::Net => "net",
+            Step::Ends => "ends",
             Step::Ports => "ports",
             Step::Gpu => "gpu",
             Step::Scroll => "scroll",
@@ -174,6 +178,7 @@ mod tests {
             Step::Configuration,
             Step::Nvme,
             Step::Net,
+            Step::Ends,
             Step::Ports,
             Step::Gpu,
             Step::Scroll,

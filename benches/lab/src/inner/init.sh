@@ -125,6 +125,29 @@ with() {
     done
 }
 
+# Dwords at both ends of the BARs of a function that has large ones, before and after a write. The second one's
+# region ends before its register does.
+ends() {
+    function=$(with 0x1b36:0x00fe)
+    end 0 0x0 0x1ffffffff8
+    end 2 0x0 0x2f00effff8 0x3ffffffff8
+}
+
+# end BAR OFFSET...
+end() {
+    bar=$1
+    shift
+    at=$*
+    set -- $(sed -n $((bar + 1))p "$function/resource")
+    say "ends $bar size $(printf '0x%x' $(($2 - $1 + 1))) above 4 GiB $(($1 >= 0x100000000))"
+    for offset in $at; do
+        address=$(printf '0x%x' $(($1 + offset)))
+        before=$(devmem $address 32)
+        devmem $address 32 0x12345678
+        say "ends $bar at $offset before $before after $(devmem $address 32)"
+    done
+}
+
 # A Radeon RV100 by hand: what is written to a scratch register through the I/O BAR is read in memory, and
 # the interrupt of the vertical blank comes by the line, each time that it is let through again.
 ports() {
@@ -175,7 +198,7 @@ steps=$(sed -n 's/.*\blab=\([^ ]*\).*/\1/p' /proc/cmdline)
 say "init, uptime $(cut -d ' ' -f 1 /proc/uptime)"
 for step in $(echo "$steps" | tr , ' '); do
     case $step in
-    console | functions | configuration | nvme | net | ports | gpu | scroll) $step ;;
+    console | functions | configuration | nvme | net | ends | ports | gpu | scroll) $step ;;
     stay) ;;
     reset) say "reset"; reboot -f ;;
     off) say "off"; poweroff -f ;;
