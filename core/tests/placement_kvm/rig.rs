@@ -73,7 +73,7 @@ pub fn images() -> Vec<Image> {
     let found = std::iter::once(read(None)).chain(others.map(|path| read(Some(path))));
     let mut images: Vec<Image> = Vec::new();
     for bytes in found.flatten() {
-        let Some(version) = Version::of_image(&bytes) else { continue };
+        let version = Version::of_image(&bytes).expect("an image tells its version");
         if images.iter().all(|image| image.version != version) {
             images.push(Image { version, bytes });
         }
@@ -152,6 +152,7 @@ pub fn run(image: &Image, machine: &Machine) -> Option<(Result<Places, Misfit>, 
         floor: 0,
     };
     let plan = placement::place(image.version, &guest);
+    let high = plan.as_ref().map(|plan| plan.high).map_err(Misfit::clone);
     let planned = plan.map(|plan| {
         let name = |id: usize| functions[id].name.clone();
         plan.bars.iter().map(|bar| ((name(bar.function), bar.bar), extent(bar.at))).collect()
@@ -159,7 +160,13 @@ pub fn run(image: &Image, machine: &Machine) -> Option<(Result<Places, Misfit>, 
     vm.set_phys_bits(machine.phys_bits);
     parts.push(platform::fw_cfg(boot(machine, &ram), &ram));
     let names: Vec<_> = at.iter().zip(&functions).map(|(part, function)| (*part, function.clone())).collect();
-    let seen = carry_out(vm, events, parts, &log, &names);
+    let published = Published::default();
+    let seen = carry_out(vm, events, parts, &published, &log, &names);
+    // What ACPI tells of: neither less than the firmware took, nor more.
+    if let (Seen::Placed(_), Ok(high)) = (&seen, high) {
+        assert_eq!(platform::windows(&published, high).high, high, "{machine:?}");
+        assert_eq!(platform::windows(&published, None).high.is_some(), high.is_some(), "{machine:?}");
+    }
     Some((planned, seen))
 }
 
@@ -184,10 +191,11 @@ fn carry_out(
     vm: Arc<Vm>,
     events: Events,
     parts: Vec<Parts>,
+    published: &Published,
     log: &Log,
     functions: &[(usize, placement::Function)],
 ) -> Seen {
-    let published = Published::default();
+    let published = published.clone();
     let mut machine =
         trapline::machine::Machine::new(vm, 1, Service::Adaptive, published, parts, events.clone()).unwrap();
     std::thread::scope(|scope| {

@@ -33,12 +33,12 @@ const FOUND: [&str; 7] = [
 
 fn large(stage: &Stage<'_>) -> Result<()> {
     let server = built(stage)?;
-    let server = stage.start(&format!("exec {} {SOCKET}", server.display()))?;
+    let mut server = stage.start(&format!("exec {} {SOCKET}", server.display()))?;
     stage.output(&format!("while [ ! -S {SOCKET} ]; do sleep 1; done"))?;
     let initramfs = stage.write("initramfs", &inner::initramfs_with(stage.tree, &[])?)?;
     let mut guest = stage.machine(&[
         "--device",
-        &format!("vfio-user:{SOCKET}"),
+        &format!("vfio-user:{SOCKET},root-port=on"),
         "--kernel",
         &stage.tree.kernel()?.to_string_lossy(),
         "--initrd",

@@ -96,14 +96,15 @@ pub fn place(version: Version, guest: &Guest<'_>) -> Result<Plan, Misfit> {
     }
     let believed = version.believes(guest.phys_bits, guest.vendor);
     let top = believed.map(|bits| version.top(bits, guest.ram.high));
-    let pads = top.filter(|_| guest.ram.high > 0);
+    let pads = version.pads(believed.is_some(), guest.ram.high);
     let mut buses = number(guest.functions);
     size(guest.functions, &mut buses);
     for bus in (1..buses.len()).rev() {
-        open_windows(version, guest.functions, &mut buses, bus, pads);
+        let room = if pads { top.map_or(0, |top| top >> 11) } else { 0 };
+        open_windows(version, guest.functions, &mut buses, bus, room);
     }
     let mut out = Addresses { functions: guest.functions, plan: Plan::default() };
-    let bases = lay_out(guest, &mut buses, top, pads.is_some(), &mut out)?;
+    let bases = lay_out(guest, &mut buses, top, pads, &mut out)?;
     out.hand_out(&mut buses, bases);
     out.check(guest)
 }
@@ -159,9 +160,9 @@ fn kind(bar: Bar) -> (usize, bool) {
     }
 }
 
-/// Adds the windows of a bus's bridge to the bus above. `pads` is the end of the addresses, if the firmware
-/// expects a guest that uses 64-bit ones.
-fn open_windows(version: Version, functions: &[Function], buses: &mut [Bus], bus: usize, pads: Option<u64>) {
+/// Adds the windows of a bus's bridge to the bus above. `room` is what a bridge with a slot gets above 4 GiB, if
+/// the firmware expects a guest that uses such addresses.
+fn open_windows(version: Version, functions: &[Function], buses: &mut [Bus], bus: usize, room: u64) {
     let Some((bridge, parent)) = buses.get(bus).and_then(|bus| Some((bus.bridge?, bus.parent))) else {
         return;
     };
@@ -171,8 +172,7 @@ fn open_windows(version: Version, functions: &[Function], buses: &mut [Bus], bus
         let unit = if list == PORTS { PORT_UNIT } else { MEMORY_UNIT };
         let wide = list == PREFETCHABLE && inside.0.iter().all(|entry| entry.wide);
         let mut align = inside.align().max(unit);
-        if let Some(top) = pads.filter(|_| hot_plug && wide) {
-            let room = top >> 11;
+        if hot_plug && wide && room > 0 {
             align = if version.aligns() { align.max(room) } else { room };
         }
         let mut sum = inside.sum();
