@@ -33,7 +33,7 @@ use trapline_io::device::Range;
 use trapline_io::{Gpa, Span};
 
 pub use misfit::{Misfit, Share};
-pub use seabios::place;
+pub use seabios::{holds, place};
 pub use survey::survey;
 pub use version::{Vendor, Version, is_believed};
 
@@ -84,13 +84,6 @@ pub struct Guest<'a> {
     pub reserved: &'a [Span<Gpa>],
     /// `etc/reserved-memory-end`: below it the firmware puts nothing above 4 GiB.
     pub floor: u64,
-}
-
-impl Guest<'_> {
-    /// The first address that the processor can not put on the bus.
-    fn end(&self) -> u64 {
-        end_of(self.phys_bits)
-    }
 }
 
 /// Where addresses of this many bits end.
