@@ -161,6 +161,10 @@ fn ports_run_out() {
     let (few, more) = (many(3), many(15));
     let plan = place(DEBIAN_13, &guest(&few, GIB, 40, Vendor::Amd)).unwrap();
     assert_eq!(plan.bar(3, 4), Span::of_len(trapline_io::Port(0xe000), 128).map(Range::Ports));
+    let four = many(4);
+    let plan = place(DEBIAN_13, &guest(&four, GIB, 40, Vendor::Amd)).unwrap();
+    assert_eq!(plan.bar(7, 4), Span::of_len(trapline_io::Port(0x1000), 128).map(Range::Ports));
+    place(DEBIAN_13, &guest(&many(14), GIB, 40, Vendor::Amd)).unwrap();
     let error = place(DEBIAN_13, &guest(&more, GIB, 40, Vendor::Amd)).unwrap_err().to_string();
     assert!(error.contains("0xf000 ports") && error.contains("root-port=off"), "{error}");
 }
