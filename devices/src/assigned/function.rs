@@ -330,6 +330,7 @@ impl<B: Backend> Device for Function<B> {
         self.start_over();
         if let Some(owner) = &mut self.owner {
             owner.reset();
+            self.backend.post(false);
         }
         self.settle_interrupts();
     }
