@@ -1,6 +1,7 @@
 //! The memory map `etc/e820`.
 
 use trapline_devices::q35::{HIGH_RAM, RamSplit};
+use trapline_io::Gpa;
 use trapline_vcpu::Vm;
 
 /// What a range of the memory map is (ACPI 6.5 table 15.4).
@@ -17,21 +18,22 @@ enum Kind {
 pub fn table(ram: RamSplit) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut add = |at: u64, len: u64, kind: Kind| {
-        if len > 0 {
-            bytes.extend_from_slice(&at.to_le_bytes());
-            bytes.extend_from_slice(&len.to_le_bytes());
-            bytes.extend_from_slice(&(kind as u32).to_le_bytes());
-        }
+        bytes.extend_from_slice(&at.to_le_bytes());
+        bytes.extend_from_slice(&len.to_le_bytes());
+        bytes.extend_from_slice(&(kind as u32).to_le_bytes());
     };
-    add(0, ram.low, Kind::Ram);
-    let (first, len) = Vm::RESERVED;
-    add(first, len, Kind::Reserved);
-    add(HIGH_RAM, ram.high, Kind::Ram);
+    let (reserved, reserved_len) = Vm::RESERVED;
+    let (low, high): (Vec<_>, Vec<_>) = ram.pieces().partition(|(at, _)| *at < Gpa(HIGH_RAM));
+    low.into_iter().for_each(|(at, len)| add(at.0, len, Kind::Ram));
+    add(reserved, reserved_len, Kind::Reserved);
+    high.into_iter().for_each(|(at, len)| add(at.0, len, Kind::Ram));
     bytes
 }
 
 #[cfg(test)]
 mod tests {
+    use trapline_io::Span;
+
     use super::*;
 
     fn entry(bytes: &[u8], index: usize) -> (u64, u64, u32) {
@@ -53,5 +55,9 @@ mod tests {
         assert_eq!(large.len(), 60);
         assert_eq!(entry(&large, 0), (0, 2 << 30, 1));
         assert_eq!(entry(&large, 2), (4 << 30, 6 << 30, 1));
+        let kept = Span::of_len(Gpa(6 << 30), 1 << 20).unwrap();
+        let with_gap = table(RamSplit::around(8 << 30, &[kept], 4096).unwrap());
+        assert_eq!(entry(&with_gap, 2), (4 << 30, 2 << 30, 1));
+        assert_eq!(entry(&with_gap, 3), (7 << 30, 4 << 30, 1));
     }
 }
