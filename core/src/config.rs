@@ -19,6 +19,7 @@
 mod check;
 mod device;
 mod error;
+mod identity;
 mod keys;
 mod options;
 mod size;
@@ -36,6 +37,7 @@ pub use trapline_devices::vfio::Interface;
 pub use device::{Adapters, AssignedDevice, DeviceOrigin, Disk, Rom, Vga};
 pub(crate) use error::host_error;
 pub use error::{ConfigError, Origin};
+pub use identity::Identity;
 pub use keys::{Script, Step};
 pub use options::{AdapterOptions, Options};
 pub use size::{MEMORY_LARGEST, MEMORY_LEAST};
@@ -54,6 +56,8 @@ pub struct RunConfig {
     pub pages: Pages,
     /// How VFIO of the kernel is used.
     pub vfio: Interface,
+    /// Where the BARs of functions of the host lie that do not say it themselves.
+    pub identity: Identity,
     /// The BIOS image; `None` is the distribution's SeaBIOS.
     pub firmware: Option<PathBuf>,
     /// The disks, in the order in which the guest sees them.

@@ -1,6 +1,7 @@
 //! From a configuration to a running machine, and to its end.
 
 pub(crate) mod adapters;
+pub(crate) mod identity;
 mod physical;
 mod place;
 mod seats;
@@ -14,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use trapline_devices::host;
 use trapline_devices::pci::Pin;
 use trapline_devices::platform::keyboard::{Key, Keys};
 use trapline_devices::q35::{Pirqs, Ram, RamSplit};
@@ -21,6 +23,7 @@ use trapline_devices::virtio::block::{Block, Disk};
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
 use trapline_vcpu::Vm;
+use trapline_vcpu::cpuid::Cpuid;
 
 use self::adapters::Given;
 use self::ways::Collecting;
@@ -34,6 +37,7 @@ use crate::firmware::{image, linux};
 use crate::guest::{End, Ends, Guest};
 use crate::machine::{Ending, Machine, Observer};
 use crate::parts::Parts;
+use crate::placement::{self, Ground};
 use crate::platform::{self, KvmGsis, Platform, Wishes};
 use crate::screen::Source;
 use crate::trace::{Opened, Trace};
@@ -65,7 +69,8 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let trace = config.trace.as_ref().map(Opened::create).transpose()?;
     let vm = Arc::new(Vm::new()?);
     let (events, published) = (Events::default(), Published::default());
-    let ram = Ram::of_pages(config.memory, config.pages)?;
+    let kept = identity::Kept::of(config)?;
+    let ram = Ram::around(config.memory, config.pages, kept.spans())?;
     let pirqs = Pirqs::new(Arc::new(KvmGsis(Arc::clone(&vm))));
     let debug_console =
         config.debugcon.as_deref().map(|path| serial::to_file("debugcon", path)).transpose()?;
@@ -87,11 +92,13 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         pirqs: &pirqs,
         events: &events,
         interface: config.vfio,
+        kept: &kept,
         tell: say,
         ways: ways::find(config.window, Collecting::of(&vm))?,
         every_write: trace.is_some(),
     };
     let Given { display, process, mapping, peers } = adapters::add(&config.adapters, &around, &mut parts)?;
+    arrange(&vm, &ram, &events, &mut parts)?;
     let cpus = config.cpus.into();
     let trace =
         trace.map(|opened| opened.start(&mut parts, cpus, &config.trace_filters, &published)).transpose()?;
@@ -110,6 +117,18 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         .spawn(move || watch_over(machine, mapping, trace, &ends, showing))
         .context("cannot start the machine's thread")?;
     Ok(Box::new(Running { events, thread, keys, display, shown, adapter: process }))
+}
+
+/// Gives registers their addresses, where some keep the host's.
+fn arrange(vm: &Vm, ram: &Ram, events: &Events, parts: &mut Vec<Parts>) -> Result<()> {
+    if parts.iter().all(|part| part.identity.is_none()) {
+        return Ok(());
+    }
+    let phys_bits = Cpuid::of_host(vm, 1).context("KVM does not tell what it supports")?.phys_bits();
+    let ground = Ground { ram: ram.split(), phys_bits };
+    let events: Arc<dyn host::Events> = Arc::new(events.clone());
+    placement::arrange(parts, ground, &events)?.iter().for_each(|line| say(line));
+    Ok(())
 }
 
 /// Runs the machine to its end, tells of it, and takes it apart: last of all its devices lose sight of

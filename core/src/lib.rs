@@ -115,6 +115,7 @@ pub mod interrupts;
 pub mod launch;
 pub mod machine;
 pub mod parts;
+pub mod placement;
 pub mod platform;
 pub mod screen;
 pub mod topology;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::device::{self, Adapters, AssignedDevice, Choice, Disk, Vga};
 use super::error::{ConfigError, Origin};
+use super::identity::{self, Identity};
 use super::keys::Script;
 use super::options::{AdapterOptions, Options};
 use super::trace::{self, TraceFilter, TraceOutput};
@@ -86,6 +87,7 @@ struct Checked {
     memory: Option<u64>,
     pages: Option<(Pages, Origin)>,
     vfio: Option<Interface>,
+    identity: Option<Identity>,
     firmware: Option<PathBuf>,
     disks: Option<Vec<Disk>>,
     kernel: Option<PathBuf>,
@@ -118,6 +120,7 @@ impl Checked {
                 .value(options.hugepages, size::pages)?
                 .map(|pages| (pages, origin.clone())),
             vfio: at("vfio").value(options.vfio, interface)?,
+            identity: at("identity").value(options.identity, identity::parse)?,
             firmware: at("firmware").value(options.firmware, file)?,
             disks: at("disk").list(&options.disk, device::disk)?,
             kernel: at("kernel").value(options.kernel, file)?,
@@ -147,6 +150,7 @@ impl Checked {
             memory: self.memory.or(under.memory),
             pages: self.pages.or(under.pages),
             vfio: self.vfio.or(under.vfio),
+            identity: self.identity.or(under.identity),
             firmware: self.firmware.or(under.firmware),
             disks: self.disks.or(under.disks),
             kernel: self.kernel.or(under.kernel),
@@ -223,6 +227,7 @@ impl Checked {
             memory,
             pages: self.pages.map(|(pages, _)| pages).unwrap_or_default(),
             vfio: self.vfio.unwrap_or_default(),
+            identity: self.identity.unwrap_or_default(),
             firmware: self.firmware,
             disks: self.disks.unwrap_or_default(),
             linux,

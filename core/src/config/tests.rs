@@ -31,6 +31,7 @@ fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
         rom,
         root_port: None,
         phase: Phase::Auto,
+        identity: None,
     }])
 }
 
@@ -43,6 +44,7 @@ fn nothing_given_is_a_small_machine_with_the_software_adapter() {
         memory: 1 << 30,
         pages: Pages::Transparent,
         vfio: Interface::Auto,
+        identity: Identity::Off,
         firmware: None,
         disks: Vec::new(),
         linux: None,
@@ -99,7 +101,14 @@ fn devices_are_read() {
 fn functions_of_the_host_are_read() {
     let function = |address: &str, vga, rom, root_port| {
         let origin = DeviceOrigin::Host(address.parse().unwrap());
-        Adapters::Given(vec![AssignedDevice { origin, vga, rom, root_port, phase: Phase::Auto }])
+        Adapters::Given(vec![AssignedDevice {
+            origin,
+            vga,
+            rom,
+            root_port,
+            phase: Phase::Auto,
+            identity: None,
+        }])
     };
     let cases = [
         ("01:00.0", function("0000:01:00.0", Vga::Auto, Rom::Device, None)),
@@ -200,6 +209,7 @@ fn the_other_values_are_read() {
         memory: 1 << 30,
         pages: Pages::Transparent,
         vfio: Interface::Auto,
+        identity: Identity::Off,
         firmware: Some("bios".into()),
         disks: Vec::new(),
         linux: Some(Linux { kernel: "k".into(), initrd: Some("i".into()), append: "-x".into() }),
@@ -282,7 +292,7 @@ fn values_that_can_not_be_used_say_why() {
         (
             "device",
             "vfio-user:a,speed=1",
-            "speed is no option of a device; there are vga=, rom=, root-port= and phase=",
+            "speed is no option of a device; there are vga=, rom=, root-port=, phase= and identity=",
         ),
         ("device", "none,vga=on", "none takes no options"),
         ("disk", ",readonly", "the file is not named"),
@@ -416,7 +426,7 @@ fn names() -> Vec<String> {
 
 #[test]
 fn the_file_has_the_names_of_the_command_line() {
-    assert_eq!(names().len(), 21);
+    assert_eq!(names().len(), 22);
     for name in names() {
         assert!(Options::from_toml(&format!("{name} = 'x'")).is_ok(), "{name}");
     }

@@ -15,6 +15,7 @@ use trapline_devices::vga;
 use trapline_io::Region;
 use trapline_vcpu::Vm;
 
+use super::identity::Kept;
 use super::physical::{self, Physical};
 use super::place;
 use super::seats::{self, Seat, Wish};
@@ -38,6 +39,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) events: &'a Events,
     /// How the kernel's VFIO is used.
     pub(crate) interface: Interface,
+    /// What functions keep of the host's addresses.
+    pub(crate) kept: &'a Kept,
     /// Tells a person what became of a function.
     pub(crate) tell: fn(&str),
     /// How fast the owner of legacy VGA may be, in whatever phase.
@@ -188,7 +191,11 @@ fn host_part(
     // An access to legacy VGA can sleep.
     let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
     let part = part(function, name, parent, seat.devfn(card))?;
-    Ok((Parts { served_by, stopping: Some(stopping), ..part }, has_vga))
+    let identity = match &device.origin {
+        DeviceOrigin::Host(address) => machine.kept.by(*address).cloned(),
+        DeviceOrigin::Socket(_) => None,
+    };
+    Ok((Parts { served_by, stopping: Some(stopping), identity, ..part }, has_vga))
 }
 
 impl Opened {
