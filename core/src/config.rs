@@ -22,7 +22,7 @@ mod error;
 mod identity;
 mod keys;
 mod options;
-mod size;
+pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -40,7 +40,7 @@ pub use error::{ConfigError, Origin};
 pub use identity::Identity;
 pub use keys::{Script, Step};
 pub use options::{AdapterOptions, Options};
-pub use size::{MEMORY_LARGEST, MEMORY_LEAST};
+pub use size::{MEMORY_LARGEST, MEMORY_LEAST, PHYS_BITS};
 pub use trace::{TraceFilter, TraceForm, TraceOutput};
 
 /// Everything `trapline run` needs to know, checked.
@@ -54,6 +54,9 @@ pub struct RunConfig {
     pub memory: u64,
     /// What pages the guest's RAM is made of.
     pub pages: Pages,
+    /// How many bits of a physical address the guest is told, [`PHYS_BITS`]; `None` for what processor and IOMMU
+    /// have.
+    pub phys_bits: Option<u8>,
     /// How VFIO of the kernel is used.
     pub vfio: Interface,
     /// Where the BARs of functions of the host lie that do not say it themselves.

@@ -12,7 +12,7 @@ use trapline_io::space::DwordSet;
 use trapline_io::worker::Task;
 
 use crate::dma::Gate;
-use crate::placement::Identity;
+use crate::identity::Identity;
 
 /// The place of a device in its machine's list of parts.
 pub type PartId = usize;
@@ -60,7 +60,7 @@ pub struct Parts {
     /// The ranges whose writes KVM may collect, as its [`trapline_io::window::Window`] wishes: none for all
     /// but one function with legacy VGA.
     pub collected: Vec<Range>,
-    /// The host's addresses that it keeps; see [`crate::placement`].
+    /// The host's addresses that it keeps; see [`crate::identity`].
     pub identity: Option<Identity>,
     /// What must be open before the guest lets it master the bus.
     pub dma: Option<Arc<Gate>>,

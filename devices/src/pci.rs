@@ -6,7 +6,6 @@ mod bar;
 mod caps;
 mod config;
 mod placed;
-mod sizing;
 pub mod spec;
 mod windows;
 
@@ -15,7 +14,6 @@ pub use bar::{Bar, BarKind};
 pub use caps::{Express, Link, PortType, Power, capabilities};
 pub use config::{ConfigSpace, Identity};
 pub use placed::{Home, Moves, Placed, Places};
-pub use sizing::{bars, is_bridge};
 pub use windows::Windows;
 
 /// A line of the four that a PCI function may pull (PCI 3.0 section 2.2.6).

@@ -86,6 +86,7 @@ struct Checked {
     cpus: Option<u8>,
     memory: Option<u64>,
     pages: Option<(Pages, Origin)>,
+    phys_bits: Option<u8>,
     vfio: Option<Interface>,
     identity: Option<Identity>,
     firmware: Option<PathBuf>,
@@ -119,6 +120,7 @@ impl Checked {
             pages: at("hugepages")
                 .value(options.hugepages, size::pages)?
                 .map(|pages| (pages, origin.clone())),
+            phys_bits: at("phys-bits").value(options.phys_bits, size::phys_bits)?,
             vfio: at("vfio").value(options.vfio, interface)?,
             identity: at("identity").value(options.identity, identity::parse)?,
             firmware: at("firmware").value(options.firmware, file)?,
@@ -149,6 +151,7 @@ impl Checked {
             cpus: self.cpus.or(under.cpus),
             memory: self.memory.or(under.memory),
             pages: self.pages.or(under.pages),
+            phys_bits: self.phys_bits.or(under.phys_bits),
             vfio: self.vfio.or(under.vfio),
             identity: self.identity.or(under.identity),
             firmware: self.firmware.or(under.firmware),
@@ -226,6 +229,7 @@ impl Checked {
             cpus: self.cpus.unwrap_or(1),
             memory,
             pages: self.pages.map(|(pages, _)| pages).unwrap_or_default(),
+            phys_bits: self.phys_bits,
             vfio: self.vfio.unwrap_or_default(),
             identity: self.identity.unwrap_or_default(),
             firmware: self.firmware,

@@ -49,6 +49,14 @@ pub struct Options {
     #[serde(default, deserialize_with = "one")]
     pub hugepages: Option<String>,
 
+    /// How many bits of a physical address the guest is told, 36 to 52 [default: what processor and IOMMU both have]
+    ///
+    /// Firmware puts large BARs at the end of what it is told. More than the IOMMU has is for BARs that do not fit
+    /// otherwise: functions of this host then do not reach each other's memory.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[serde(default, deserialize_with = "one")]
+    pub phys_bits: Option<String>,
+
     /// How functions of this host are reached: by VFIO groups, by iommufd, or by what is there [default: auto]
     #[arg(long, value_name = "auto|group|iommufd")]
     #[serde(default, deserialize_with = "one")]

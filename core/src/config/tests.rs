@@ -43,6 +43,7 @@ fn nothing_given_is_a_small_machine_with_the_software_adapter() {
         cpus: 1,
         memory: 1 << 30,
         pages: Pages::Transparent,
+        phys_bits: None,
         vfio: Interface::Auto,
         identity: Identity::Off,
         firmware: None,
@@ -198,7 +199,7 @@ fn disks_are_read_in_order() {
 #[test]
 fn the_other_values_are_read() {
     let config = toml(
-        "cpus = 255\nfirmware = 'bios'\nkernel = 'k'\ninitrd = 'i'\nappend = '-x'\nserial = 'log'\n\
+        "cpus = 255\nphys-bits = 46\nfirmware = 'bios'\nkernel = 'k'\ninitrd = 'i'\nappend = '-x'\nserial = 'log'\n\
          debugcon = 'd'\nscreen = 'none'\nscreenshot = 's.png'\nscreen-text = '-'\ntimeout = 0.25\n\
          io = 'uring'\nwindow = 'strict'\nkeys = 'a'\ntrace = 't.json'\ntrace-filter = ['bar=1', 'port=80']",
     )
@@ -208,6 +209,7 @@ fn the_other_values_are_read() {
         cpus: 255,
         memory: 1 << 30,
         pages: Pages::Transparent,
+        phys_bits: Some(46),
         vfio: Interface::Auto,
         identity: Identity::Off,
         firmware: Some("bios".into()),
@@ -283,6 +285,7 @@ fn values_that_can_not_be_used_say_why() {
         ),
         ("hugepages", "4M", "not a size of huge pages; give 2M or 1G"),
         ("hugepages", "", "not a size of huge pages; give 2M or 1G"),
+        ("phys-bits", "35", "not a number of address bits; give 36 to 52"),
         ("vfio", "cdev", "not known; give auto, group or iommufd"),
         ("device", "vfio-user:", "vfio-user: needs the path of a socket"),
         ("device", "vfio-user:a,vga=yes", "vga=yes is not known; give vga=on, vga=off or vga=auto"),
@@ -426,7 +429,7 @@ fn names() -> Vec<String> {
 
 #[test]
 fn the_file_has_the_names_of_the_command_line() {
-    assert_eq!(names().len(), 22);
+    assert_eq!(names().len(), 23);
     for name in names() {
         assert!(Options::from_toml(&format!("{name} = 'x'")).is_ok(), "{name}");
     }

@@ -1,15 +1,23 @@
 //! What functions of the host keep of its addresses, before they are opened: RAM is built around it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use trapline_devices::host;
 use trapline_devices::pci::Moves;
+use trapline_devices::q35::RamSplit;
 use trapline_io::{Gpa, Span};
 
+use super::fit::{self, Bounds, Fit};
+use crate::command::say;
 use crate::config::{self, Adapters, DeviceOrigin, RunConfig};
+use crate::events::Events;
+use crate::firmware::placement::Function;
 use crate::host::resource::{HostBar, HostBarKind};
 use crate::host::{Host, PciAddress, Tree};
-use crate::placement::Identity;
+use crate::identity::{self, Ground, Identity};
+use crate::parts::{PartId, Parts};
 
 /// See the module's page.
 #[derive(Debug, Default)]
@@ -63,6 +71,26 @@ impl Kept {
     pub(super) fn by(&self, address: PciAddress) -> Option<&Identity> {
         self.functions.get(&address)
     }
+}
+
+/// Gives all registers their addresses, in place of the firmware; `functions` are the parts at `places`.
+///
+/// # Errors
+/// The host's addresses can not be kept, or leave no room.
+pub(super) fn arrange(
+    parts: &mut Vec<Parts>,
+    (functions, places): (&[Function], &[PartId]),
+    ram: RamSplit,
+    bounds: Bounds<'_>,
+    events: &Events,
+) -> Result<Fit> {
+    let events: Arc<dyn host::Events> = Arc::new(events.clone());
+    fit::fit_as(ram, bounds, |phys_bits, reserved| {
+        let ground = Ground { ram, phys_bits, reserved };
+        let (plan, told) = identity::arrange(parts, (functions, places), ground, &events)?;
+        told.iter().for_each(|line| say(line));
+        Ok(plan)
+    })
 }
 
 /// What a BAR takes of memory; ports take none.

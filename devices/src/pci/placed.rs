@@ -28,7 +28,6 @@ use trapline_io::window::Window;
 use trapline_io::{Device, Fault, Region, Width};
 
 use super::bar::{Bar, BarKind};
-use super::sizing;
 use super::spec::{self, Command};
 use super::windows::Windows;
 use crate::host::{self, Event};
@@ -63,7 +62,7 @@ pub struct Home {
 pub struct Places {
     /// Of base address registers.
     pub bars: Vec<Home>,
-    /// Of a bridge's windows.
+    /// Of a bridge's windows; every bridge has some, if closed ones.
     pub windows: Option<Windows>,
     /// What becomes of a guest that moves what is kept.
     pub moves: Moves,
@@ -123,12 +122,11 @@ impl Placed {
         places: &Places,
         events: Arc<dyn host::Events>,
     ) -> Placed {
-        let mut device = device;
-        let bridge = sizing::is_bridge(&mut *device);
+        let bridge = places.windows.is_some();
         let mut dwords = Vec::new();
         let mut kept = Vec::new();
         for home in &places.bars {
-            let at = sizing::offset(home.index, bridge);
+            let at = register(home.index, bridge);
             let (value, mask) = (home.address | u64::from(home.bar.type_bits()), home.bar.address_mask());
             dwords.push(Dword { at, home: low(value), address: low(mask), probed: false });
             if matches!(home.bar.kind, BarKind::Memory64 { .. }) {
@@ -383,6 +381,15 @@ impl Device for Placed {
 
     fn file(&self, region: Region) -> Option<&FileRegion> {
         self.device.file(region)
+    }
+}
+
+/// Where the register with this index is; 6 is the ROM's.
+fn register(index: u8, bridge: bool) -> u16 {
+    match (index, bridge) {
+        (6, false) => spec::ROM_BAR,
+        (6, true) => spec::BRIDGE_ROM_BAR,
+        _ => spec::BAR0 + 4 * u16::from(index),
     }
 }
 

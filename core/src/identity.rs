@@ -30,11 +30,12 @@ mod tests;
 use std::sync::Arc;
 
 use trapline_devices::host;
-use trapline_devices::pci::{self, Moves, Placed, Places};
+use trapline_devices::pci::{Moves, Placed, Places};
 use trapline_devices::q35::RamSplit;
+use trapline_io::{Gpa, Span};
 
-use crate::parts::{Parts, Place};
-use plan::Function;
+use crate::firmware::placement::{Function, Plan};
+use crate::parts::{PartId, Parts};
 
 /// What a function keeps of the host's addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,11 +51,13 @@ pub struct Identity {
 
 /// What the machine has besides its functions.
 #[derive(Clone, Copy, Debug)]
-pub struct Ground {
+pub struct Ground<'a> {
     /// Where RAM lies: nothing of what is kept must be in it.
     pub ram: RamSplit,
     /// How many bits a guest physical address has.
     pub phys_bits: u8,
+    /// Where nothing is to be put that can be elsewhere.
+    pub reserved: &'a [Span<Gpa>],
 }
 
 /// Why addresses of the host can not be kept. The text is for a person.
@@ -126,45 +129,35 @@ pub enum Unfit {
     },
 }
 
-/// Gives every register of all functions an address if one of them keeps the host's, and tells what was not
-/// kept and why, a line each. The functions are as after power-on; `events` is told of a guest that must end.
+/// Gives every register of `functions` an address, as one of them keeps the host's, and tells where all lies, and
+/// what was not kept and why, a line each. The functions are the parts at `places`, as after power-on; `events`
+/// is told of a guest that must end.
 ///
 /// # Errors
 /// See [`Unfit`]; `parts` are to be dropped then.
 pub fn arrange(
     parts: &mut Vec<Parts>,
-    ground: Ground,
+    (functions, places): (&[Function], &[PartId]),
+    ground: Ground<'_>,
     events: &Arc<dyn host::Events>,
-) -> Result<Vec<String>, Unfit> {
-    if parts.iter().all(|part| part.identity.is_none()) {
-        return Ok(Vec::new());
+) -> Result<(Plan, Vec<String>), Unfit> {
+    let identities = places.iter().map(|id| parts.get(*id).and_then(|part| part.identity.clone()));
+    let identities: Vec<_> = identities.collect();
+    let addresses = plan::plan(functions, &identities, ground)?;
+    let plan = addresses.as_plan(ground.ram);
+    let mut addresses_of = places.iter().zip(addresses.places).peekable();
+    for (id, part) in std::mem::take(parts).into_iter().enumerate() {
+        let places = addresses_of.next_if(|(place, _)| **place == id).map(|(_, places)| places);
+        parts.push(match places.filter(|places| !places.bars.is_empty() || places.windows.is_some()) {
+            Some(places) => placed(part, &places, events),
+            None => part,
+        });
     }
-    let functions: Vec<Function> = parts.iter_mut().map(survey).collect();
-    let plan = plan::plan(&functions, ground)?;
-    let old = std::mem::take(parts);
-    let given = |(part, places): (Parts, Places)| {
-        if places.bars.is_empty() && places.windows.is_none() {
-            return part;
-        }
-        let name = part.identity.as_ref().map_or(&part.name, |identity| &identity.name).clone();
-        let device = Placed::new(part.device, name, &places, Arc::clone(events));
-        Parts { device: Box::new(device), ..part }
-    };
-    parts.extend(old.into_iter().zip(plan.places).map(given));
-    Ok(plan.told)
+    Ok((plan, addresses.told))
 }
 
-fn survey(part: &mut Parts) -> Function {
-    let (parent, is_function) = match part.place {
-        Place::Pci { parent, .. } => (parent, true),
-        Place::Platform => (None, false),
-    };
-    let device = &mut *part.device;
-    Function {
-        name: part.identity.as_ref().map_or(&part.name, |identity| &identity.name).clone(),
-        parent,
-        bridge: is_function && pci::is_bridge(device),
-        bars: if is_function { pci::bars(device) } else { Vec::new() },
-        identity: part.identity.clone(),
-    }
+fn placed(part: Parts, places: &Places, events: &Arc<dyn host::Events>) -> Parts {
+    let name = part.identity.as_ref().map_or(&part.name, |identity| &identity.name).clone();
+    let device = Placed::new(part.device, name, places, Arc::clone(events));
+    Parts { device: Box::new(device), ..part }
 }

@@ -1,12 +1,14 @@
 //! The addresses themselves: from what functions have to where it lies.
 
 use trapline_devices::pci::{Bar, BarKind, Home, Places, Windows};
-use trapline_devices::q35::{HIGH_RAM, LOW_RAM_LIMIT};
+use trapline_devices::q35::{HIGH_RAM, LOW_RAM_LIMIT, RamSplit};
 use trapline_io::addr::Position;
+use trapline_io::device::Range;
 use trapline_io::{Gpa, Port, Span};
 
 use super::space::{Bounds, Owner, Pool, Space};
 use super::{Ground, Identity, Unfit};
+use crate::firmware::placement::{Function, Placed, Plan, Window as Open};
 
 /// What a guest has of ports for PCI.
 const PORTS: Bounds = (0x1000, 0xffff);
@@ -14,43 +16,37 @@ const PORTS: Bounds = (0x1000, 0xffff);
 const LOW: Bounds = (0xc000_0000, 0xfebf_ffff);
 /// The last address below 4 GiB.
 const LAST_LOW: u64 = HIGH_RAM - 1;
+/// The granularity of what ACPI tells of the root's windows above 4 GiB.
+const GIB: u64 = 1 << 30;
 /// No two functions share a page, which a memory slot has whole.
 const PAGE: u64 = 4096;
 
-/// A function as it is before it has addresses.
-#[derive(Clone, Debug)]
-pub(super) struct Function {
-    /// What messages call it.
-    pub name: String,
-    /// The bridge above it, by its place in the list.
-    pub parent: Option<usize>,
-    /// It is a bridge.
-    pub bridge: bool,
-    /// Its registers by index.
-    pub bars: Vec<(u8, Bar)>,
-    /// What it keeps.
-    pub identity: Option<Identity>,
-}
-
 /// Addresses, in the order of the functions.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct Addresses {
     pub places: Vec<Places>,
     /// What was not kept, and why.
     pub told: Vec<String>,
 }
 
-/// Places all registers of `functions`.
-pub(super) fn plan(functions: &[Function], ground: Ground) -> Result<Plan, Unfit> {
-    if let Some(nested) = functions.iter().find(|function| function.bridge && function.parent.is_some()) {
+/// Places all registers of `functions`, of which each keeps what is in the same place of `identities`.
+pub(super) fn plan(
+    functions: &[Function],
+    identities: &[Option<Identity>],
+    ground: Ground<'_>,
+) -> Result<Addresses, Unfit> {
+    let nested = functions.iter().find(|function| function.bridge.is_some() && function.parent.is_some());
+    if let Some(nested) = nested {
         return Err(Unfit::Nested { name: nested.name.clone() });
     }
-    let places = functions.iter().map(|function| Places {
-        moves: function.identity.as_ref().map(|identity| identity.moves).unwrap_or_default(),
+    let identity = |id: usize| identities.get(id).and_then(Option::as_ref);
+    let places = (0..functions.len()).map(|id| Places {
+        moves: identity(id).map(|identity| identity.moves).unwrap_or_default(),
         ..Places::default()
     });
     let mut planner = Planner {
         functions,
+        identities,
         ground,
         memory: platform(ground),
         ports: Space::default(),
@@ -60,14 +56,18 @@ pub(super) fn plan(functions: &[Function], ground: Ground) -> Result<Plan, Unfit
     };
     let rest = planner.keep()?;
     planner.open_windows()?;
+    for span in ground.reserved {
+        let bounds = (span.first().0, span.last().0);
+        planner.memory.take(bounds, Owner::Platform, "what the host's IOMMU does not reach");
+    }
     let rest = planner.place_beside(rest)?;
     planner.place(rest)?;
     planner.tell_bridges();
-    Ok(Plan { places: planner.places, told: planner.told })
+    Ok(Addresses { places: planner.places, told: planner.told })
 }
 
 /// What the machine itself has of memory.
-fn platform(ground: Ground) -> Space {
+fn platform(ground: Ground<'_>) -> Space {
     let mut space = Space::default();
     let mut take = |first, last, what| space.take((first, last), Owner::Platform, what);
     for (at, len) in ground.ram.pieces() {
@@ -78,6 +78,45 @@ fn platform(ground: Ground) -> Space {
     take(LOW.1 + 1, LAST_LOW, "its interrupt controllers and firmware");
     take(1 << ground.phys_bits, u64::MAX, "no addresses: its processors have too few address bits");
     space
+}
+
+impl Addresses {
+    /// The same in the terms in which a firmware's own placement is told.
+    pub fn as_plan(&self, ram: RamSplit) -> Plan {
+        let mut plan = Plan::default();
+        for (function, places) in self.places.iter().enumerate() {
+            let placed = |home: &Home| {
+                let last = home.address + (home.bar.size - 1);
+                let at = match home.bar.kind {
+                    BarKind::Io => Range::Ports(span((home.address, last), port)?),
+                    _ => Range::Memory(span((home.address, last), memory)?),
+                };
+                Some(Placed { function, bar: home.index, at })
+            };
+            plan.bars.extend(places.bars.iter().filter_map(placed));
+            let windows = places.windows.unwrap_or_default();
+            let open = |prefetchable, at| Open { bridge: function, prefetchable, at };
+            plan.windows.extend(windows.io.map(|span| open(false, Range::Ports(span))));
+            plan.windows.extend(windows.memory.map(|span| open(false, Range::Memory(span))));
+            plan.windows.extend(windows.prefetchable.map(|span| open(true, Range::Memory(span))));
+        }
+        plan.high = above(&plan, ram.end());
+        plan
+    }
+}
+
+/// What of a plan lies above all RAM, in whole GiB.
+fn above(plan: &Plan, ram: u64) -> Option<Span<Gpa>> {
+    let bars = plan.bars.iter().map(|placed| placed.at);
+    let all = bars.chain(plan.windows.iter().map(|window| window.at));
+    let high = all.filter_map(|range| match range {
+        Range::Memory(span) if span.first().0 >= ram => Some(span),
+        _ => None,
+    });
+    let hull = high.reduce(|one, other| {
+        Span::new(one.first().min(other.first()), one.last().max(other.last())).unwrap_or(one)
+    })?;
+    Span::new(Gpa(hull.first().0 & !(GIB - 1)), Gpa(hull.last().0 | (GIB - 1)))
 }
 
 /// A register that has no address yet.
@@ -111,7 +150,8 @@ struct Window {
 
 struct Planner<'a> {
     functions: &'a [Function],
-    ground: Ground,
+    identities: &'a [Option<Identity>],
+    ground: Ground<'a>,
     memory: Space,
     ports: Space,
     places: Vec<Places>,
@@ -123,13 +163,10 @@ impl Planner<'_> {
     /// Puts down what is kept, and gives back what is not.
     fn keep(&mut self) -> Result<Vec<Wanting>, Unfit> {
         let mut rest = Vec::new();
-        for (function, it) in self.functions.iter().enumerate() {
-            let kept = it.identity.as_ref().map_or(&[][..], |identity| &identity.bars);
-            for &(index, bar) in &it.bars {
-                let wanting = Wanting { function, index, bar };
-                let address = kept.iter().find(|(kept, _)| *kept == index && bar.kind != BarKind::Rom);
-                match address {
-                    Some((_, address)) if self.keep_one(wanting, *address)? => {}
+        for function in 0..self.functions.len() {
+            for wanting in self.wanting(function) {
+                match self.address(wanting) {
+                    Some(address) if self.keep_one(wanting, address)? => {}
                     _ => rest.push(wanting),
                 }
             }
@@ -137,10 +174,30 @@ impl Planner<'_> {
         Ok(rest)
     }
 
+    /// The registers of a function.
+    fn wanting(&self, function: usize) -> Vec<Wanting> {
+        let bars = self.functions.get(function).map_or(&[][..], |function| &function.bars);
+        let bars = (0..).zip(bars).filter_map(|(index, bar)| Some((index, (*bar)?)));
+        bars.map(|(index, bar)| Wanting { function, index, bar }).collect()
+    }
+
+    /// The address on the host, of a register that is to be kept. A ROM is not: the host has it nowhere, often.
+    fn address(&self, wanting: Wanting) -> Option<u64> {
+        let identity = self.identities.get(wanting.function)?.as_ref()?;
+        let kept = identity.bars.iter().find(|(index, _)| *index == wanting.index)?;
+        (wanting.bar.kind != BarKind::Rom).then_some(kept.1)
+    }
+
+    /// What messages call a function.
+    fn name(&self, function: usize) -> &str {
+        let identity = self.identities.get(function).and_then(Option::as_ref);
+        identity.map_or(&self.functions[function].name, |identity| &identity.name)
+    }
+
     /// Whether it can be kept.
     fn keep_one(&mut self, wanting: Wanting, address: u64) -> Result<bool, Unfit> {
         let Wanting { function, index, bar } = wanting;
-        let name = &self.functions[function].name;
+        let name = self.name(function).to_owned();
         let last = address.saturating_add(bar.size - 1);
         let aligned = address != 0 && address & (bar.size - 1) == 0;
         let bounds = (address, last);
@@ -156,15 +213,15 @@ impl Planner<'_> {
             }
         } else if !aligned || (!wanting.anywhere() && last > LAST_LOW) {
             let what = "no place for a register of its size".into();
-            return Err(Unfit::Taken { name: name.clone(), index, first: address, last, what });
+            return Err(Unfit::Taken { name, index, first: address, last, what });
         } else if self.functions[function].parent.is_some() && address > LAST_LOW && !prefetchable(bar) {
-            return Err(Unfit::Above { name: name.clone(), index, address });
+            return Err(Unfit::Above { name, index, address });
         }
         let owner = self.owner(wanting, Some(address));
         let what = format!("BAR {index} of {name}");
         let space = if bar.kind == BarKind::Io { &mut self.ports } else { &mut self.memory };
         if let Some(what) = space.in_the_way(bounds, owner) {
-            let (name, what) = (name.clone(), what.to_owned());
+            let what = what.to_owned();
             return Err(Unfit::Taken { name, index, first: address, last, what });
         }
         space.take(bounds, owner, what);
@@ -189,12 +246,10 @@ impl Planner<'_> {
 
     /// Whether something behind `bridge` is kept above 4 GiB.
     fn keeps_high(&self, bridge: usize) -> bool {
-        let behind = self.functions.iter().filter(|function| function.parent == Some(bridge));
-        let identities = behind.filter_map(|function| Some((function, function.identity.as_ref()?)));
-        let mut kept = identities.flat_map(|(function, identity)| {
-            identity.bars.iter().filter(|(index, _)| function.bars.iter().any(|(bar, _)| bar == index))
-        });
-        kept.any(|(_, address)| *address > LAST_LOW)
+        let functions = self.functions.iter().enumerate();
+        let behind = functions.filter(|(_, function)| function.parent == Some(bridge));
+        let mut all = behind.flat_map(|(function, _)| self.wanting(function));
+        all.any(|wanting| self.address(wanting).is_some_and(|address| address > LAST_LOW))
     }
 
     /// Opens the windows of bridges around what is kept behind them.
@@ -222,11 +277,12 @@ impl Planner<'_> {
         let grain = grain(window.pool);
         let bounds = (window.bounds.0 & !(grain - 1), window.bounds.1 | (grain - 1));
         let owner = Owner::Window(window.bridge, window.pool);
-        let name = &self.functions[window.bridge].name;
+        let name = self.name(window.bridge);
         let what = format!("what lies behind {name}");
         let space = if window.pool == Pool::Ports { &mut self.ports } else { &mut self.memory };
         if let Some(what) = space.foreign(bounds, owner) {
-            let (name, what) = (self.functions[function].name.clone(), what.to_owned());
+            let what = what.to_owned();
+            let name = self.name(function).to_owned();
             return Err(Unfit::Window { name, first: bounds.0, last: bounds.1, what });
         }
         space.open(bounds, owner, what);
@@ -323,8 +379,7 @@ impl Planner<'_> {
             return self.ports.highest(size, align, PORTS, owner).ok_or_else(|| self.no_room(*first));
         }
         let below = |within| self.memory.highest(size, align, within, owner);
-        // ACPI tells the root's windows up there in whole GiB.
-        let high = (self.ground.ram.end().next_multiple_of(1 << 30), u64::MAX);
+        let high = (self.ground.ram.end().next_multiple_of(GIB), u64::MAX);
         below(LOW)
             .or_else(|| below((self.ground.ram.low, LOW_RAM_LIMIT - 1)))
             .or_else(|| self.memory.lowest(size, align, high, owner).filter(|_| anywhere))
@@ -333,7 +388,7 @@ impl Planner<'_> {
 
     fn put(&mut self, wanting: Wanting, address: u64, owner: Owner) {
         let Wanting { function, index, bar } = wanting;
-        let what = format!("BAR {index} of {}", self.functions[function].name);
+        let what = format!("BAR {index} of {}", self.name(function));
         let space = if bar.kind == BarKind::Io { &mut self.ports } else { &mut self.memory };
         space.take((address, address + (wanting.size() - 1)), owner, what);
         self.places[function].bars.push(Home { index, bar, address, kept: false });
@@ -341,18 +396,18 @@ impl Planner<'_> {
 
     fn no_room(&self, wanting: Wanting) -> Unfit {
         let Wanting { function, index, bar } = wanting;
-        Unfit::NoRoom { name: self.functions[function].name.clone(), index, size: bar.size }
+        Unfit::NoRoom { name: self.name(function).to_owned(), index, size: bar.size }
     }
 
     /// Writes down the windows of all bridges, those that are closed too.
     fn tell_bridges(&mut self) {
-        for (bridge, _) in self.functions.iter().enumerate().filter(|(_, function)| function.bridge) {
-            let memory = |pool| span(self.window(bridge, pool)?.bounds, |at| Some(Gpa(at)));
-            let port = |at| u16::try_from(at).ok().map(Port);
+        for (bridge, _) in self.functions.iter().enumerate().filter(|(_, function)| function.bridge.is_some())
+        {
+            let bounds = |pool| self.window(bridge, pool).map(|window| window.bounds);
             let windows = Windows {
-                io: self.window(bridge, Pool::Ports).and_then(|window| span(window.bounds, port)),
-                memory: memory(Pool::Memory),
-                prefetchable: memory(Pool::Prefetchable),
+                io: bounds(Pool::Ports).and_then(|bounds| span(bounds, port)),
+                memory: bounds(Pool::Memory).and_then(|bounds| span(bounds, memory)),
+                prefetchable: bounds(Pool::Prefetchable).and_then(|bounds| span(bounds, memory)),
             };
             self.places[bridge].windows = Some(windows);
         }
@@ -361,6 +416,14 @@ impl Planner<'_> {
 
 fn span<A: Position>((first, last): Bounds, at: impl Fn(u64) -> Option<A>) -> Option<Span<A>> {
     Span::new(at(first)?, at(last)?)
+}
+
+fn memory(at: u64) -> Option<Gpa> {
+    Some(Gpa(at))
+}
+
+fn port(at: u64) -> Option<Port> {
+    u16::try_from(at).ok().map(Port)
 }
 
 fn grain(pool: Pool) -> u64 {

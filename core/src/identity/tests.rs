@@ -1,9 +1,10 @@
 use proptest::prelude::*;
-use trapline_devices::pci::{Bar, BarKind, Home, Windows};
+use trapline_devices::pci::{Bar, BarKind, Devfn, Home, Windows};
 use trapline_io::{Gpa, Port, Span};
 
-use super::plan::{Function, Plan, plan};
+use super::plan::Addresses;
 use super::*;
+use crate::firmware::placement::Bridge;
 
 const MMIO: BarKind = BarKind::Memory32 { prefetchable: false };
 const FRAME: BarKind = BarKind::Memory32 { prefetchable: true };
@@ -12,33 +13,40 @@ const WIDE_MMIO: BarKind = BarKind::Memory64 { prefetchable: false };
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-fn bridge() -> Function {
-    Function { name: "root port 0".into(), parent: None, bridge: true, bars: Vec::new(), identity: None }
+/// A function, and what it keeps.
+type Given = (Function, Option<Identity>);
+
+fn plan(given: &[Given], ground: Ground<'_>) -> Result<Addresses, Unfit> {
+    let (functions, identities): (Vec<_>, Vec<_>) = given.iter().cloned().unzip();
+    super::plan::plan(&functions, &identities, ground)
+}
+
+fn bridge() -> Given {
+    let (function, _) = function("root port 0", None, &[]);
+    (Function { bridge: Some(Bridge::default()), ..function }, None)
 }
 
 /// A function with these registers, by kind and size, from index 0 on; those with an address keep it.
-fn function(name: &str, parent: Option<usize>, bars: &[(BarKind, u64, u64)]) -> Function {
+fn function(name: &str, parent: Option<usize>, wanted: &[(BarKind, u64, u64)]) -> Given {
     let mut index = 0;
-    let (mut all, mut kept) = (Vec::new(), Vec::new());
-    for (kind, size, address) in bars {
+    let (mut bars, mut kept) = ([None; 7], Vec::new());
+    for (kind, size, address) in wanted {
         let at = if *kind == BarKind::Rom { 6 } else { index };
-        if all.iter().any(|(other, _)| *other == at) {
-            continue;
-        }
-        all.push((at, Bar { kind: *kind, size: *size }));
-        kept.extend((*address != 0).then_some((at, *address)));
+        bars[at] = Some(Bar { kind: *kind, size: *size });
+        kept.extend((*address != 0).then_some((u8::try_from(at).unwrap(), *address)));
         index += if matches!(kind, BarKind::Memory64 { .. }) { 2 } else { 1 };
     }
     let identity =
         (!kept.is_empty()).then(|| Identity { name: name.into(), bars: kept, moves: Moves::Refuse });
-    Function { name: name.into(), parent, bridge: false, bars: all, identity }
+    let (devfn, class) = (Devfn::default(), 0x0300);
+    (Function { name: name.into(), parent, devfn, class, bars, bridge: None }, identity)
 }
 
-fn ground(memory: u64) -> Ground {
-    Ground { ram: RamSplit::of(memory), phys_bits: 40 }
+fn ground(memory: u64) -> Ground<'static> {
+    Ground { ram: RamSplit::of(memory), phys_bits: 40, reserved: &[] }
 }
 
-fn home(plan: &Plan, function: usize, index: u8) -> Home {
+fn home(plan: &Addresses, function: usize, index: u8) -> Home {
     *plan.places[function].bars.iter().find(|home| home.index == index).unwrap()
 }
 
@@ -47,13 +55,12 @@ fn memory(first: u64, last: u64) -> Option<Span<Gpa>> {
 }
 
 /// What must hold of every plan.
-fn check(functions: &[Function], ground: Ground, plan: &Plan) -> Result<(), String> {
+fn check(functions: &[Given], ground: Ground<'_>, plan: &Addresses) -> Result<(), String> {
     let mut all: Vec<(bool, u64, u64, usize)> = Vec::new();
-    for (at, (function, places)) in functions.iter().zip(&plan.places).enumerate() {
+    for (at, ((function, identity), places)) in functions.iter().zip(&plan.places).enumerate() {
         let mut indices: Vec<u8> = places.bars.iter().map(|home| home.index).collect();
         indices.sort_unstable();
-        let mut wanted: Vec<u8> = function.bars.iter().map(|(index, _)| *index).collect();
-        wanted.sort_unstable();
+        let wanted: Vec<u8> = (0..7).filter(|index| function.bars[usize::from(*index)].is_some()).collect();
         if indices != wanted {
             return Err(format!("{}: {indices:?} instead of {wanted:?}", function.name));
         }
@@ -92,7 +99,7 @@ fn check(functions: &[Function], ground: Ground, plan: &Plan) -> Result<(), Stri
                 }
             }
         }
-        for (index, address) in function.identity.iter().flat_map(|identity| &identity.bars) {
+        for (index, address) in identity.iter().flat_map(|identity| &identity.bars) {
             let home = places.bars.iter().find(|home| home.index == *index).unwrap();
             if home.bar.kind != BarKind::Io && (home.address, home.kept) != (*address, true) {
                 return Err(format!("{}: {home:x?} is not kept at {address:#x}", function.name));
@@ -122,7 +129,7 @@ fn check(functions: &[Function], ground: Ground, plan: &Plan) -> Result<(), Stri
     all.push((false, 0xb000_0000, 0xbfff_ffff, usize::MAX));
     all.push((false, 0xfec0_0000, 0xffff_ffff, usize::MAX));
     let behind = |who: usize, window: usize| {
-        functions.get(who).and_then(|function| function.parent) == window.checked_sub(functions.len())
+        functions.get(who).and_then(|(function, _)| function.parent) == window.checked_sub(functions.len())
             && window >= functions.len()
     };
     for (place, one) in all.iter().enumerate() {
@@ -287,16 +294,16 @@ proptest! {
             });
             functions.push(function("card", parent, &bars));
         }
-        let kept = functions.iter().flat_map(|function| {
-            let identity = function.identity.iter().flat_map(|identity| &identity.bars);
-            identity.filter_map(|(index, address)| {
-                let (_, bar) = function.bars.iter().find(|(at, _)| at == index)?;
+        let kept = functions.iter().flat_map(|(function, identity)| {
+            let bars = identity.iter().flat_map(|identity| &identity.bars);
+            bars.filter_map(|(index, address)| {
+                let bar = function.bars[usize::from(*index)]?;
                 Span::of_len(Gpa(*address), bar.size).filter(|_| !matches!(bar.kind, BarKind::Io | BarKind::Rom))
             })
         });
         let kept: Vec<_> = kept.collect();
         let ram = RamSplit::around(gib << 30, &kept, 4096).unwrap();
-        let ground = Ground { ram, phys_bits: 40 };
+        let ground = Ground { ram, phys_bits: 40, reserved: &[] };
         if let Ok(plan) = plan(&functions, ground) {
             check(&functions, ground, &plan).map_err(TestCaseError::fail)?;
         }
