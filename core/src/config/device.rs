@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::error::Shown;
+use super::identity::{self, Identity};
 use super::{Phase, Window};
 use crate::host::{AddressError, PciAddress};
 
@@ -59,6 +60,8 @@ pub struct AssignedDevice {
     pub root_port: Option<bool>,
     /// What it may be fast at, if it owns legacy VGA: the window at 0xa0000 or its BARs.
     pub phase: Phase,
+    /// Where its BARs lie; `None` is as the run has it.
+    pub identity: Option<Identity>,
 }
 
 /// Whether an adapter owns the legacy VGA addresses.
@@ -111,7 +114,7 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
             _ => Err("none takes no options".into()),
         };
     }
-    let (mut vga, mut rom, mut root_port, mut phase) = (None, None, None, None);
+    let (mut vga, mut rom, mut root_port, mut phase, mut identity) = (None, None, None, None, None);
     for option in options {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
@@ -119,18 +122,26 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
             "rom" => set(&mut rom, key, parse_rom(value)?)?,
             "root-port" => set(&mut root_port, key, parse_switch(key, value)?)?,
             "phase" => set(&mut phase, key, parse_phase(value)?)?,
+            "identity" => set(&mut identity, key, parse_identity(value)?)?,
             _ => {
-                let options = "vga=, rom=, root-port= and phase=";
+                let options = "vga=, rom=, root-port=, phase= and identity=";
                 return Err(format!("{} is no option of a device; there are {options}", Shown(key)));
             }
         }
     }
+    let origin = parse_origin(name)?;
+    if let (DeviceOrigin::Socket(_), Some(Identity::On(_))) = (&origin, identity) {
+        return Err(format!(
+            "{origin} is no function of this host, so that it has no addresses there; leave identity= out"
+        ));
+    }
     Ok(Choice::Device(AssignedDevice {
-        origin: parse_origin(name)?,
+        origin,
         vga: vga.unwrap_or(Vga::Auto),
         rom: rom.unwrap_or(Rom::Device),
         root_port,
         phase: phase.unwrap_or(Phase::Auto),
+        identity,
     }))
 }
 
@@ -232,6 +243,10 @@ fn parse_phase(text: &str) -> Result<Phase, String> {
         "native" => Ok(Phase::Native),
         _ => Err(format!("phase={text} is not known; give phase=auto, phase=legacy or phase=native")),
     }
+}
+
+fn parse_identity(text: &str) -> Result<Identity, String> {
+    identity::parse(text).map_err(|problem| format!("identity={text} is {problem}"))
 }
 
 fn parse_switch(key: &str, text: &str) -> Result<bool, String> {

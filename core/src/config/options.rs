@@ -27,7 +27,7 @@ pub struct Options {
     /// auto: the first that can), rom=FILE|off (another expansion ROM, or none), root-port=on|off (behind a PCI
     /// Express root port of its own; PCI Express functions are), phase=auto|legacy|native (what the owner of the
     /// legacy VGA addresses is fast at: those, or its BARs, which only then are the guest's to use without us; auto:
-    /// what the guest uses). A comma in a name is written twice. Functions
+    /// what the guest uses), identity=on|off|refuse|follow|stop (see --identity). A comma in a name is written twice. Functions
     /// of one card that are given together stay one card. Without this option the software adapter is started
     /// with the machine, in its own process.
     #[arg(long, value_name = "DEVICE[,OPTION..]")]
@@ -49,10 +49,27 @@ pub struct Options {
     #[serde(default, deserialize_with = "one")]
     pub hugepages: Option<String>,
 
+    /// How many bits of a physical address the guest is told, 36 to 52 [default: what processor and IOMMU both have]
+    ///
+    /// Firmware puts large BARs at the end of what it is told. More than the IOMMU has is for BARs that do not fit
+    /// otherwise: functions of this host then do not reach each other's memory.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[serde(default, deserialize_with = "one")]
+    pub phys_bits: Option<String>,
+
     /// How functions of this host are reached: by VFIO groups, by iommufd, or by what is there [default: auto]
     #[arg(long, value_name = "auto|group|iommufd")]
     #[serde(default, deserialize_with = "one")]
     pub vfio: Option<String>,
+
+    /// Whether BARs of functions of this host lie in the guest where the host has them [default: off]
+    ///
+    /// For adapters that reach their own BARs by mechanisms of their own, with the host's addresses. on, or refuse: a
+    /// BAR that the guest moves stays where it is; follow: it moves, with a warning; stop: the machine ends. identity=
+    /// of a device says otherwise for that device.
+    #[arg(long, value_name = "on|off|refuse|follow|stop")]
+    #[serde(default, deserialize_with = "one")]
+    pub identity: Option<String>,
 
     /// The BIOS image [default: the distribution's SeaBIOS]
     #[arg(long, value_name = "FILE")]

@@ -12,9 +12,10 @@ use trapline_devices::pci::{Devfn, Link};
 use trapline_devices::q35::{Pirqs, Ram, RootPort};
 use trapline_devices::vfio_user::client::{Client, Settings};
 use trapline_devices::vga;
-use trapline_io::Region;
+use trapline_io::{Gpa, Region, Span};
 use trapline_vcpu::Vm;
 
+use super::identity::Kept;
 use super::physical::{self, Physical};
 use super::place;
 use super::seats::{self, Seat, Wish};
@@ -38,6 +39,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) events: &'a Events,
     /// How the kernel's VFIO is used.
     pub(crate) interface: Interface,
+    /// What functions keep of the host's addresses.
+    pub(crate) kept: &'a Kept,
     /// Tells a person what became of a function.
     pub(crate) tell: fn(&str),
     /// How fast the owner of legacy VGA may be, in whatever phase.
@@ -56,11 +59,14 @@ pub(crate) struct Given {
     pub(crate) mapping: Option<Mapping>,
     /// BARs for the DMA of other functions, where there are several.
     pub(crate) peers: Option<Peers>,
+    /// The addresses that functions of the host reach by DMA, ascending; none where there is no such function.
+    pub(crate) reach: Vec<Span<Gpa>>,
 }
 
 /// Connects to the adapters that are wanted, or starts ours, and adds them to `parts`.
 pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Parts>) -> Result<Given> {
-    let mut given = Given { display: Box::new(NoDisplay), process: None, mapping: None, peers: None };
+    let display = Box::new(NoDisplay);
+    let mut given = Given { display, process: None, mapping: None, peers: None, reach: Vec::new() };
     match wanted {
         Adapters::None => {}
         Adapters::Software => {
@@ -149,6 +155,7 @@ fn map_memory(opened: &[Opened], machine: &Machine<'_>, gate: &Arc<Gate>, given:
     let Some(first) = hosts.first() else { return Ok(()) };
     let iommu = &first.iommu;
     physical::tell_kvm(machine.vm, iommu);
+    given.reach = iommu.ranges()?;
     let (ram, events) = (machine.ram.clone(), machine.events.clone());
     given.mapping = Some(Mapping::prepare(ram, Arc::clone(iommu), Arc::clone(gate), events)?);
     if hosts.len() > 1 {
@@ -188,7 +195,11 @@ fn host_part(
     // An access to legacy VGA can sleep.
     let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
     let part = part(function, name, parent, seat.devfn(card))?;
-    Ok((Parts { served_by, stopping: Some(stopping), ..part }, has_vga))
+    let identity = match &device.origin {
+        DeviceOrigin::Host(address) => machine.kept.by(*address).cloned(),
+        DeviceOrigin::Socket(_) => None,
+    };
+    Ok((Parts { served_by, stopping: Some(stopping), identity, ..part }, has_vga))
 }
 
 impl Opened {
