@@ -59,6 +59,9 @@ pub struct AssignedDevice {
     pub root_port: Option<bool>,
     /// What it may be fast at, if it owns legacy VGA: the window at 0xa0000 or its BARs.
     pub phase: Phase,
+    /// Display adapters of NVIDIA's with the same number, 0 to 15, may reach each other directly (GPUDirect
+    /// peer-to-peer): their driver is told so.
+    pub gpudirect_clique: Option<u8>,
 }
 
 /// Whether an adapter owns the legacy VGA addresses.
@@ -98,6 +101,9 @@ pub(super) enum Choice {
     None,
 }
 
+/// The largest number of a GPUDirect clique.
+const CLIQUE_LARGEST: u8 = 15;
+
 const FORMS: &str = "give the PCI address of a function of this host, as 0000:01:00.0 (trapline devices lists them), \
                      vfio-user:SOCKET, or none for a machine without an adapter";
 
@@ -112,6 +118,7 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
         };
     }
     let (mut vga, mut rom, mut root_port, mut phase) = (None, None, None, None);
+    let mut clique = None;
     for option in options {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
@@ -119,8 +126,9 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
             "rom" => set(&mut rom, key, parse_rom(value)?)?,
             "root-port" => set(&mut root_port, key, parse_switch(key, value)?)?,
             "phase" => set(&mut phase, key, parse_phase(value)?)?,
+            "gpudirect-clique" => set(&mut clique, key, parse_clique(value)?)?,
             _ => {
-                let options = "vga=, rom=, root-port= and phase=";
+                let options = "vga=, rom=, root-port=, phase= and gpudirect-clique=";
                 return Err(format!("{} is no option of a device; there are {options}", Shown(key)));
             }
         }
@@ -131,6 +139,7 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
         rom: rom.unwrap_or(Rom::Device),
         root_port,
         phase: phase.unwrap_or(Phase::Auto),
+        gpudirect_clique: clique,
     }))
 }
 
@@ -232,6 +241,13 @@ fn parse_phase(text: &str) -> Result<Phase, String> {
         "native" => Ok(Phase::Native),
         _ => Err(format!("phase={text} is not known; give phase=auto, phase=legacy or phase=native")),
     }
+}
+
+fn parse_clique(text: &str) -> Result<u8, String> {
+    let clique = text.parse().ok().filter(|clique| *clique <= CLIQUE_LARGEST);
+    clique.ok_or_else(|| {
+        format!("gpudirect-clique={} is none; give a number from 0 to {CLIQUE_LARGEST}", Shown(text))
+    })
 }
 
 fn parse_switch(key: &str, text: &str) -> Result<bool, String> {

@@ -31,6 +31,7 @@ fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
         rom,
         root_port: None,
         phase: Phase::Auto,
+        gpudirect_clique: None,
     }])
 }
 
@@ -99,7 +100,14 @@ fn devices_are_read() {
 fn functions_of_the_host_are_read() {
     let function = |address: &str, vga, rom, root_port| {
         let origin = DeviceOrigin::Host(address.parse().unwrap());
-        Adapters::Given(vec![AssignedDevice { origin, vga, rom, root_port, phase: Phase::Auto }])
+        Adapters::Given(vec![AssignedDevice {
+            origin,
+            vga,
+            rom,
+            root_port,
+            phase: Phase::Auto,
+            gpudirect_clique: None,
+        }])
     };
     let cases = [
         ("01:00.0", function("0000:01:00.0", Vga::Auto, Rom::Device, None)),
@@ -282,7 +290,7 @@ fn values_that_can_not_be_used_say_why() {
         (
             "device",
             "vfio-user:a,speed=1",
-            "speed is no option of a device; there are vga=, rom=, root-port= and phase=",
+            "speed is no option of a device; there are vga=, rom=, root-port=, phase= and gpudirect-clique=",
         ),
         ("device", "none,vga=on", "none takes no options"),
         ("disk", ",readonly", "the file is not named"),
