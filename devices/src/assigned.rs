@@ -26,3 +26,6 @@ mod wire;
 
 pub use backend::Backend;
 pub use function::{Error, Function, LegacyVga, Options, Placement, RomSource, Vga};
+pub(crate) use quirks::bonaire;
+pub use quirks::igd::Igd;
+pub use quirks::{is_foreign, overlay_name};

@@ -62,6 +62,9 @@ pub struct AssignedDevice {
     pub phase: Phase,
     /// Where its BARs lie; `None` is as the run has it.
     pub identity: Option<Identity>,
+    /// Display adapters of NVIDIA's with the same number, 0 to 15, may reach each other directly (GPUDirect
+    /// peer-to-peer): their driver is told so.
+    pub gpudirect_clique: Option<u8>,
 }
 
 /// Whether an adapter owns the legacy VGA addresses.
@@ -101,6 +104,12 @@ pub(super) enum Choice {
     None,
 }
 
+/// The largest number of a GPUDirect clique.
+const CLIQUE_LARGEST: u8 = 15;
+
+/// What may stand behind a device's name.
+const OPTIONS: &str = "vga=, rom=, root-port=, phase=, identity= and gpudirect-clique=";
+
 const FORMS: &str = "give the PCI address of a function of this host, as 0000:01:00.0 (trapline devices lists them), \
                      vfio-user:SOCKET, or none for a machine without an adapter";
 
@@ -114,7 +123,8 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
             _ => Err("none takes no options".into()),
         };
     }
-    let (mut vga, mut rom, mut root_port, mut phase, mut identity) = (None, None, None, None, None);
+    let (mut vga, mut rom, mut root_port, mut phase) = (None, None, None, None);
+    let (mut identity, mut clique) = (None, None);
     for option in options {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
@@ -123,10 +133,8 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
             "root-port" => set(&mut root_port, key, parse_switch(key, value)?)?,
             "phase" => set(&mut phase, key, parse_phase(value)?)?,
             "identity" => set(&mut identity, key, parse_identity(value)?)?,
-            _ => {
-                let options = "vga=, rom=, root-port=, phase= and identity=";
-                return Err(format!("{} is no option of a device; there are {options}", Shown(key)));
-            }
+            "gpudirect-clique" => set(&mut clique, key, parse_clique(value)?)?,
+            _ => return Err(format!("{} is no option of a device; there are {OPTIONS}", Shown(key))),
         }
     }
     let origin = parse_origin(name)?;
@@ -142,6 +150,7 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
         root_port,
         phase: phase.unwrap_or(Phase::Auto),
         identity,
+        gpudirect_clique: clique,
     }))
 }
 
@@ -247,6 +256,13 @@ fn parse_phase(text: &str) -> Result<Phase, String> {
 
 fn parse_identity(text: &str) -> Result<Identity, String> {
     identity::parse(text).map_err(|problem| format!("identity={text} is {problem}"))
+}
+
+fn parse_clique(text: &str) -> Result<u8, String> {
+    let clique = text.parse().ok().filter(|clique| *clique <= CLIQUE_LARGEST);
+    clique.ok_or_else(|| {
+        format!("gpudirect-clique={} is none; give a number from 0 to {CLIQUE_LARGEST}", Shown(text))
+    })
 }
 
 fn parse_switch(key: &str, text: &str) -> Result<bool, String> {

@@ -32,6 +32,7 @@ fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
         root_port: None,
         phase: Phase::Auto,
         identity: None,
+        gpudirect_clique: None,
     }])
 }
 
@@ -109,6 +110,7 @@ fn functions_of_the_host_are_read() {
             root_port,
             phase: Phase::Auto,
             identity: None,
+            gpudirect_clique: None,
         }])
     };
     let cases = [
@@ -295,7 +297,8 @@ fn values_that_can_not_be_used_say_why() {
         (
             "device",
             "vfio-user:a,speed=1",
-            "speed is no option of a device; there are vga=, rom=, root-port=, phase= and identity=",
+            "speed is no option of a device; there are vga=, rom=, root-port=, phase=, identity= and \
+             gpudirect-clique=",
         ),
         ("device", "none,vga=on", "none takes no options"),
         ("disk", ",readonly", "the file is not named"),

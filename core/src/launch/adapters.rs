@@ -253,6 +253,7 @@ fn options(device: &AssignedDevice, owned: bool, seat: Seat, ways: Ways) -> assi
         placement: if seat.behind_port { Placement::BehindPort } else { Placement::RootBus },
         multifunction: seat.multifunction,
         every_write: false,
+        gpudirect_clique: device.gpudirect_clique,
         interrupts: None,
     }
 }

@@ -108,6 +108,13 @@ pub trait Backend: Send {
         self.regions().get(usize::from(region.0)).unwrap_or(&NONE)
     }
 
+    /// The region of a device's own that has this type and subtype (`VFIO_REGION_INFO_CAP_TYPE` of linux/vfio.h),
+    /// if there is one.
+    fn typed(&self, kind: (u32, u32)) -> Option<Region> {
+        let _ = kind;
+        None
+    }
+
     /// Whether the device is gone for good: the guest then reads all ones everywhere.
     fn is_dead(&self) -> bool;
 

@@ -58,6 +58,8 @@ pub struct Options {
     pub multifunction: bool,
     /// A write that traps goes on trapping, however often it is repeated: for who traces.
     pub every_write: bool,
+    /// Adapters of NVIDIA's with the same number, 0 to 15, may be told by their driver to reach each other directly.
+    pub gpudirect_clique: Option<u8>,
     /// The host's interrupts. Without them the guest sees a function that has none.
     pub interrupts: Option<Arc<dyn Interrupts>>,
 }
@@ -71,6 +73,7 @@ impl fmt::Debug for Options {
             .field("placement", &self.placement)
             .field("multifunction", &self.multifunction)
             .field("every_write", &self.every_write)
+            .field("gpudirect_clique", &self.gpudirect_clique)
             .field("interrupts", &self.interrupts.is_some())
             .finish()
     }
