@@ -21,6 +21,7 @@ mod device;
 mod error;
 mod keys;
 mod options;
+mod report;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ mod trace;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use trapline_devices::assigned::Messages;
 pub use trapline_devices::legacy::Phase;
 pub use trapline_devices::q35::Pages;
 pub use trapline_devices::vfio::Interface;
@@ -38,6 +40,7 @@ pub(crate) use error::host_error;
 pub use error::{ConfigError, Origin};
 pub use keys::{Script, Step};
 pub use options::{AdapterOptions, Options};
+pub use report::ReportFiles;
 pub use size::{MEMORY_LARGEST, MEMORY_LEAST};
 pub use trace::{TraceFilter, TraceForm, TraceOutput};
 
@@ -70,6 +73,8 @@ pub struct RunConfig {
     pub screenshot: Option<PathBuf>,
     /// The text on the screen, written once, at the end of the run.
     pub screen_text: Option<TextOutput>,
+    /// Files to which a report of the run is added.
+    pub report: Option<ReportFiles>,
     /// The longest the machine may run.
     pub timeout: Option<Duration>,
     /// Who carries out an access to a function.

@@ -25,4 +25,5 @@ mod rom;
 mod wire;
 
 pub use backend::Backend;
-pub use function::{Error, Function, LegacyVga, Options, Placement, RomSource, Vga};
+pub use function::{Error, Function, LegacyVga, Messages, Options, Placement, RomSource, Vga};
+pub use interrupts::Offered;

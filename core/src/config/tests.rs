@@ -30,6 +30,7 @@ fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
         vga,
         rom,
         root_port: None,
+        messages: Messages::Guest,
         phase: Phase::Auto,
     }])
 }
@@ -51,6 +52,7 @@ fn nothing_given_is_a_small_machine_with_the_software_adapter() {
         screen: Screen::Auto,
         screenshot: None,
         screen_text: None,
+        report: None,
         timeout: None,
         io: Io::Adaptive,
         window: Window::Auto,
@@ -99,7 +101,8 @@ fn devices_are_read() {
 fn functions_of_the_host_are_read() {
     let function = |address: &str, vga, rom, root_port| {
         let origin = DeviceOrigin::Host(address.parse().unwrap());
-        Adapters::Given(vec![AssignedDevice { origin, vga, rom, root_port, phase: Phase::Auto }])
+        let (messages, phase) = (Messages::Guest, Phase::Auto);
+        Adapters::Given(vec![AssignedDevice { origin, vga, rom, root_port, messages, phase }])
     };
     let cases = [
         ("01:00.0", function("0000:01:00.0", Vga::Auto, Rom::Device, None)),
@@ -190,7 +193,7 @@ fn disks_are_read_in_order() {
 fn the_other_values_are_read() {
     let config = toml(
         "cpus = 255\nfirmware = 'bios'\nkernel = 'k'\ninitrd = 'i'\nappend = '-x'\nserial = 'log'\n\
-         debugcon = 'd'\nscreen = 'none'\nscreenshot = 's.png'\nscreen-text = '-'\ntimeout = 0.25\n\
+         debugcon = 'd'\nscreen = 'none'\nscreenshot = 's.png'\nscreen-text = '-'\nreport = 'r.json'\ntimeout = 0.25\n\
          io = 'uring'\nwindow = 'strict'\nkeys = 'a'\ntrace = 't.json'\ntrace-filter = ['bar=1', 'port=80']",
     )
     .unwrap();
@@ -208,6 +211,7 @@ fn the_other_values_are_read() {
         screen: Screen::None,
         screenshot: Some("s.png".into()),
         screen_text: Some(TextOutput::Stdout),
+        report: Some(ReportFiles { json: "r.json".into(), markdown: "r.md".into() }),
         timeout: Some(Duration::from_millis(250)),
         io: Io::Uring,
         window: Window::Strict,
@@ -282,7 +286,7 @@ fn values_that_can_not_be_used_say_why() {
         (
             "device",
             "vfio-user:a,speed=1",
-            "speed is no option of a device; there are vga=, rom=, root-port= and phase=",
+            "speed is no option of a device; there are vga=, rom=, root-port=, msi= and phase=",
         ),
         ("device", "none,vga=on", "none takes no options"),
         ("disk", ",readonly", "the file is not named"),
@@ -416,7 +420,7 @@ fn names() -> Vec<String> {
 
 #[test]
 fn the_file_has_the_names_of_the_command_line() {
-    assert_eq!(names().len(), 21);
+    assert_eq!(names().len(), 22);
     for name in names() {
         assert!(Options::from_toml(&format!("{name} = 'x'")).is_ok(), "{name}");
     }
