@@ -15,6 +15,7 @@ mod bench;
 mod bind;
 mod devices;
 mod log;
+mod report;
 mod run;
 mod signals;
 
@@ -47,6 +48,8 @@ enum Command {
     Bind(bind::Arguments),
     /// Give functions back to the host's drivers
     Unbind(bind::Arguments),
+    /// Print what was seen to work in runs with --report, or write it to files
+    Report(report::Arguments),
     /// Measure what an access costs on this host
     Bench(bench::Arguments),
     /// Write to sysfs: what bind and unbind start, so that they can leave it behind if it hangs
@@ -83,6 +86,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Devices(arguments) }) => devices::devices(&arguments),
         Ok(Cli { command: Command::Bind(arguments) }) => bind::bind(arguments),
         Ok(Cli { command: Command::Unbind(arguments) }) => bind::unbind(arguments),
+        Ok(Cli { command: Command::Report(arguments) }) => report::report(&arguments),
         Ok(Cli { command: Command::Bench(arguments) }) => bench::bench(&arguments),
         Ok(Cli { command: Command::WriteSysfs(arguments) }) => {
             return ExitCode::from(bind::write(&arguments));
@@ -116,7 +120,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let problem = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "no command is given; there are run, adapter, devices, bind, unbind and bench".to_owned()
+            "no command is given; there are run, adapter, devices, bind, unbind, report and bench".to_owned()
         }
         _ => {
             let text = error.render().to_string();

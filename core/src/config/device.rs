@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::error::Shown;
 use super::identity::{self, Identity};
-use super::{Phase, Window};
+use super::{Messages, Phase, Window};
 use crate::host::{AddressError, PciAddress};
 
 /// The display adapters of a machine.
@@ -58,6 +58,8 @@ pub struct AssignedDevice {
     /// Whether it sits behind a PCI Express root port of its own instead of on bus 0; `None` is what
     /// suits it.
     pub root_port: Option<bool>,
+    /// Which message signalled interrupts the guest sees of those that it has.
+    pub messages: Messages,
     /// What it may be fast at, if it owns legacy VGA: the window at 0xa0000 or its BARs.
     pub phase: Phase,
     /// Where its BARs lie; `None` is as the run has it.
@@ -108,7 +110,7 @@ pub(super) enum Choice {
 const CLIQUE_LARGEST: u8 = 15;
 
 /// What may stand behind a device's name.
-const OPTIONS: &str = "vga=, rom=, root-port=, phase=, identity= and gpudirect-clique=";
+const OPTIONS: &str = "vga=, rom=, root-port=, msi=, phase=, identity= and gpudirect-clique=";
 
 const FORMS: &str = "give the PCI address of a function of this host, as 0000:01:00.0 (trapline devices lists them), \
                      vfio-user:SOCKET, or none for a machine without an adapter";
@@ -124,13 +126,14 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
         };
     }
     let (mut vga, mut rom, mut root_port, mut phase) = (None, None, None, None);
-    let (mut identity, mut clique) = (None, None);
+    let (mut messages, mut identity, mut clique) = (None, None, None);
     for option in options {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
             "vga" => set(&mut vga, key, parse_vga(value)?)?,
             "rom" => set(&mut rom, key, parse_rom(value)?)?,
             "root-port" => set(&mut root_port, key, parse_switch(key, value)?)?,
+            "msi" => set(&mut messages, key, parse_messages(value)?)?,
             "phase" => set(&mut phase, key, parse_phase(value)?)?,
             "identity" => set(&mut identity, key, parse_identity(value)?)?,
             "gpudirect-clique" => set(&mut clique, key, parse_clique(value)?)?,
@@ -148,6 +151,7 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
         vga: vga.unwrap_or(Vga::Auto),
         rom: rom.unwrap_or(Rom::Device),
         root_port,
+        messages: messages.unwrap_or_default(),
         phase: phase.unwrap_or(Phase::Auto),
         identity,
         gpudirect_clique: clique,
@@ -245,6 +249,16 @@ fn parse_vga(text: &str) -> Result<Vga, String> {
     }
 }
 
+fn parse_messages(text: &str) -> Result<Messages, String> {
+    match text {
+        "guest" => Ok(Messages::Guest),
+        "no-msix" => Ok(Messages::NoMsix),
+        "no-msi" => Ok(Messages::NoMsi),
+        "off" => Ok(Messages::Off),
+        _ => Err(format!("msi={text} is not known; give msi=guest, msi=no-msix, msi=no-msi or msi=off")),
+    }
+}
+
 fn parse_phase(text: &str) -> Result<Phase, String> {
     match text {
         "auto" => Ok(Phase::Auto),
@@ -277,5 +291,31 @@ fn parse_rom(text: &str) -> Result<Rom, String> {
     match text {
         "off" => Ok(Rom::Off),
         _ => path(text, "rom= needs a file, or off").map(Rom::File),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_signalled_interrupts_are_hidden_by_name() {
+        let messages = |text: &str| match device(text) {
+            Ok(Choice::Device(device)) => Ok(device.messages),
+            Ok(Choice::None) => Err("no device".into()),
+            Err(problem) => Err(problem),
+        };
+        for (text, expected) in [
+            ("01:00.0", Messages::Guest),
+            ("01:00.0,msi=guest", Messages::Guest),
+            ("01:00.0,msi=no-msix", Messages::NoMsix),
+            ("vfio-user:/a,msi=no-msi", Messages::NoMsi),
+            ("01:00.0,vga=off,msi=off", Messages::Off),
+        ] {
+            assert_eq!(messages(text), Ok(expected), "{text}");
+        }
+        let problem = messages("01:00.0,msi=on").unwrap_err();
+        assert!(problem.ends_with("give msi=guest, msi=no-msix, msi=no-msi or msi=off"), "{problem}");
+        assert_eq!(messages("01:00.0,msi=off,msi=off"), Err("msi is given twice".into()));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use trapline_devices::assigned::LegacyVga;
+use trapline_devices::assigned::{LegacyVga, Messages, Offered};
 use trapline_devices::host;
 use trapline_devices::vfio::{Device, Iommu, Settings};
 use trapline_vcpu::Vm;
@@ -16,6 +16,7 @@ use crate::host::{Host, PciAddress, Tree};
 pub(super) struct Physical {
     pub(super) device: Device,
     pub(super) iommu: Arc<Iommu>,
+    pub(super) address: PciAddress,
     /// Whether it is a VGA compatible controller.
     pub(super) is_vga: bool,
     /// Its address and what a person would call it.
@@ -49,7 +50,7 @@ impl Opener {
             None => address.to_string(),
         };
         let device = Device::open(address, &self.iommu, self.settings.clone())?;
-        Ok(Physical { device, iommu: Arc::clone(&self.iommu), is_vga, name })
+        Ok(Physical { device, iommu: Arc::clone(&self.iommu), address, is_vga, name })
     }
 }
 
@@ -84,6 +85,18 @@ pub(super) fn legacy(became: LegacyVga, wish: Vga, owned: bool) -> &'static str 
              CONFIG_VFIO_PCI_VGA): its screen stays dark until a driver of the guest takes it over"
         }
     }
+}
+
+/// What the guest does not see of a function's interrupts, as was asked for; for a person.
+pub(super) fn hidden(wish: Messages, offered: Offered) -> Option<&'static str> {
+    let nothing = offered == Offered::default();
+    Some(match wish {
+        Messages::Guest => return None,
+        Messages::NoMsix => "without MSI-X, as msi=no-msix says",
+        Messages::NoMsi => "without MSI, as msi=no-msi says",
+        Messages::Off if nothing => "without any interrupt: it has no line, and msi=off takes its messages",
+        Messages::Off => "by its INTx line alone, as msi=off says",
+    })
 }
 
 /// What the kernel's VFIO is used by.

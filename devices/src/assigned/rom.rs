@@ -62,6 +62,14 @@ impl Rom {
         self.0.size() as u64
     }
 
+    /// Its images.
+    pub fn chain(&self) -> rom::Chain {
+        let mut image = vec![0; self.0.size()];
+        // A part that could not be read is no image.
+        let _ = self.0.get_slice(0, image.len()).and_then(|bytes| bytes.read_slice(&mut image, 0));
+        rom::chain(&image)
+    }
+
     pub fn memory(&self) -> &Arc<MmapRegion> {
         &self.0
     }
