@@ -1,6 +1,7 @@
 //! From a configuration to a running machine, and to its end.
 
 pub(crate) mod adapters;
+pub(crate) mod lease;
 mod physical;
 mod place;
 mod seats;

@@ -59,6 +59,19 @@ pub struct AssignedDevice {
     pub root_port: Option<bool>,
     /// What it may be fast at, if it owns legacy VGA: the window at 0xa0000 or its BARs.
     pub phase: Phase,
+    /// Whether bursts of accesses to legacy VGA have a lease from the host's arbiter, if it owns legacy VGA.
+    pub arbiter: Arbitration,
+}
+
+/// Whether a function of the host has a lease on the host's legacy VGA ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arbitration {
+    /// It does.
+    On,
+    /// It does not: each access is arbitrated by itself.
+    Off,
+    /// It does where the host has other VGA adapters, and an arbiter.
+    Auto,
 }
 
 /// Whether an adapter owns the legacy VGA addresses.
@@ -112,6 +125,7 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
         };
     }
     let (mut vga, mut rom, mut root_port, mut phase) = (None, None, None, None);
+    let mut arbiter = None;
     for option in options {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
@@ -119,18 +133,24 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
             "rom" => set(&mut rom, key, parse_rom(value)?)?,
             "root-port" => set(&mut root_port, key, parse_switch(key, value)?)?,
             "phase" => set(&mut phase, key, parse_phase(value)?)?,
+            "arbiter" => set(&mut arbiter, key, parse_arbiter(value)?)?,
             _ => {
-                let options = "vga=, rom=, root-port= and phase=";
+                let options = "vga=, rom=, root-port=, phase= and arbiter=";
                 return Err(format!("{} is no option of a device; there are {options}", Shown(key)));
             }
         }
     }
+    let origin = parse_origin(name)?;
+    if matches!((&origin, arbiter), (DeviceOrigin::Socket(_), Some(Arbitration::On))) {
+        return Err("arbiter=on is for functions of this host".into());
+    }
     Ok(Choice::Device(AssignedDevice {
-        origin: parse_origin(name)?,
+        origin,
         vga: vga.unwrap_or(Vga::Auto),
         rom: rom.unwrap_or(Rom::Device),
         root_port,
         phase: phase.unwrap_or(Phase::Auto),
+        arbiter: arbiter.unwrap_or(Arbitration::Auto),
     }))
 }
 
@@ -231,6 +251,15 @@ fn parse_phase(text: &str) -> Result<Phase, String> {
         "legacy" => Ok(Phase::Legacy),
         "native" => Ok(Phase::Native),
         _ => Err(format!("phase={text} is not known; give phase=auto, phase=legacy or phase=native")),
+    }
+}
+
+fn parse_arbiter(text: &str) -> Result<Arbitration, String> {
+    match text {
+        "on" => Ok(Arbitration::On),
+        "off" => Ok(Arbitration::Off),
+        "auto" => Ok(Arbitration::Auto),
+        _ => Err(format!("arbiter={text} is not known; give arbiter=on, arbiter=off or arbiter=auto")),
     }
 }
 

@@ -27,9 +27,10 @@ pub struct Options {
     /// auto: the first that can), rom=FILE|off (another expansion ROM, or none), root-port=on|off (behind a PCI
     /// Express root port of its own; PCI Express functions are), phase=auto|legacy|native (what the owner of the
     /// legacy VGA addresses is fast at: those, or its BARs, which only then are the guest's to use without us; auto:
-    /// what the guest uses). A comma in a name is written twice. Functions
-    /// of one card that are given together stay one card. Without this option the software adapter is started
-    /// with the machine, in its own process.
+    /// what the guest uses), arbiter=on|off|auto (does a burst of accesses to the legacy VGA addresses keep them
+    /// from the host's other adapters for some milliseconds; auto: if there are others). A comma in a name is
+    /// written twice. Functions of one card that are given together stay one card. Without this option the software
+    /// adapter is started with the machine, in its own process.
     #[arg(long, value_name = "DEVICE[,OPTION..]")]
     #[serde(default, deserialize_with = "many")]
     pub device: Vec<String>,

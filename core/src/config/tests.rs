@@ -31,6 +31,7 @@ fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
         rom,
         root_port: None,
         phase: Phase::Auto,
+        arbiter: Arbitration::Auto,
     }])
 }
 
@@ -99,7 +100,8 @@ fn devices_are_read() {
 fn functions_of_the_host_are_read() {
     let function = |address: &str, vga, rom, root_port| {
         let origin = DeviceOrigin::Host(address.parse().unwrap());
-        Adapters::Given(vec![AssignedDevice { origin, vga, rom, root_port, phase: Phase::Auto }])
+        let (phase, arbiter) = (Phase::Auto, Arbitration::Auto);
+        Adapters::Given(vec![AssignedDevice { origin, vga, rom, root_port, phase, arbiter }])
     };
     let cases = [
         ("01:00.0", function("0000:01:00.0", Vga::Auto, Rom::Device, None)),
@@ -129,6 +131,19 @@ fn windows_and_phases_are_read() {
         let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
         assert_eq!(devices.iter().map(|device| device.phase).collect::<Vec<_>>(), [phase], "{text}");
     }
+}
+
+#[test]
+fn a_lease_is_wanted_or_not() {
+    for (text, wish) in [("on", Arbitration::On), ("off", Arbitration::Off), ("auto", Arbitration::Auto)] {
+        let config = with("device", &format!("01:00.0,arbiter={text}")).unwrap();
+        let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
+        assert_eq!(devices.iter().map(|device| device.arbiter).collect::<Vec<_>>(), [wish], "{text}");
+    }
+    let problem = with("device", "01:00.0,arbiter=always").unwrap_err();
+    assert!(problem.contains("give arbiter=on, arbiter=off or arbiter=auto"), "{problem}");
+    let problem = with("device", "vfio-user:/socket,arbiter=on").unwrap_err();
+    assert!(problem.ends_with("arbiter=on is for functions of this host"), "{problem}");
 }
 
 #[test]
@@ -282,7 +297,7 @@ fn values_that_can_not_be_used_say_why() {
         (
             "device",
             "vfio-user:a,speed=1",
-            "speed is no option of a device; there are vga=, rom=, root-port= and phase=",
+            "speed is no option of a device; there are vga=, rom=, root-port=, phase= and arbiter=",
         ),
         ("device", "none,vga=on", "none takes no options"),
         ("disk", ",readonly", "the file is not named"),

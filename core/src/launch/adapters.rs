@@ -15,6 +15,7 @@ use trapline_devices::vga;
 use trapline_io::Region;
 use trapline_vcpu::Vm;
 
+use super::lease;
 use super::physical::{self, Physical};
 use super::place;
 use super::seats::{self, Seat, Wish};
@@ -166,11 +167,18 @@ fn host_part(
     machine: &Machine<'_>,
 ) -> Result<(Parts, bool)> {
     let At { name, parent, card, seat } = at;
-    let Physical { device: backend, iommu, is_vga, name: known_as, .. } = physical;
+    let Physical { device: mut backend, iommu, is_vga, rivals, is_console, name: known_as } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
     let options = options(device, owned, seat, machine.ways);
-    let options =
-        assigned::Options { interrupts: Some(Arc::new(lines)), every_write: machine.every_write, ..options };
+    let options = assigned::Options {
+        interrupts: Some(Arc::new(lines)),
+        every_write: machine.every_write,
+        console: is_console,
+        ..options
+    };
+    if is_vga && options.vga != assigned::Vga::Off {
+        lease::give(&mut backend, device.arbiter, rivals)?;
+    }
     let mut function = Function::open(backend, options)?;
     // The gate keeps bus mastering back, before the write comes here.
     function.allow_dma();
@@ -242,6 +250,7 @@ fn options(device: &AssignedDevice, owned: bool, seat: Seat, ways: Ways) -> assi
         placement: if seat.behind_port { Placement::BehindPort } else { Placement::RootBus },
         multifunction: seat.multifunction,
         every_write: false,
+        console: false,
         interrupts: None,
     }
 }

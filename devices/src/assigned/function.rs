@@ -21,6 +21,7 @@ use super::quirks::{DISPI, Dispi, Reached};
 use super::registers::Registers;
 use super::repeats::Repeats;
 use super::rom::Rom;
+use crate::legacy::picture::Picture;
 use crate::legacy::{self, Owner};
 use crate::pci::spec;
 
@@ -29,6 +30,7 @@ pub use super::options::{LegacyVga, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
 mod claims;
+mod console;
 mod repeated;
 mod window;
 
@@ -43,6 +45,8 @@ pub struct Function<B: Backend> {
     dispi: Option<Dispi>,
     /// Legacy VGA, if it is owned and may be faster than strict.
     owner: Option<Owner>,
+    /// What the host's console showed.
+    picture: Option<Picture>,
     repeats: Repeats,
     /// Whether the device reaches guest memory, so that it may master the bus.
     dma: bool,
@@ -84,8 +88,21 @@ impl<B: Backend> Function<B> {
         let owned = vga == LegacyVga::Owned;
         let owner = if owned { Owner::new(options.ways, dispi.is_some()) } else { None };
         let repeats = Repeats::of(&backend, !options.every_write);
-        let mut function =
-            Function { backend, config, interrupts, rom, vga, dispi, owner, repeats, dma: false };
+        let mut function = Function {
+            backend,
+            config,
+            interrupts,
+            rom,
+            vga,
+            dispi,
+            owner,
+            picture: None,
+            repeats,
+            dma: false,
+        };
+        if owned && options.console {
+            function.take_picture();
+        }
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
         let _ = function.forward_command();
         function.settle_interrupts();
@@ -290,6 +307,7 @@ impl<B: Backend> Drop for Function<B> {
     fn drop(&mut self) {
         self.settle_window();
         self.interrupts.disconnect(&mut self.backend);
+        self.picture_back();
         self.config.reset();
         let _ = self.forward_command();
     }

@@ -58,6 +58,9 @@ pub struct Options {
     pub multifunction: bool,
     /// A write that traps goes on trapping, however often it is repeated: for who traces.
     pub every_write: bool,
+    /// The host's console showed on it. If it can not be reset, and is in a text mode, what stands there is
+    /// put back when the function is dropped.
+    pub console: bool,
     /// The host's interrupts. Without them the guest sees a function that has none.
     pub interrupts: Option<Arc<dyn Interrupts>>,
 }
@@ -71,6 +74,7 @@ impl fmt::Debug for Options {
             .field("placement", &self.placement)
             .field("multifunction", &self.multifunction)
             .field("every_write", &self.every_write)
+            .field("console", &self.console)
             .field("interrupts", &self.interrupts.is_some())
             .finish()
     }

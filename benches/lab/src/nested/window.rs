@@ -264,7 +264,7 @@ fn two(stage: &Stage<'_>) -> Result<()> {
 }
 
 /// Waits until the screen has the firmware's text, and below it letters from `first` on that change.
-fn bursting(stage: &Stage<'_>, guest: &mut Job<'_>, adapter: &Place, first: u8) -> Result<()> {
+pub fn bursting(stage: &Stage<'_>, guest: &mut Job<'_>, adapter: &Place, first: u8) -> Result<()> {
     let mut before = None;
     loop {
         let screen = stage.until_text(guest, &adapter.id, FIRMWARE)?;

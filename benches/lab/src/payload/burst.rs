@@ -7,6 +7,8 @@
 
 use super::code::{self, Code};
 
+/// What is written to the debug console behind each fill that is counted.
+pub const FILLED: char = '#';
 /// Resets the machine.
 pub const RESET: u8 = b'r';
 /// The lines that are filled, from 0.
@@ -25,6 +27,8 @@ const START: u16 = 12 * 160;
 pub enum Pace {
     /// As fast as it can be.
     Endless,
+    /// As fast as it can be, and counted: with a [`FILLED`] on the debug console each time.
+    Counted,
     /// Once in 55 ms.
     Ticks,
 }
@@ -50,6 +54,10 @@ pub fn disk(line: &str, first: u8, pace: Pace) -> Vec<u8> {
     code.op(&[0x88, 0xd8, 0x04, first, 0xb4, 0x07]); // again: mov al, bl; add al, first; mov ah, 7
     code.op16(&[0xbf], START).op16(&[0xb9], CELLS); // mov di; mov cx
     code.op(&[0xf3, 0xab]); //                         rep stosw
+    if pace == Pace::Counted {
+        code.op16(&[0xba], 0x402); //                  mov dx, 0x402
+        code.op(&[0xb0, FILLED as u8, 0xee]); //       mov al, FILLED; out dx, al
+    }
     code.op(&[0x43, 0x80, 0xe3, LETTERS - 1]); //      inc bx; and bl, 15
     code.op16(&[0xba], 0x3fd); //                      mov dx, 0x3fd
     code.op(&[0xec, 0xa8, 0x01]); //                   in al, dx; test al, 1
