@@ -71,11 +71,10 @@ impl Arbiter {
     /// It is none, or does not know the card.
     pub fn of(file: File, card: PciAddress) -> io::Result<Arbiter> {
         let mut arbiter = Arbiter { file, card, console: false };
-        arbiter.target("default")?;
-        let mut line = [0; LINE];
-        let read = arbiter.file.read(&mut line)?;
-        let line = String::from_utf8_lossy(line.get(..read).unwrap_or_default()).into_owned();
-        arbiter.console = is_console(&line, card);
+        // A host without a default card has no console there.
+        if arbiter.target("default").is_ok() {
+            arbiter.console = is_console(&arbiter.line()?, card);
+        }
         arbiter.target_card()?;
         Ok(arbiter)
     }
@@ -89,6 +88,13 @@ impl Arbiter {
     /// The descriptor, for the process that shall hold it.
     pub fn into_fd(self) -> OwnedFd {
         self.file.into()
+    }
+
+    /// What the kernel says of the target.
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = [0; LINE];
+        let read = self.file.read(&mut line)?;
+        Ok(String::from_utf8_lossy(line.get(..read).unwrap_or_default()).into_owned())
     }
 
     fn target_card(&mut self) -> io::Result<()> {

@@ -99,7 +99,7 @@ fn pictures_in(stage: &Stage<'_>, adapter: &Place, way: &str, wanted: &[Picture]
 }
 
 /// What a screen shows that is painted no more: the wanted picture, or else the same at two looks.
-fn settled(stage: &Stage<'_>, id: &str, wanted: Option<&Picture>) -> Result<Picture> {
+pub fn settled(stage: &Stage<'_>, id: &str, wanted: Option<&Picture>) -> Result<Picture> {
     let patience = stage.deadline.min(Instant::now() + SETTLING);
     let mut before = stage.outer.screen(id)?.picture;
     loop {
