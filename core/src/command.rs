@@ -14,6 +14,7 @@ mod adapter;
 mod bench;
 mod bind;
 mod devices;
+mod lease;
 mod log;
 mod report;
 mod run;
@@ -27,6 +28,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{AdapterOptions, ConfigError, Options};
 use crate::host::binding::write::COMMAND as WRITE_SYSFS;
+use crate::launch::lease::COMMAND as VGA_LEASE;
 
 /// A virtual machine monitor that gives a guest a physical VGA adapter.
 #[derive(Debug, Parser)]
@@ -55,6 +57,9 @@ enum Command {
     /// Write to sysfs: what bind and unbind start, so that they can leave it behind if it hangs
     #[command(name = WRITE_SYSFS, hide = true)]
     WriteSysfs(bind::WriteArguments),
+    /// Hold the host's VGA arbiter for a machine: what run starts, since who waits for it can not be stopped
+    #[command(name = VGA_LEASE, hide = true)]
+    VgaLease(lease::Arguments),
 }
 
 /// What can be given to `trapline run`.
@@ -91,6 +96,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::WriteSysfs(arguments) }) => {
             return ExitCode::from(bind::write(&arguments));
         }
+        Ok(Cli { command: Command::VgaLease(arguments) }) => lease::keep(&arguments),
         Err(error) => return usage(&error),
     };
     match result {

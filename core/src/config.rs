@@ -36,7 +36,7 @@ pub use trapline_devices::legacy::Phase;
 pub use trapline_devices::q35::Pages;
 pub use trapline_devices::vfio::Interface;
 
-pub use device::{Adapters, AssignedDevice, DeviceOrigin, Disk, Rom, Vga};
+pub use device::{Adapters, Arbitration, AssignedDevice, DeviceOrigin, Disk, Rom, Vga};
 pub(crate) use error::host_error;
 pub use error::{ConfigError, Origin};
 pub use identity::Identity;

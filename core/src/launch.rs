@@ -3,6 +3,7 @@
 pub(crate) mod adapters;
 mod fit;
 pub(crate) mod identity;
+pub(crate) mod lease;
 mod physical;
 mod place;
 mod seats;

@@ -67,6 +67,19 @@ pub struct AssignedDevice {
     /// Display adapters of NVIDIA's with the same number, 0 to 15, may reach each other directly (GPUDirect
     /// peer-to-peer): their driver is told so.
     pub gpudirect_clique: Option<u8>,
+    /// Whether bursts of accesses to legacy VGA have a lease from the host's arbiter, if it owns legacy VGA.
+    pub arbiter: Arbitration,
+}
+
+/// Whether a function of the host has a lease on the host's legacy VGA ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arbitration {
+    /// It does.
+    On,
+    /// It does not: each access is arbitrated by itself.
+    Off,
+    /// It does where the host has other VGA adapters, and an arbiter.
+    Auto,
 }
 
 /// Whether an adapter owns the legacy VGA addresses.
@@ -110,7 +123,7 @@ pub(super) enum Choice {
 const CLIQUE_LARGEST: u8 = 15;
 
 /// What may stand behind a device's name.
-const OPTIONS: &str = "vga=, rom=, root-port=, msi=, phase=, identity= and gpudirect-clique=";
+const OPTIONS: &str = "vga=, rom=, root-port=, msi=, phase=, identity=, gpudirect-clique= and arbiter=";
 
 const FORMS: &str = "give the PCI address of a function of this host, as 0000:01:00.0 (trapline devices lists them), \
                      vfio-user:SOCKET, or none for a machine without an adapter";
@@ -125,37 +138,65 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
             _ => Err("none takes no options".into()),
         };
     }
-    let (mut vga, mut rom, mut root_port, mut phase) = (None, None, None, None);
-    let (mut messages, mut identity, mut clique) = (None, None, None);
-    for option in options {
+    let mut wishes = Wishes::default();
+    options.iter().try_for_each(|option| wishes.take(option))?;
+    wishes.of(parse_origin(name)?).map(Choice::Device)
+}
+
+/// What stands behind a device's name, each option once at most.
+#[derive(Default)]
+struct Wishes {
+    vga: Option<Vga>,
+    rom: Option<Rom>,
+    root_port: Option<bool>,
+    messages: Option<Messages>,
+    phase: Option<Phase>,
+    identity: Option<Identity>,
+    clique: Option<u8>,
+    arbiter: Option<Arbitration>,
+}
+
+impl Wishes {
+    /// One option, as it is written.
+    fn take(&mut self, option: &str) -> Result<(), String> {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
-            "vga" => set(&mut vga, key, parse_vga(value)?)?,
-            "rom" => set(&mut rom, key, parse_rom(value)?)?,
-            "root-port" => set(&mut root_port, key, parse_switch(key, value)?)?,
-            "msi" => set(&mut messages, key, parse_messages(value)?)?,
-            "phase" => set(&mut phase, key, parse_phase(value)?)?,
-            "identity" => set(&mut identity, key, parse_identity(value)?)?,
-            "gpudirect-clique" => set(&mut clique, key, parse_clique(value)?)?,
-            _ => return Err(format!("{} is no option of a device; there are {OPTIONS}", Shown(key))),
+            "vga" => set(&mut self.vga, key, parse_vga(value)?),
+            "rom" => set(&mut self.rom, key, parse_rom(value)?),
+            "root-port" => set(&mut self.root_port, key, parse_switch(key, value)?),
+            "msi" => set(&mut self.messages, key, parse_messages(value)?),
+            "phase" => set(&mut self.phase, key, parse_phase(value)?),
+            "identity" => set(&mut self.identity, key, parse_identity(value)?),
+            "gpudirect-clique" => set(&mut self.clique, key, parse_clique(value)?),
+            "arbiter" => set(&mut self.arbiter, key, parse_arbiter(value)?),
+            _ => Err(format!("{} is no option of a device; there are {OPTIONS}", Shown(key))),
         }
     }
-    let origin = parse_origin(name)?;
-    if let (DeviceOrigin::Socket(_), Some(Identity::On(_))) = (&origin, identity) {
-        return Err(format!(
-            "{origin} is no function of this host, so that it has no addresses there; leave identity= out"
-        ));
+
+    /// The device there, if it can have what is wished for.
+    fn of(self, origin: DeviceOrigin) -> Result<AssignedDevice, String> {
+        if let DeviceOrigin::Socket(_) = origin {
+            if let Some(Identity::On(_)) = self.identity {
+                return Err(format!(
+                    "{origin} is no function of this host, so that it has no addresses there; leave identity= out"
+                ));
+            }
+            if self.arbiter == Some(Arbitration::On) {
+                return Err("arbiter=on is for functions of this host".into());
+            }
+        }
+        Ok(AssignedDevice {
+            origin,
+            vga: self.vga.unwrap_or(Vga::Auto),
+            rom: self.rom.unwrap_or(Rom::Device),
+            root_port: self.root_port,
+            messages: self.messages.unwrap_or_default(),
+            phase: self.phase.unwrap_or(Phase::Auto),
+            identity: self.identity,
+            gpudirect_clique: self.clique,
+            arbiter: self.arbiter.unwrap_or(Arbitration::Auto),
+        })
     }
-    Ok(Choice::Device(AssignedDevice {
-        origin,
-        vga: vga.unwrap_or(Vga::Auto),
-        rom: rom.unwrap_or(Rom::Device),
-        root_port,
-        messages: messages.unwrap_or_default(),
-        phase: phase.unwrap_or(Phase::Auto),
-        identity,
-        gpudirect_clique: clique,
-    }))
 }
 
 /// Why a device's phase can not go together with what was asked for the window, if it can not.
@@ -277,6 +318,15 @@ fn parse_clique(text: &str) -> Result<u8, String> {
     clique.ok_or_else(|| {
         format!("gpudirect-clique={} is none; give a number from 0 to {CLIQUE_LARGEST}", Shown(text))
     })
+}
+
+fn parse_arbiter(text: &str) -> Result<Arbitration, String> {
+    match text {
+        "on" => Ok(Arbitration::On),
+        "off" => Ok(Arbitration::Off),
+        "auto" => Ok(Arbitration::Auto),
+        _ => Err(format!("arbiter={text} is not known; give arbiter=on, arbiter=off or arbiter=auto")),
+    }
 }
 
 fn parse_switch(key: &str, text: &str) -> Result<bool, String> {

@@ -29,9 +29,11 @@ pub struct Options {
     /// interrupts the guest sees, for a device whose own do not work: all, only MSI, only MSI-X, or none, so that it uses the
     /// INTx line; what the guest uses the device uses), phase=auto|legacy|native (what the owner of the
     /// legacy VGA addresses is fast at: those, or its BARs, which only then are the guest's to use without us; auto:
-    /// what the guest uses), identity=on|off|refuse|follow|stop (see --identity). A comma in a name is written twice. Functions
-    /// of one card that are given together stay one card. Without this option the software adapter is started
-    /// with the machine, in its own process.
+    /// what the guest uses), identity=on|off|refuse|follow|stop (see --identity), gpudirect-clique=N (NVIDIA's adapters
+    /// with the same N, 0 to 15, are told to reach each other directly), arbiter=on|off|auto (does a burst of accesses to the
+    /// legacy VGA addresses keep them from the host's other adapters for some milliseconds; auto: if there are others). A
+    /// comma in a name is written twice. Functions of one card that are given together stay one card. Without this
+    /// option the software adapter is started with the machine, in its own process.
     #[arg(long, value_name = "DEVICE[,OPTION..]")]
     #[serde(default, deserialize_with = "many")]
     pub device: Vec<String>,

@@ -34,6 +34,7 @@ fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
         phase: Phase::Auto,
         identity: None,
         gpudirect_clique: None,
+        arbiter: Arbitration::Auto,
     }])
 }
 
@@ -114,6 +115,7 @@ fn functions_of_the_host_are_read() {
             phase: Phase::Auto,
             identity: None,
             gpudirect_clique: None,
+            arbiter: Arbitration::Auto,
         }])
     };
     let cases = [
@@ -144,6 +146,19 @@ fn windows_and_phases_are_read() {
         let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
         assert_eq!(devices.iter().map(|device| device.phase).collect::<Vec<_>>(), [phase], "{text}");
     }
+}
+
+#[test]
+fn a_lease_is_wanted_or_not() {
+    for (text, wish) in [("on", Arbitration::On), ("off", Arbitration::Off), ("auto", Arbitration::Auto)] {
+        let config = with("device", &format!("01:00.0,arbiter={text}")).unwrap();
+        let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
+        assert_eq!(devices.iter().map(|device| device.arbiter).collect::<Vec<_>>(), [wish], "{text}");
+    }
+    let problem = with("device", "01:00.0,arbiter=always").unwrap_err();
+    assert!(problem.contains("give arbiter=on, arbiter=off or arbiter=auto"), "{problem}");
+    let problem = with("device", "vfio-user:/socket,arbiter=on").unwrap_err();
+    assert!(problem.ends_with("arbiter=on is for functions of this host"), "{problem}");
 }
 
 #[test]
@@ -301,8 +316,8 @@ fn values_that_can_not_be_used_say_why() {
         (
             "device",
             "vfio-user:a,speed=1",
-            "speed is no option of a device; there are vga=, rom=, root-port=, msi=, phase=, identity= \
-             and gpudirect-clique=",
+            "speed is no option of a device; there are vga=, rom=, root-port=, msi=, phase=, identity=, \
+             gpudirect-clique= and arbiter=",
         ),
         ("device", "none,vga=on", "none takes no options"),
         ("disk", ",readonly", "the file is not named"),

@@ -16,6 +16,7 @@ use trapline_io::{Gpa, Region, Span};
 use trapline_vcpu::Vm;
 
 use super::identity::Kept;
+use super::lease;
 use super::physical::{self, Physical};
 use super::place;
 use super::seats::{self, Seat, Wish};
@@ -179,11 +180,18 @@ fn host_part(
     machine: &Machine<'_>,
 ) -> Result<(Parts, bool, Account)> {
     let At { name, parent, card, seat } = at;
-    let Physical { device: backend, iommu, address, is_vga, name: known_as } = physical;
+    let Physical { device: mut backend, iommu, address, is_vga, rivals, is_console, name: known_as } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
     let options = options(device, owned, seat, machine.ways);
-    let options =
-        assigned::Options { interrupts: Some(Arc::new(lines)), every_write: machine.every_write, ..options };
+    let options = assigned::Options {
+        interrupts: Some(Arc::new(lines)),
+        every_write: machine.every_write,
+        console: is_console,
+        ..options
+    };
+    if is_vga && options.vga != assigned::Vga::Off {
+        lease::give(&mut backend, device.arbiter, rivals)?;
+    }
     let mut function = Function::open(backend, options)?;
     // The gate keeps bus mastering back, before the write comes here.
     function.allow_dma();
@@ -270,6 +278,7 @@ fn options(device: &AssignedDevice, owned: bool, seat: Seat, ways: Ways) -> assi
         every_write: false,
         gpudirect_clique: device.gpudirect_clique,
         messages: device.messages,
+        console: false,
         interrupts: None,
     }
 }

@@ -22,6 +22,7 @@ use super::quirks::{Card, Quirks, clique, regions};
 use super::registers::Registers;
 use super::repeats::Repeats;
 use super::rom::Rom;
+use crate::legacy::picture::Picture;
 use crate::legacy::{self, Owner};
 use crate::pci::spec;
 use crate::rom;
@@ -32,6 +33,7 @@ pub use super::options::{LegacyVga, Messages, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
 mod claims;
+mod console;
 mod overlaid;
 mod repeated;
 mod window;
@@ -49,6 +51,8 @@ pub struct Function<B: Backend> {
     igd: Option<Igd>,
     /// Legacy VGA, if it is owned and may be faster than strict.
     owner: Option<Owner>,
+    /// What the host's console showed.
+    picture: Option<Picture>,
     repeats: Repeats,
     seen: Arc<Seen>,
     /// Whether the device reaches guest memory, so that it may master the bus.
@@ -104,8 +108,23 @@ impl<B: Backend> Function<B> {
             owner.note_in(Arc::clone(&seen));
         }
         let repeats = Repeats::of(&backend, !options.every_write);
-        let mut function =
-            Function { backend, config, interrupts, rom, vga, quirks, igd, owner, repeats, seen, dma: false };
+        let mut function = Function {
+            backend,
+            config,
+            interrupts,
+            rom,
+            vga,
+            quirks,
+            igd,
+            owner,
+            picture: None,
+            repeats,
+            seen,
+            dma: false,
+        };
+        if owned && options.console {
+            function.take_picture();
+        }
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
         let _ = function.forward_command();
         function.settle_interrupts();
@@ -339,6 +358,7 @@ impl<B: Backend> Drop for Function<B> {
     fn drop(&mut self) {
         self.settle_window();
         self.interrupts.disconnect(&mut self.backend);
+        self.picture_back();
         self.config.reset();
         let _ = self.forward_command();
     }

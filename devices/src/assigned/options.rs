@@ -89,6 +89,9 @@ pub struct Options {
     pub gpudirect_clique: Option<u8>,
     /// Which message signalled interrupts of the device are shown.
     pub messages: Messages,
+    /// The host's console showed on it. If it can not be reset, and is in a text mode, what stands there is
+    /// put back when the function is dropped.
+    pub console: bool,
     /// The host's interrupts. Without them the guest sees a function that has none.
     pub interrupts: Option<Arc<dyn Interrupts>>,
 }
@@ -104,6 +107,7 @@ impl fmt::Debug for Options {
             .field("every_write", &self.every_write)
             .field("gpudirect_clique", &self.gpudirect_clique)
             .field("messages", &self.messages)
+            .field("console", &self.console)
             .field("interrupts", &self.interrupts.is_some())
             .finish()
     }
