@@ -15,6 +15,7 @@ mod host;
 mod life;
 mod linux;
 mod peer;
+mod rom;
 mod speed;
 mod stage;
 mod units;
@@ -71,6 +72,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         adapters::CASES,
         life::CASES,
         window::CASES,
+        rom::CASES,
     ]
     .into_iter()
     .flatten()

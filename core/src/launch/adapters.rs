@@ -120,6 +120,7 @@ fn add_given(
                 let function = Function::open(client, options(device, owned, seat, machine.ways))?;
                 owned |= function.has_vga();
                 given.show(&function);
+                tell_rom(&function, &device.origin.to_string(), machine);
                 parts.push(part(function, at.name, parent, seat.devfn(card))?);
             }
             Opened::Host(physical) => {
@@ -166,7 +167,7 @@ fn host_part(
     machine: &Machine<'_>,
 ) -> Result<(Parts, bool)> {
     let At { name, parent, card, seat } = at;
-    let Physical { device: backend, iommu, is_vga, name: known_as, .. } = physical;
+    let Physical { device: backend, iommu, is_vga, shadowed, name: known_as } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
     let options = options(device, owned, seat, machine.ways);
     let options =
@@ -184,11 +185,21 @@ fn host_part(
         line.extend(["; ", physical::legacy(function.legacy_vga(), device.vga, owned)]);
     }
     (machine.tell)(&line);
+    if !shadowed {
+        tell_rom(&function, &device.origin.to_string(), machine);
+    }
     let (has_vga, stopping) = (function.has_vga(), function.backend().stopping());
     // An access to legacy VGA can sleep.
     let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
     let part = part(function, name, parent, seat.devfn(card))?;
     Ok((Parts { served_by, stopping: Some(stopping), ..part }, has_vga))
+}
+
+/// Tells what the ROM of a function is that the guest sees.
+fn tell_rom<B: Backend>(function: &Function<B>, name: &str, machine: &Machine<'_>) {
+    if let Some(found) = function.rom_found() {
+        (machine.tell)(&format!("{name}: its ROM: {found}"));
+    }
 }
 
 impl Opened {

@@ -18,6 +18,8 @@ pub(super) struct Physical {
     pub(super) iommu: Arc<Iommu>,
     /// Whether it is a VGA compatible controller.
     pub(super) is_vga: bool,
+    /// Its own ROM is the copy that the host's firmware has run, which was told.
+    pub(super) shadowed: bool,
     /// Its address and what a person would call it.
     pub(super) name: String,
 }
@@ -44,12 +46,14 @@ impl Opener {
         let host = self.host.get_or_insert_with(|| Host::read(Tree::host()));
         unseen(host, address, own_rom).iter().for_each(|line| (self.tell)(line));
         let is_vga = host.function(address).is_some_and(crate::host::Function::is_vga);
+        let rom = host.function(address).and_then(|function| function.rom);
+        let shadowed = own_rom && rom.is_some_and(|rom| rom.shadow);
         let name = match host.function(address) {
             Some(function) => format!("{address} ({})", host.name_of(function)),
             None => address.to_string(),
         };
         let device = Device::open(address, &self.iommu, self.settings.clone())?;
-        Ok(Physical { device, iommu: Arc::clone(&self.iommu), is_vga, name })
+        Ok(Physical { device, iommu: Arc::clone(&self.iommu), is_vga, shadowed, name })
     }
 }
 

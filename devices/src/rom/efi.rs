@@ -30,7 +30,7 @@ pub struct Efi {
     pub machine: Machine,
     /// How the program lies in the image.
     pub body: Body,
-    /// Whether it gives firmware a screen.
+    /// Whether it can give firmware a screen.
     pub graphics: Graphics,
 }
 
@@ -54,7 +54,8 @@ pub enum Body {
     Damaged,
 }
 
-/// Whether a driver has the graphics output protocol (GOP), without which UEFI has no screen.
+/// Whether a driver names the graphics output protocol (GOP), without which UEFI has no screen. One for an adapter
+/// offers it then; others, as those of network cards, may only use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Graphics {
     /// Its name is in the program.
@@ -157,8 +158,8 @@ impl fmt::Display for Efi {
         f.write_str(match (self.body, self.graphics) {
             (Body::Damaged, _) => ", damaged",
             (Body::Compressed, _) => ", compressed",
-            (Body::Plain, Graphics::Named) => ", has GOP",
-            (Body::Plain, _) => ", no GOP",
+            (Body::Plain, Graphics::Named) => ", names GOP",
+            (Body::Plain, _) => ", names no GOP",
         })
     }
 }

@@ -224,7 +224,23 @@ fn behind(rom: &[u8], parts: &[Part], found: &mut Vec<Remark>) {
 }
 
 impl From<Finding> for Remark {
+    /// What a repair finds says what it is; here it says what it means as well.
     fn from(finding: Finding) -> Remark {
+        let means = match finding {
+            Finding::OtherDevice { .. } => {
+                ": firmware passes over it (a run gives the guest one with its own id; rom fix changes a file)"
+            }
+            Finding::Truncated { .. } => ": firmware refuses it, or runs into nothing",
+            Finding::Broken(Broken::NoSignature(0) | Broken::NoData(0) | Broken::NoLength(0)) => {
+                "; no firmware runs it from a card"
+            }
+            Finding::Broken(_) => "; firmware sees nothing of what is there",
+            Finding::IdChanged { .. }
+            | Finding::OtherVendor { .. }
+            | Finding::ChecksumChanged { .. }
+            | Finding::ChecksumWrong { .. }
+            | Finding::NoBios => "",
+        };
         let (severity, image, code) = match finding {
             Finding::IdChanged { image, .. } => (Severity::Warning, Some(image), "id-changed"),
             Finding::OtherDevice { image, .. } => (Severity::Stops, Some(image), "other-device"),
@@ -239,7 +255,7 @@ impl From<Finding> for Remark {
             }
             Finding::Broken(_) => (Severity::Warning, None, "broken-chain"),
         };
-        Remark { severity, image, code, text: finding.to_string() }
+        Remark { severity, image, code, text: format!("{finding}{means}") }
     }
 }
 

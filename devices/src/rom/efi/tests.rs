@@ -17,8 +17,8 @@ fn said(image: Build) -> String {
 fn a_driver_is_told_with_its_processor_and_what_can_be_seen_of_it() {
     let driver = |names| Build::driver(0x10de, 0x1b80, names);
     assert_eq!(said(driver(None)), "x64 boot driver, compressed");
-    assert_eq!(said(driver(Some(&GRAPHICS_OUTPUT))), "x64 boot driver, has GOP");
-    assert_eq!(said(driver(Some(b"nothing"))), "x64 boot driver, no GOP");
+    assert_eq!(said(driver(Some(&GRAPHICS_OUTPUT))), "x64 boot driver, names GOP");
+    assert_eq!(said(driver(Some(b"nothing"))), "x64 boot driver, names no GOP");
     assert_eq!(said(driver(None).set(SUBSYSTEM, 0x0c)), "x64 runtime driver, compressed");
     assert_eq!(said(driver(None).put(MACHINE, &[0x64, 0xaa])), "Arm with 64 bits boot driver, compressed");
     assert_eq!(said(driver(None).put(MACHINE, &[0xbc, 0x0e])), "EFI byte code boot driver, compressed");
