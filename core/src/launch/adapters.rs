@@ -132,6 +132,7 @@ fn add_given(
                 owned |= function.has_vga();
                 given.show(&function);
                 given.accounts.push(over_socket("a device over vfio-user", &function).asked(device));
+                tell_rom(&function, &device.origin.to_string(), machine);
                 parts.push(part(function, at.name, parent, seat.devfn(card))?);
             }
             Opened::Host(physical) => {
@@ -180,7 +181,16 @@ fn host_part(
     machine: &Machine<'_>,
 ) -> Result<(Parts, bool, Account)> {
     let At { name, parent, card, seat } = at;
-    let Physical { device: mut backend, iommu, address, is_vga, rivals, is_console, name: known_as } = physical;
+    let Physical {
+        device: mut backend,
+        iommu,
+        address,
+        is_vga,
+        rivals,
+        is_console,
+        shadowed,
+        name: known_as,
+    } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
     let options = options(device, owned, seat, machine.ways);
     let options = assigned::Options {
@@ -214,6 +224,9 @@ fn host_part(
     account.given = format!("by VFIO ({interface}), {place}");
     account.reset = reset.to_string();
     account.legacy_vga = if is_vga { legacy_vga.into() } else { "no VGA compatible controller".into() };
+    if !shadowed {
+        tell_rom(&function, &device.origin.to_string(), machine);
+    }
     let (has_vga, stopping) = (function.has_vga(), function.backend().stopping());
     // An access to legacy VGA can sleep.
     let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
@@ -223,6 +236,13 @@ fn host_part(
         DeviceOrigin::Socket(_) => None,
     };
     Ok((Parts { served_by, stopping: Some(stopping), identity, ..part }, has_vga, account))
+}
+
+/// Tells what the ROM of a function is that the guest sees.
+fn tell_rom<B: Backend>(function: &Function<B>, name: &str, machine: &Machine<'_>) {
+    if let Some(found) = function.rom_found() {
+        (machine.tell)(&format!("{name}: its ROM: {found}"));
+    }
 }
 
 impl Opened {

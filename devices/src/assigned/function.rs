@@ -183,6 +183,11 @@ impl<B: Backend> Function<B> {
         (space.word(spec::VENDOR_ID), space.word(spec::DEVICE_ID), class)
     }
 
+    /// What its ROM is and what becomes of it, in one line; `None` if the guest sees none.
+    pub fn rom_found(&self) -> Option<&str> {
+        self.rom.as_ref().map(Rom::found)
+    }
+
     /// The device.
     pub fn backend(&self) -> &B {
         &self.backend
