@@ -12,7 +12,7 @@ use trapline_devices::platform::output::Output;
 use trapline_devices::platform::rtc::{Cmos, Rtc};
 use trapline_devices::platform::uart::{Input, Uart};
 use trapline_devices::q35::{FirmwareError, HostBridge, Lpc, Pirqs, Ram};
-use trapline_io::device::DirectKind;
+use trapline_io::device::{Direct, DirectKind};
 use trapline_io::publish::Published;
 use trapline_io::{Gpa, Span};
 use trapline_vcpu::Vm;
@@ -152,18 +152,16 @@ fn flash(image: &[u8]) -> Result<Arc<MmapRegion>, Error> {
 }
 
 /// Where BARs lie now, as ACPI is to tell it: the 64-bit window reaches from the lowest to the
-/// highest range above 4 GiB that is not RAM, in whole GiB. `planned` is what the firmware was to take there:
-/// it has the windows of bridges too, which can be larger than what is in them.
+/// highest range above 4 GiB and all RAM, in whole GiB. `planned` is what the firmware was to take there:
+/// it has the windows of bridges too, which can be larger than what is in them. What lies in a gap of RAM has
+/// that for its window.
 pub fn windows(published: &Published, planned: Option<Span<Gpa>>) -> Windows {
     const GIB: u64 = 1 << 30;
     let space = published.current();
-    let is_ram = |kind| kind == DirectKind::Ram;
-    let mut high = space
-        .memory()
-        .filter(|(span, direct)| {
-            span.first() >= Gpa(4 * GIB) && !direct.is_some_and(|direct| is_ram(direct.kind))
-        })
-        .map(|(span, _)| span);
+    let is_ram = |direct: Option<&Direct>| direct.is_some_and(|direct| direct.kind == DirectKind::Ram);
+    let ram = space.memory().filter(|(_, direct)| is_ram(*direct)).map(|(span, _)| span.last());
+    let above = ram.max().unwrap_or(Gpa(0)).max(Gpa(4 * GIB - 1));
+    let mut high = space.memory().map(|(span, _)| span).filter(|span| span.first() > above);
     let lowest = high.next();
     let highest = high.last().or(lowest);
     let found = lowest.zip(highest).and_then(|(lowest, highest)| {

@@ -30,7 +30,11 @@ fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
         vga,
         rom,
         root_port: None,
+        messages: Messages::Guest,
         phase: Phase::Auto,
+        identity: None,
+        gpudirect_clique: None,
+        arbiter: Arbitration::Auto,
     }])
 }
 
@@ -44,6 +48,7 @@ fn nothing_given_is_a_small_machine_with_the_software_adapter() {
         pages: Pages::Transparent,
         phys_bits: None,
         vfio: Interface::Auto,
+        identity: Identity::Off,
         firmware: None,
         disks: Vec::new(),
         linux: None,
@@ -52,6 +57,7 @@ fn nothing_given_is_a_small_machine_with_the_software_adapter() {
         screen: Screen::Auto,
         screenshot: None,
         screen_text: None,
+        report: None,
         timeout: None,
         io: Io::Adaptive,
         window: Window::Auto,
@@ -100,7 +106,17 @@ fn devices_are_read() {
 fn functions_of_the_host_are_read() {
     let function = |address: &str, vga, rom, root_port| {
         let origin = DeviceOrigin::Host(address.parse().unwrap());
-        Adapters::Given(vec![AssignedDevice { origin, vga, rom, root_port, phase: Phase::Auto }])
+        Adapters::Given(vec![AssignedDevice {
+            origin,
+            vga,
+            rom,
+            root_port,
+            messages: Messages::Guest,
+            phase: Phase::Auto,
+            identity: None,
+            gpudirect_clique: None,
+            arbiter: Arbitration::Auto,
+        }])
     };
     let cases = [
         ("01:00.0", function("0000:01:00.0", Vga::Auto, Rom::Device, None)),
@@ -130,6 +146,19 @@ fn windows_and_phases_are_read() {
         let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
         assert_eq!(devices.iter().map(|device| device.phase).collect::<Vec<_>>(), [phase], "{text}");
     }
+}
+
+#[test]
+fn a_lease_is_wanted_or_not() {
+    for (text, wish) in [("on", Arbitration::On), ("off", Arbitration::Off), ("auto", Arbitration::Auto)] {
+        let config = with("device", &format!("01:00.0,arbiter={text}")).unwrap();
+        let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
+        assert_eq!(devices.iter().map(|device| device.arbiter).collect::<Vec<_>>(), [wish], "{text}");
+    }
+    let problem = with("device", "01:00.0,arbiter=always").unwrap_err();
+    assert!(problem.contains("give arbiter=on, arbiter=off or arbiter=auto"), "{problem}");
+    let problem = with("device", "vfio-user:/socket,arbiter=on").unwrap_err();
+    assert!(problem.ends_with("arbiter=on is for functions of this host"), "{problem}");
 }
 
 #[test]
@@ -191,7 +220,7 @@ fn disks_are_read_in_order() {
 fn the_other_values_are_read() {
     let config = toml(
         "cpus = 255\nphys-bits = 46\nfirmware = 'bios'\nkernel = 'k'\ninitrd = 'i'\nappend = '-x'\nserial = 'log'\n\
-         debugcon = 'd'\nscreen = 'none'\nscreenshot = 's.png'\nscreen-text = '-'\ntimeout = 0.25\n\
+         debugcon = 'd'\nscreen = 'none'\nscreenshot = 's.png'\nscreen-text = '-'\nreport = 'r.json'\ntimeout = 0.25\n\
          io = 'uring'\nwindow = 'strict'\nkeys = 'a'\ntrace = 't.json'\ntrace-filter = ['bar=1', 'port=80']",
     )
     .unwrap();
@@ -202,6 +231,7 @@ fn the_other_values_are_read() {
         pages: Pages::Transparent,
         phys_bits: Some(46),
         vfio: Interface::Auto,
+        identity: Identity::Off,
         firmware: Some("bios".into()),
         disks: Vec::new(),
         linux: Some(Linux { kernel: "k".into(), initrd: Some("i".into()), append: "-x".into() }),
@@ -210,6 +240,7 @@ fn the_other_values_are_read() {
         screen: Screen::None,
         screenshot: Some("s.png".into()),
         screen_text: Some(TextOutput::Stdout),
+        report: Some(ReportFiles { json: "r.json".into(), markdown: "r.md".into() }),
         timeout: Some(Duration::from_millis(250)),
         io: Io::Uring,
         window: Window::Strict,
@@ -285,7 +316,8 @@ fn values_that_can_not_be_used_say_why() {
         (
             "device",
             "vfio-user:a,speed=1",
-            "speed is no option of a device; there are vga=, rom=, root-port= and phase=",
+            "speed is no option of a device; there are vga=, rom=, root-port=, msi=, phase=, identity=, \
+             gpudirect-clique= and arbiter=",
         ),
         ("device", "none,vga=on", "none takes no options"),
         ("disk", ",readonly", "the file is not named"),
@@ -419,7 +451,7 @@ fn names() -> Vec<String> {
 
 #[test]
 fn the_file_has_the_names_of_the_command_line() {
-    assert_eq!(names().len(), 22);
+    assert_eq!(names().len(), 24);
     for name in names() {
         assert!(Options::from_toml(&format!("{name} = 'x'")).is_ok(), "{name}");
     }

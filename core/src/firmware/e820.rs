@@ -18,16 +18,15 @@ enum Kind {
 pub fn table(ram: RamSplit, reserved: &[Span<Gpa>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut add = |at: u64, len: u64, kind: Kind| {
-        if len > 0 {
-            bytes.extend_from_slice(&at.to_le_bytes());
-            bytes.extend_from_slice(&len.to_le_bytes());
-            bytes.extend_from_slice(&(kind as u32).to_le_bytes());
-        }
+        bytes.extend_from_slice(&at.to_le_bytes());
+        bytes.extend_from_slice(&len.to_le_bytes());
+        bytes.extend_from_slice(&(kind as u32).to_le_bytes());
     };
-    add(0, ram.low, Kind::Ram);
-    let (first, len) = Vm::RESERVED;
-    add(first, len, Kind::Reserved);
-    add(HIGH_RAM, ram.high, Kind::Ram);
+    let (own, own_len) = Vm::RESERVED;
+    let (low, high): (Vec<_>, Vec<_>) = ram.pieces().partition(|(at, _)| *at < Gpa(HIGH_RAM));
+    low.into_iter().for_each(|(at, len)| add(at.0, len, Kind::Ram));
+    add(own, own_len, Kind::Reserved);
+    high.into_iter().for_each(|(at, len)| add(at.0, len, Kind::Ram));
     for span in reserved {
         add(span.first().0, span.extent().saturating_add(1), Kind::Reserved);
     }
@@ -59,5 +58,9 @@ mod tests {
         assert_eq!(entry(&large, 3), (0xfd_0000_0000, 12 << 30, 2));
         assert_eq!(entry(&large, 0), (0, 2 << 30, 1));
         assert_eq!(entry(&large, 2), (4 << 30, 6 << 30, 1));
+        let kept = Span::of_len(Gpa(6 << 30), 1 << 20).unwrap();
+        let with_gap = table(RamSplit::around(8 << 30, &[kept], 4096).unwrap(), &[]);
+        assert_eq!(entry(&with_gap, 2), (4 << 30, 2 << 30, 1));
+        assert_eq!(entry(&with_gap, 3), (7 << 30, 4 << 30, 1));
     }
 }

@@ -5,7 +5,7 @@
 //! reach. Of the widths up to there one is taken that firmware believes; if the functions do not fit with it,
 //! a narrower one.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use trapline_devices::q35::{HIGH_RAM, RamSplit};
 use trapline_io::{Gpa, Span};
 use trapline_vcpu::cpuid::Cpuid;
@@ -77,15 +77,34 @@ impl<'a> Bounds<'a> {
 
     /// An error if functions of the host do not reach all of the guest's RAM.
     fn reaches(&self, ram: RamSplit) -> Result<()> {
-        let Some(high) = Span::of_len(Gpa(HIGH_RAM), ram.high) else { return Ok(()) };
-        let holds = |range: &Span<Gpa>| range.contains(high.first()) && range.contains(high.last());
-        ensure!(
-            self.reach.is_empty() || self.reach.iter().any(holds),
-            "--memory: the guest's memory at {high:?} lies where this host's IOMMU reaches only {:?}; give the guest less",
-            self.reach
-        );
+        let pieces = ram.pieces().filter_map(|(at, len)| Span::of_len(at, len));
+        for high in pieces.filter(|piece| piece.first() >= Gpa(HIGH_RAM)) {
+            let holds = |range: &Span<Gpa>| range.contains(high.first()) && range.contains(high.last());
+            ensure!(
+                self.reach.is_empty() || self.reach.iter().any(holds),
+                "--memory: the guest's memory at {high:?} lies where this host's IOMMU reaches only {:?}; give the guest less",
+                self.reach
+            );
+        }
         Ok(())
     }
+}
+
+/// Takes the largest width there is, for a machine whose registers `plan` places: it is given the width, and
+/// what no function of the host reaches.
+///
+/// # Errors
+/// Theirs, and RAM that functions of the host do not reach.
+pub(super) fn fit_as(
+    ram: RamSplit,
+    bounds: Bounds<'_>,
+    plan: impl FnOnce(u8, &[Span<Gpa>]) -> Result<Plan>,
+) -> Result<Fit> {
+    bounds.reaches(ram)?;
+    let phys_bits = bounds.widths()?.into_iter().max().context("guest physical addresses have no width")?;
+    let reserved = bounds.gaps(phys_bits);
+    let plan = plan(phys_bits, &reserved)?;
+    Ok(Fit { phys_bits, reserved, plan: Some(plan) })
 }
 
 /// Finds a width with which everything fits; `firmware` is the version of SeaBIOS, if it is one.
