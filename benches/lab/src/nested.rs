@@ -12,6 +12,7 @@ mod devices;
 mod firmware;
 mod guest;
 mod host;
+mod identity;
 mod life;
 mod linux;
 mod peer;
@@ -67,6 +68,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         devices::CASES,
         units::CASES,
         bars::CASES,
+        identity::CASES,
         speed::CASES,
         adapters::CASES,
         life::CASES,
