@@ -22,6 +22,7 @@ mod error;
 mod identity;
 mod keys;
 mod options;
+mod report;
 pub(crate) mod size;
 #[cfg(test)]
 mod tests;
@@ -30,16 +31,18 @@ mod trace;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use trapline_devices::assigned::Messages;
 pub use trapline_devices::legacy::Phase;
 pub use trapline_devices::q35::Pages;
 pub use trapline_devices::vfio::Interface;
 
-pub use device::{Adapters, AssignedDevice, DeviceOrigin, Disk, Rom, Vga};
+pub use device::{Adapters, Arbitration, AssignedDevice, DeviceOrigin, Disk, Rom, Vga};
 pub(crate) use error::host_error;
 pub use error::{ConfigError, Origin};
 pub use identity::Identity;
 pub use keys::{Script, Step};
 pub use options::{AdapterOptions, Options};
+pub use report::ReportFiles;
 pub use size::{MEMORY_LARGEST, MEMORY_LEAST, PHYS_BITS};
 pub use trace::{TraceFilter, TraceForm, TraceOutput};
 
@@ -77,6 +80,8 @@ pub struct RunConfig {
     pub screenshot: Option<PathBuf>,
     /// The text on the screen, written once, at the end of the run.
     pub screen_text: Option<TextOutput>,
+    /// Files to which a report of the run is added.
+    pub report: Option<ReportFiles>,
     /// The longest the machine may run.
     pub timeout: Option<Duration>,
     /// Who carries out an access to a function.

@@ -3,6 +3,7 @@
 pub(crate) mod adapters;
 mod fit;
 pub(crate) mod identity;
+pub(crate) mod lease;
 mod physical;
 mod place;
 mod seats;
@@ -37,9 +38,12 @@ use crate::firmware::boot::{Boot, Choices, Target};
 use crate::firmware::placement::{self, Function, Version};
 use crate::firmware::{image, linux};
 use crate::guest::{End, Ends, Guest};
+use crate::host::Tree;
+use crate::interrupts::watch::Watch;
 use crate::machine::{Ending, Machine, Observer};
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
+use crate::report::account::Account;
 use crate::screen::Source;
 use crate::trace::{Opened, Trace};
 
@@ -53,6 +57,7 @@ struct Running {
     thread: JoinHandle<()>,
     keys: Keys,
     display: Box<dyn Source>,
+    accounts: Vec<Account>,
     /// Closed when the run is over and the adapter shows all that the guest wrote.
     shown: Receiver<()>,
     /// Ends when the machine has closed its connection.
@@ -98,7 +103,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         ways: ways::find(config.window, Collecting::of(&vm))?,
         every_write: trace.is_some(),
     };
-    let Given { display, process, mapping, peers, reach } =
+    let Given { display, process, mapping, peers, reach, accounts } =
         adapters::add(&config.adapters, &around, &mut parts)?;
     let cpus = config.cpus.into();
     let cpuid =
@@ -123,23 +128,30 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     if let (Serial::Stdio, Some(input)) = (&config.serial, serial) {
         serial::feed(input)?;
     }
+    let watched: Vec<_> = accounts.iter().filter_map(Account::watched).collect();
+    let watch = (!watched.is_empty()).then(|| Watch::start(Tree::host(), watched)).transpose();
+    let outside = Outside { mapping, trace, watch: watch.context("cannot start the interrupts' thread")? };
     let (showing, shown) = channel();
     let thread = std::thread::Builder::new()
         .name("machine".into())
-        .spawn(move || watch_over(machine, mapping, trace, &ends, showing))
+        .spawn(move || watch_over(machine, outside, &ends, showing))
         .context("cannot start the machine's thread")?;
-    Ok(Box::new(Running { events, thread, keys, display, shown, adapter: process }))
+    Ok(Box::new(Running { events, thread, keys, display, accounts, shown, adapter: process }))
+}
+
+/// What stands around a machine and ends with it.
+struct Outside {
+    /// The guest's memory, as functions of the host see it.
+    mapping: Option<Mapping>,
+    trace: Option<Trace>,
+    /// Of the interrupts of functions of the host.
+    watch: Option<Watch>,
 }
 
 /// Runs the machine to its end, tells of it, and takes it apart: last of all its devices lose sight of
 /// the guest's memory.
-fn watch_over(
-    mut machine: Machine,
-    mapping: Option<Mapping>,
-    trace: Option<Trace>,
-    ends: &Ends,
-    showing: Sender<()>,
-) {
+fn watch_over(mut machine: Machine, outside: Outside, ends: &Ends, showing: Sender<()>) {
+    let Outside { mapping, trace, watch } = outside;
     machine.release();
     if let Some(mapping) = &mapping {
         mapping.begin();
@@ -155,6 +167,8 @@ fn watch_over(
     if let Some(mapping) = &mapping {
         mapping.stop();
     }
+    // It counts a last time, while the devices are still open.
+    drop(watch);
     machine.stop();
     if let Some(trace) = trace {
         trace.finish();
@@ -169,6 +183,10 @@ impl Guest for Running {
 
     fn screen(&mut self) -> &mut dyn Source {
         &mut *self.display
+    }
+
+    fn accounts(&self) -> Vec<Account> {
+        self.accounts.clone()
     }
 
     fn end(&mut self) {

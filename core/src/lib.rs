@@ -96,7 +96,7 @@
 //!   the one function with legacy VGA;
 //! * [`interrupts`], [`dma`]: what functions of the host need of it besides;
 //! * [`host`]: the functions of this host, and what stands in the way of giving one to a guest;
-//! * [`trace`]: every access of the guest, written down;
+//! * [`trace`]: every access of the guest, written down; [`report`]: what became of a run, written down;
 //! * [`guest`]: a machine that runs, as whoever watches it sees it;
 //! * [`firmware`]: ACPI, SMBIOS, the memory map, Linux by SeaBIOS' option ROM;
 //! * [`screen`]: the live view, pictures, text; [`command`]: the program's commands;
@@ -117,6 +117,7 @@ pub mod launch;
 pub mod machine;
 pub mod parts;
 pub mod platform;
+pub mod report;
 pub mod screen;
 pub mod topology;
 pub mod trace;

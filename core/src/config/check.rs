@@ -10,7 +10,8 @@ use super::keys::Script;
 use super::options::{AdapterOptions, Options};
 use super::trace::{self, TraceFilter, TraceOutput};
 use super::{
-    AdapterConfig, Interface, Io, Linux, Pages, RunConfig, Screen, Serial, TextOutput, Window, size,
+    AdapterConfig, Interface, Io, Linux, Pages, ReportFiles, RunConfig, Screen, Serial, TextOutput, Window,
+    report, size,
 };
 
 /// The longest `--timeout`, in seconds: about 31 years.
@@ -100,6 +101,7 @@ struct Checked {
     screen: Option<Screen>,
     screenshot: Option<PathBuf>,
     screen_text: Option<TextOutput>,
+    report: Option<ReportFiles>,
     timeout: Option<Duration>,
     io: Option<Io>,
     /// With the place it was given, for an error that only the joined values can show.
@@ -133,6 +135,7 @@ impl Checked {
             screen: at("screen").value(options.screen, screen)?,
             screenshot: at("screenshot").value(options.screenshot, file)?,
             screen_text: at("screen-text").value(options.screen_text, text_output)?,
+            report: at("report").value(options.report, report::files)?,
             timeout: at("timeout").value(options.timeout, timeout)?,
             io: at("io").value(options.io, io)?,
             window: at("window").value(options.window, window)?.map(|window| (window, origin.clone())),
@@ -164,6 +167,7 @@ impl Checked {
             screen: self.screen.or(under.screen),
             screenshot: self.screenshot.or(under.screenshot),
             screen_text: self.screen_text.or(under.screen_text),
+            report: self.report.or(under.report),
             timeout: self.timeout.or(under.timeout),
             io: self.io.or(under.io),
             window: self.window.or(under.window),
@@ -240,6 +244,7 @@ impl Checked {
             screen: self.screen.unwrap_or(Screen::Auto),
             screenshot: self.screenshot,
             screen_text: self.screen_text,
+            report: self.report,
             timeout: self.timeout,
             io: self.io.unwrap_or(Io::Adaptive),
             window: self.window.map_or(Window::Auto, |(window, _)| window),
