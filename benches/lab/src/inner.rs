@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `Console` | the kernel's console: `colour VGA+ 80x25` on a VGA adapter whose BIOS ran |
 //! | `Functions` | address, ids and class of every PCI function |
+//! | `Addresses` | what the BARs of every function decode: address, index, first and last address |
 //! | `Configuration` | every function's configuration space, on the serial line only |
 //! | `Nvme` | the SHA-256 of the first NVMe disk, its interrupts and their kind |
 //! | `Net` | link, packets from and to a peer, by an e1000e; its interrupts and their kind |
@@ -60,6 +61,8 @@ pub enum Step {
     Console,
     /// Lists the PCI functions.
     Functions,
+    /// Lists what their BARs decode.
+    Addresses,
     /// Dumps their configuration spaces.
     Configuration,
     /// Reads an NVMe disk.
@@ -86,6 +89,7 @@ impl Step {
         match self {
             Step::Console => "console",
             Step::Functions => "functions",
+            Step::Addresses => "addresses",
             Step::Configuration => "configuration",
             Step::Nvme => "nvme",
             Step::Net => "net",

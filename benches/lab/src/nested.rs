@@ -13,6 +13,7 @@ mod devices;
 mod firmware;
 mod guest;
 mod host;
+mod identity;
 mod large;
 mod life;
 mod linux;
@@ -71,6 +72,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         units::CASES,
         bars::CASES,
         large::CASES,
+        identity::CASES,
         speed::CASES,
         adapters::CASES,
         life::CASES,

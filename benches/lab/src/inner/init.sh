@@ -59,6 +59,15 @@ functions() {
     done
 }
 
+# What the BARs of every function decode
+addresses() {
+    for function in /sys/bus/pci/devices/*; do
+        head -n 6 "$function/resource" | awk '$2 !~ /^0x0+$/ { print NR - 1, $1, $2 }' | while read -r bar; do
+            say "address ${function##*/} $bar"
+        done
+    done
+}
+
 # The configuration of every function, only on the serial line
 configuration() {
     for function in /sys/bus/pci/devices/*; do
@@ -198,7 +207,7 @@ steps=$(sed -n 's/.*\blab=\([^ ]*\).*/\1/p' /proc/cmdline)
 say "init, uptime $(cut -d ' ' -f 1 /proc/uptime)"
 for step in $(echo "$steps" | tr , ' '); do
     case $step in
-    console | functions | configuration | nvme | net | ends | ports | gpu | scroll) $step ;;
+    console | functions | addresses | configuration | nvme | net | ends | ports | gpu | scroll) $step ;;
     stay) ;;
     reset) say "reset"; reboot -f ;;
     off) say "off"; poweroff -f ;;
