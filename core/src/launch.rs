@@ -69,18 +69,6 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let pirqs = Pirqs::new(Arc::new(KvmGsis(Arc::clone(&vm))));
     let debug_console =
         config.debugcon.as_deref().map(|path| serial::to_file("debugcon", path)).transpose()?;
-    let Platform { mut parts, keys, serial } = platform::build(Wishes {
-        vm: Arc::clone(&vm),
-        events: events.clone(),
-        ram: ram.clone(),
-        firmware: firmware.bytes,
-        items: boot(config, ram.split(), &published)?.into_items()?,
-        cpus: config.cpus,
-        serial: serial::output(&config.serial)?,
-        debug_console,
-        pirqs: pirqs.clone(),
-    })?;
-    add_disks(config, &ram, &pirqs, &mut parts)?;
     let around = adapters::Machine {
         vm: &vm,
         ram: &ram,
@@ -91,7 +79,23 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         ways: ways::find(config.window, Collecting::of(&vm))?,
         every_write: trace.is_some(),
     };
-    let Given { display, process, mapping, peers } = adapters::add(&config.adapters, &around, &mut parts)?;
+    let opened = adapters::open(&config.adapters, &around)?;
+    let mut items = boot(config, ram.split(), &published)?.into_items()?;
+    opened.add_files(&mut items)?;
+    let Platform { mut parts, keys, serial } = platform::build(Wishes {
+        vm: Arc::clone(&vm),
+        events: events.clone(),
+        ram: ram.clone(),
+        firmware: firmware.bytes,
+        items,
+        cpus: config.cpus,
+        serial: serial::output(&config.serial)?,
+        debug_console,
+        pirqs: pirqs.clone(),
+    })?;
+    add_disks(config, &ram, &pirqs, &mut parts)?;
+    let Given { display, process, mapping, peers } =
+        adapters::add(&config.adapters, opened, &around, &mut parts)?;
     let cpus = config.cpus.into();
     let trace =
         trace.map(|opened| opened.start(&mut parts, cpus, &config.trace_filters, &published)).transpose()?;

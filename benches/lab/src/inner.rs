@@ -12,6 +12,7 @@
 //! | `Nvme` | the SHA-256 of the first NVMe disk, its interrupts and their kind |
 //! | `Net` | link, packets from and to a peer, by an e1000e; its interrupts and their kind |
 //! | `Ports` | a Radeon by its I/O BAR and its memory, and its interrupt line |
+//! | `Quirks` | what a Radeon's back doors to configuration space tell, and a write of COMMAND by one |
 //! | `Gpu` | a virtio GPU by its driver, which then has the screen; its interrupts and their kind |
 //! | `Scroll` | [`LINES`] numbered lines on the screen, see [`last_lines`] |
 //! | `Reset` | the machine is reset, which ends the steps |
@@ -67,6 +68,8 @@ pub enum Step {
     Net,
     /// Drives a Radeon by hand; the initramfs has [`UIO`].
     Ports,
+    /// Looks at a Radeon's configuration space by ways of its own.
+    Quirks,
     /// Drives a virtio GPU; the initramfs has [`VIRTIO_GPU`].
     Gpu,
     /// Scrolls the screen.
@@ -87,6 +90,7 @@ impl Step {
             Step::Nvme => "nvme",
             Step::Net => "net",
             Step::Ports => "ports",
+            Step::Quirks => "quirks",
             Step::Gpu => "gpu",
             Step::Scroll => "scroll",
             Step::Reset => "reset",
@@ -175,6 +179,7 @@ mod tests {
             Step::Nvme,
             Step::Net,
             Step::Ports,
+            Step::Quirks,
             Step::Gpu,
             Step::Scroll,
             Step::Reset,

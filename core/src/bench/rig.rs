@@ -114,7 +114,8 @@ impl Rig {
                     ways: way.ways(),
                     every_write: true,
                 };
-                given = Some(adapters::add(wanted, &around, &mut parts)?);
+                let opened = adapters::open(wanted, &around)?;
+                given = Some(adapters::add(wanted, opened, &around, &mut parts)?);
             }
         }
         let device = parts.len() - 1;

@@ -9,6 +9,7 @@ use trapline_devices::assigned::{self, Backend, Function, Placement, RomSource};
 use trapline_devices::host;
 use trapline_devices::legacy::Ways;
 use trapline_devices::pci::{Devfn, Link};
+use trapline_devices::platform::fw_cfg::Items;
 use trapline_devices::q35::{Pirqs, Ram, RootPort};
 use trapline_devices::vfio_user::client::{Client, Settings};
 use trapline_devices::vga;
@@ -23,6 +24,7 @@ use crate::adapter::{Display, Process};
 use crate::config::{Adapters, AssignedDevice, DeviceOrigin, Interface, Rom, Vga};
 use crate::dma::{self, Gate, Mapping, Peers};
 use crate::events::Events;
+use crate::firmware;
 use crate::interrupts::FunctionInterrupts;
 use crate::parts::{PartId, Parts, ServedBy};
 use crate::screen::{Frame, Source, TextScreen};
@@ -58,8 +60,31 @@ pub(crate) struct Given {
     pub(crate) peers: Option<Peers>,
 }
 
-/// Connects to the adapters that are wanted, or starts ours, and adds them to `parts`.
-pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Parts>) -> Result<Given> {
+/// Opens the devices that are wanted and somewhere else: where one sits depends on the others, and what the
+/// firmware finds on them.
+pub(crate) fn open(wanted: &Adapters, machine: &Machine<'_>) -> Result<Opened> {
+    let Adapters::Given(devices) = wanted else { return Ok(Opened::default()) };
+    if devices.iter().any(|device| matches!(device.origin, DeviceOrigin::Host(_))) {
+        dma::fits(machine.ram.split().total())?;
+    }
+    open_each(devices, machine).map(Opened)
+}
+
+impl Opened {
+    /// What the firmware finds of integrated graphics.
+    pub(crate) fn add_files(&self, items: &mut Items) -> Result<()> {
+        let igd = self.0.iter().filter_map(Device::as_host).find_map(|physical| physical.igd.as_ref());
+        igd.map_or(Ok(()), |igd| firmware::igd::add(igd, items)).context("integrated graphics")
+    }
+}
+
+/// Starts our adapter, or takes those that were `opened`, and adds them to `parts`.
+pub(crate) fn add(
+    wanted: &Adapters,
+    opened: Opened,
+    machine: &Machine<'_>,
+    parts: &mut Vec<Parts>,
+) -> Result<Given> {
     let mut given = Given { display: Box::new(NoDisplay), process: None, mapping: None, peers: None };
     match wanted {
         Adapters::None => {}
@@ -70,35 +95,38 @@ pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Part
             given.show(&function);
             parts.push(part(function, "adapter0".into(), None, place::adapter(0)?)?);
         }
-        Adapters::Given(devices) => add_given(devices, machine, parts, &mut given)?,
+        Adapters::Given(devices) => add_given(devices, opened.0, machine, parts, &mut given)?,
     }
     Ok(given)
 }
 
-/// A device that answers, and has no place yet.
-enum Opened {
+/// Devices that answer, and have no place yet.
+#[derive(Default)]
+pub(crate) struct Opened(Vec<Device>);
+
+/// One of them.
+enum Device {
     User(Client),
     Host(Physical),
 }
 
-/// Adds devices that are somewhere else. All are opened first: where one sits depends on the others.
+/// Adds devices that are somewhere else.
 fn add_given(
     devices: &[AssignedDevice],
+    opened: Vec<Device>,
     machine: &Machine<'_>,
     parts: &mut Vec<Parts>,
     given: &mut Given,
 ) -> Result<()> {
-    if devices.iter().any(|device| matches!(device.origin, DeviceOrigin::Host(_))) {
-        dma::fits(machine.ram.split().total())?;
-    }
-    let opened = open(devices, machine)?;
     let wishes = devices.iter().zip(&opened).map(|(device, opened)| Wish {
         name: device.origin.to_string(),
         host: match &device.origin {
             DeviceOrigin::Host(address) => Some(*address),
             DeviceOrigin::Socket(_) => None,
         },
-        express: matches!(opened, Opened::Host(physical) if physical.device.is_express()),
+        express: opened
+            .as_host()
+            .is_some_and(|physical| physical.device.is_express() && physical.igd.is_none()),
         root_port: device.root_port,
     });
     let wishes: Vec<Wish> = wishes.collect();
@@ -106,23 +134,26 @@ fn add_given(
     told.iter().for_each(|line| (machine.tell)(line));
     let gate = Arc::new(Gate::default());
     map_memory(&opened, machine, &gate, given)?;
+    let igd =
+        opened.iter().zip(&seats).find(|(opened, _)| opened.as_host().is_some_and(|host| host.igd.is_some()));
+    let igd = igd.map(|(_, seat)| seat.card);
     let mut ports = BTreeMap::new();
     let mut owned = devices.iter().any(|device| device.vga == Vga::On);
     for (((device, opened), seat), index) in devices.iter().zip(opened).zip(seats).zip(0_usize..) {
-        let card = place::adapter(seat.card)?;
+        let card = place::adapter_beside(seat.card, igd)?;
         let parent = seat.behind_port.then(|| {
             let port = || root_port(seat.card, card, parts);
             *ports.entry(seat.card).or_insert_with(port)
         });
         let at = At { name: format!("adapter{index}"), parent, card, seat };
         match opened {
-            Opened::User(client) => {
+            Device::User(client) => {
                 let function = Function::open(client, options(device, owned, seat, machine.ways))?;
                 owned |= function.has_vga();
                 given.show(&function);
                 parts.push(part(function, at.name, parent, seat.devfn(card))?);
             }
-            Opened::Host(physical) => {
+            Device::Host(physical) => {
                 let (part, has_vga) = host_part(physical, device, at, owned, machine)?;
                 owned |= has_vga;
                 parts.push(Parts { dma: Some(Arc::clone(&gate)), ..part });
@@ -144,8 +175,8 @@ struct At {
 }
 
 /// Lets functions of the host reach the guest's memory, and each other's.
-fn map_memory(opened: &[Opened], machine: &Machine<'_>, gate: &Arc<Gate>, given: &mut Given) -> Result<()> {
-    let hosts: Vec<&Physical> = opened.iter().filter_map(Opened::as_host).collect();
+fn map_memory(opened: &[Device], machine: &Machine<'_>, gate: &Arc<Gate>, given: &mut Given) -> Result<()> {
+    let hosts: Vec<&Physical> = opened.iter().filter_map(Device::as_host).collect();
     let Some(first) = hosts.first() else { return Ok(()) };
     let iommu = &first.iommu;
     physical::tell_kvm(machine.vm, iommu);
@@ -191,24 +222,24 @@ fn host_part(
     Ok((Parts { served_by, stopping: Some(stopping), ..part }, has_vga))
 }
 
-impl Opened {
+impl Device {
     fn as_host(&self) -> Option<&Physical> {
         match self {
-            Opened::Host(physical) => Some(physical),
-            Opened::User(_) => None,
+            Device::Host(physical) => Some(physical),
+            Device::User(_) => None,
         }
     }
 }
 
-fn open(devices: &[AssignedDevice], machine: &Machine<'_>) -> Result<Vec<Opened>> {
+fn open_each(devices: &[AssignedDevice], machine: &Machine<'_>) -> Result<Vec<Device>> {
     let mut hosts = physical::Opener::new(machine.interface, machine.events, machine.tell);
     let open = |device: &AssignedDevice| match &device.origin {
         // What goes wrong names the function.
-        DeviceOrigin::Host(address) => hosts.open(*address, device.rom == Rom::Device).map(Opened::Host),
+        DeviceOrigin::Host(address) => hosts.open(*address, device.rom == Rom::Device).map(Device::Host),
         DeviceOrigin::Socket(socket) => {
             let name = socket.display().to_string();
             let client = Client::connect(socket, settings(name, machine.events));
-            Ok(Opened::User(client.with_context(|| format!("--device {}", device.origin))?))
+            Ok(Device::User(client.with_context(|| format!("--device {}", device.origin))?))
         }
     };
     devices.iter().map(open).collect()

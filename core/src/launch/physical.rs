@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use trapline_devices::assigned::LegacyVga;
+use trapline_devices::assigned::{Igd, LegacyVga};
 use trapline_devices::host;
 use trapline_devices::vfio::{Device, Iommu, Settings};
 use trapline_vcpu::Vm;
@@ -18,6 +18,8 @@ pub(super) struct Physical {
     pub(super) iommu: Arc<Iommu>,
     /// Whether it is a VGA compatible controller.
     pub(super) is_vga: bool,
+    /// What firmware has to know of it, if it is integrated graphics of Intel's.
+    pub(super) igd: Option<Igd>,
     /// Its address and what a person would call it.
     pub(super) name: String,
 }
@@ -48,8 +50,9 @@ impl Opener {
             Some(function) => format!("{address} ({})", host.name_of(function)),
             None => address.to_string(),
         };
-        let device = Device::open(address, &self.iommu, self.settings.clone())?;
-        Ok(Physical { device, iommu: Arc::clone(&self.iommu), is_vga, name })
+        let mut device = Device::open(address, &self.iommu, self.settings.clone())?;
+        let igd = Igd::of(&mut device);
+        Ok(Physical { device, iommu: Arc::clone(&self.iommu), is_vga, igd, name })
     }
 }
 

@@ -17,8 +17,7 @@ use super::backend::{Backend, Write};
 use super::config::{Config, Shape};
 use super::interrupts::Interrupts;
 use super::msix::{self, Msix};
-use super::quirks::igd::{self, Igd};
-use super::quirks::{Card, Quirks, clique, regions};
+use super::quirks::{Card, Quirks, clique, igd, regions};
 use super::registers::Registers;
 use super::repeats::Repeats;
 use super::rom::Rom;
@@ -43,8 +42,6 @@ pub struct Function<B: Backend> {
     rom: Option<Rom>,
     vga: LegacyVga,
     quirks: Quirks,
-    /// For the firmware, until it is taken.
-    igd: Option<Igd>,
     /// Legacy VGA, if it is owned and may be faster than strict.
     owner: Option<Owner>,
     repeats: Repeats,
@@ -78,7 +75,7 @@ impl<B: Backend> Function<B> {
         if let Some(clique) = options.gpudirect_clique {
             clique::add(&mut config, &registers, clique).map_err(|why| Error::Clique { device, why })?;
         }
-        let igd = igd::adopt(&mut config, &registers, &mut backend);
+        let opregion = igd::adopt(&mut config, &registers, &backend);
         let vga = legacy_vga(&backend, &config, options.vga)?;
         if vga != LegacyVga::Owned {
             config.be_no_vga();
@@ -89,7 +86,7 @@ impl<B: Backend> Function<B> {
             config: &config,
             bars,
             owns_vga: owned,
-            opregion: igd.is_some(),
+            opregion,
             traced: options.every_write,
         };
         let quirks = Quirks::of(&card, backend.name());
@@ -97,7 +94,7 @@ impl<B: Backend> Function<B> {
         let owner = if owned { Owner::new(options.ways, bochs) } else { None };
         let repeats = Repeats::of(&backend, !options.every_write);
         let mut function =
-            Function { backend, config, interrupts, rom, vga, quirks, igd, owner, repeats, dma: false };
+            Function { backend, config, interrupts, rom, vga, quirks, owner, repeats, dma: false };
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
         let _ = function.forward_command();
         function.settle_interrupts();
@@ -142,11 +139,6 @@ impl<B: Backend> Function<B> {
         // Of a larger piece of memory the rest may not be touched, which no caller could know.
         let whole = first.at == 0 && first.len == first.memory.size() as u64;
         (whole && first.len >= region.size).then(|| Arc::clone(&first.memory))
-    }
-
-    /// What the guest's firmware is to be told of Intel's integrated graphics; given once.
-    pub fn take_igd(&mut self) -> Option<Igd> {
-        self.igd.take()
     }
 
     /// A descriptor that becomes readable when [`Device::attend`] is to be called.
