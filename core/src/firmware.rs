@@ -8,6 +8,7 @@
 //! * [`igd`]: what belongs to integrated graphics of Intel's.
 //! * [`smbios`]: the description of the machine for its owner.
 //! * [`linux`]: a kernel, its initial ram disk and command line, for the option ROM.
+//! * [`placement`]: where SeaBIOS will put base address registers, and what does not fit.
 //! * [`boot`]: all of it as a list of fw_cfg items.
 
 pub mod acpi;
@@ -17,4 +18,5 @@ pub mod igd;
 pub mod image;
 pub mod linux;
 pub mod loader;
+pub mod placement;
 pub mod smbios;

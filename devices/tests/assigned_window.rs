@@ -35,6 +35,7 @@ struct Card {
     state: Arc<Mutex<State>>,
     regions: Arc<[RegionInfo]>,
     line: bool,
+    resettable: bool,
 }
 
 impl Card {
@@ -48,7 +49,7 @@ impl Card {
         regions[7] = region(256);
         regions[8] = region(0xc_0000);
         let state = State { adapter, dead: false, runs: 0 };
-        Card { state: Arc::new(Mutex::new(state)), regions: regions.into(), line }
+        Card { state: Arc::new(Mutex::new(state)), regions: regions.into(), line, resettable: true }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -85,7 +86,7 @@ impl Backend for Card {
         self.state().dead
     }
     fn resettable(&self) -> bool {
-        true
+        self.resettable
     }
     fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
         self.state().adapter.read(region, offset, width)
@@ -143,10 +144,12 @@ struct Guest {
 
 impl Guest {
     fn new(ways: Ways, line: bool) -> Guest {
-        let card = Card::new(line);
-        let options = Options { ways, ..Host::new().options() };
-        let mut guest =
-            Guest { function: Function::open(card.clone(), options).unwrap(), card, now: Instant::now() };
+        Guest::on(Card::new(line), Options { ways, ..Host::new().options() })
+    }
+
+    fn on(card: Card, options: Options) -> Guest {
+        let function = Function::open(card.clone(), options).unwrap();
+        let mut guest = Guest { function, card, now: Instant::now() };
         guest.start();
         guest
     }
@@ -398,4 +401,43 @@ fn the_text_window_is_ram_only_where_memory_is_decoded() {
     assert_eq!(guest.ram().unwrap().size(), 0x8000);
     guest.config(0x04, Width::B2, 1);
     assert!(guest.ram().is_none());
+}
+
+/// Mode 3, text and a letter's shape, by whom the function is not asked.
+fn host_console(resettable: bool) -> Card {
+    let mut card = Card { resettable, ..Card::new(false) };
+    let mut put = |at, width, value| card.write(Region::VGA, at, width, value).unwrap();
+    put(0x3c2, Width::B1, 0x67);
+    [0x0300, 0x0402, 0x0604].map(|both| put(0x3c4, Width::B2, both));
+    [0x0001, 0x0003, 0x0004, 0x0005, 0x0506, 0xff08].map(|both| put(0x3ce, Width::B2, both));
+    put(0xa_0000 + 32 * 0x41, Width::B4, word(b"bits"));
+    [0x0302, 0x0204].map(|both| put(0x3c4, Width::B2, both));
+    [0x1005, 0x0e06].map(|both| put(0x3ce, Width::B2, both));
+    put(0xb_8000, Width::B4, word(b"h\x07o\x07"));
+    card
+}
+
+#[test]
+fn the_hosts_console_is_put_back_on_a_card_that_no_reset_clears() {
+    let shape = |card: &mut Card| {
+        for (at, both) in [(0x3c4, 0x0604), (0x3ce, 0x0204), (0x3ce, 0x0005), (0x3ce, 0x0506)] {
+            card.write(Region::VGA, at, Width::B2, both).unwrap();
+        }
+        card.read(Region::VGA, 0xa_0000 + 32 * 0x41, Width::B4).unwrap()
+    };
+    for (resettable, console, back) in [(false, true, true), (false, false, false), (true, true, false)] {
+        let mut card = host_console(resettable);
+        let options = Options { ways: WAYS, console, ..Host::new().options() };
+        let mut guest = Guest::on(card.clone(), options);
+        guest.shadow();
+        guest.store(b"g\x07");
+        guest.put(0x3c4, Width::B2, 0x0f02);
+        guest.put(0xb_8000 + 32 * 0x41, Width::B4, 0);
+        guest.config(0x04, Width::B2, 0);
+        drop(guest);
+        let text = card.text(0);
+        assert_eq!(text == word(b"h\x07o\x07"), back, "{resettable} {console}: {text:x}");
+        assert!(!back || shape(&mut card) == word(b"bits"), "{resettable} {console}");
+        assert_eq!(card.read(Region::CONFIG, 4, Width::B2), Ok(0), "it decodes still");
+    }
 }

@@ -29,6 +29,7 @@ use crate::config::{Adapters, Interface};
 use crate::events::Events;
 use crate::interrupts::FunctionInterrupts;
 use crate::launch::adapters;
+use crate::launch::identity::Kept;
 use crate::machine::{Ending, Machine, Observer};
 use crate::parts::{Parts, Place};
 use crate::platform::KvmGsis;
@@ -110,12 +111,12 @@ impl Rig {
                     pirqs: &pirqs,
                     events: &events,
                     interface: self.vfio,
+                    kept: &Kept::default(),
                     tell,
                     ways: way.ways(),
                     every_write: true,
                 };
-                let opened = adapters::open(wanted, &around)?;
-                given = Some(adapters::add(wanted, opened, &around, &mut parts)?);
+                given = Some(adapters::add(wanted, &around, &mut parts)?);
             }
         }
         let device = parts.len() - 1;

@@ -5,17 +5,18 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use trapline_devices::assigned::{self, Backend, Function, Placement, RomSource};
+use trapline_devices::assigned::{self, Backend, Function, Igd, Placement, RomSource};
 use trapline_devices::host;
 use trapline_devices::legacy::Ways;
 use trapline_devices::pci::{Devfn, Link};
-use trapline_devices::platform::fw_cfg::Items;
 use trapline_devices::q35::{Pirqs, Ram, RootPort};
 use trapline_devices::vfio_user::client::{Client, Settings};
 use trapline_devices::vga;
-use trapline_io::Region;
+use trapline_io::{Gpa, Region, Span};
 use trapline_vcpu::Vm;
 
+use super::identity::Kept;
+use super::lease;
 use super::physical::{self, Physical};
 use super::place;
 use super::seats::{self, Seat, Wish};
@@ -24,9 +25,9 @@ use crate::adapter::{Display, Process};
 use crate::config::{Adapters, AssignedDevice, DeviceOrigin, Interface, Rom, Vga};
 use crate::dma::{self, Gate, Mapping, Peers};
 use crate::events::Events;
-use crate::firmware;
 use crate::interrupts::FunctionInterrupts;
 use crate::parts::{PartId, Parts, ServedBy};
+use crate::report::account::Account;
 use crate::screen::{Frame, Source, TextScreen};
 
 /// What a root port says of its link: what a card of these days has.
@@ -40,6 +41,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) events: &'a Events,
     /// How the kernel's VFIO is used.
     pub(crate) interface: Interface,
+    /// What functions keep of the host's addresses.
+    pub(crate) kept: &'a Kept,
     /// Tells a person what became of a function.
     pub(crate) tell: fn(&str),
     /// How fast the owner of legacy VGA may be, in whatever phase.
@@ -58,34 +61,19 @@ pub(crate) struct Given {
     pub(crate) mapping: Option<Mapping>,
     /// BARs for the DMA of other functions, where there are several.
     pub(crate) peers: Option<Peers>,
+    /// The addresses that functions of the host reach by DMA, ascending; none where there is no such function.
+    pub(crate) reach: Vec<Span<Gpa>>,
+    /// Integrated graphics of Intel's, for the firmware.
+    pub(crate) graphics: Option<Igd>,
+    /// The functions, for who watches them and tells of them.
+    pub(crate) accounts: Vec<Account>,
 }
 
-/// Opens the devices that are wanted and somewhere else: where one sits depends on the others, and what the
-/// firmware finds on them.
-pub(crate) fn open(wanted: &Adapters, machine: &Machine<'_>) -> Result<Opened> {
-    let Adapters::Given(devices) = wanted else { return Ok(Opened::default()) };
-    if devices.iter().any(|device| matches!(device.origin, DeviceOrigin::Host(_))) {
-        dma::fits(machine.ram.split().total())?;
-    }
-    open_each(devices, machine).map(Opened)
-}
-
-impl Opened {
-    /// What the firmware finds of integrated graphics.
-    pub(crate) fn add_files(&self, items: &mut Items) -> Result<()> {
-        let igd = self.0.iter().filter_map(Device::as_host).find_map(|physical| physical.igd.as_ref());
-        igd.map_or(Ok(()), |igd| firmware::igd::add(igd, items)).context("integrated graphics")
-    }
-}
-
-/// Starts our adapter, or takes those that were `opened`, and adds them to `parts`.
-pub(crate) fn add(
-    wanted: &Adapters,
-    opened: Opened,
-    machine: &Machine<'_>,
-    parts: &mut Vec<Parts>,
-) -> Result<Given> {
-    let mut given = Given { display: Box::new(NoDisplay), process: None, mapping: None, peers: None };
+/// Connects to the adapters that are wanted, or starts ours, and adds them to `parts`.
+pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Parts>) -> Result<Given> {
+    let (display, reach, accounts) = (Box::new(NoDisplay), Vec::new(), Vec::new());
+    let mut given =
+        Given { display, process: None, mapping: None, peers: None, reach, graphics: None, accounts };
     match wanted {
         Adapters::None => {}
         Adapters::Software => {
@@ -93,40 +81,38 @@ pub(crate) fn add(
             given.process = Some(process);
             let function = software(socket, machine)?;
             given.show(&function);
+            given.accounts.push(over_socket("the software adapter", &function));
             parts.push(part(function, "adapter0".into(), None, place::adapter(0)?)?);
         }
-        Adapters::Given(devices) => add_given(devices, opened.0, machine, parts, &mut given)?,
+        Adapters::Given(devices) => add_given(devices, machine, parts, &mut given)?,
     }
     Ok(given)
 }
 
-/// Devices that answer, and have no place yet.
-#[derive(Default)]
-pub(crate) struct Opened(Vec<Device>);
-
-/// One of them.
-enum Device {
+/// A device that answers, and has no place yet.
+enum Opened {
     User(Client),
     Host(Physical),
 }
 
-/// Adds devices that are somewhere else.
+/// Adds devices that are somewhere else. All are opened first: where one sits depends on the others.
 fn add_given(
     devices: &[AssignedDevice],
-    opened: Vec<Device>,
     machine: &Machine<'_>,
     parts: &mut Vec<Parts>,
     given: &mut Given,
 ) -> Result<()> {
+    if devices.iter().any(|device| matches!(device.origin, DeviceOrigin::Host(_))) {
+        dma::fits(machine.ram.split().total())?;
+    }
+    let opened = open(devices, machine)?;
     let wishes = devices.iter().zip(&opened).map(|(device, opened)| Wish {
         name: device.origin.to_string(),
         host: match &device.origin {
             DeviceOrigin::Host(address) => Some(*address),
             DeviceOrigin::Socket(_) => None,
         },
-        express: opened
-            .as_host()
-            .is_some_and(|physical| physical.device.is_express() && physical.igd.is_none()),
+        express: matches!(opened, Opened::Host(physical) if physical.device.is_express() && physical.igd.is_none()),
         root_port: device.root_port,
     });
     let wishes: Vec<Wish> = wishes.collect();
@@ -134,28 +120,34 @@ fn add_given(
     told.iter().for_each(|line| (machine.tell)(line));
     let gate = Arc::new(Gate::default());
     map_memory(&opened, machine, &gate, given)?;
-    let igd =
-        opened.iter().zip(&seats).find(|(opened, _)| opened.as_host().is_some_and(|host| host.igd.is_some()));
-    let igd = igd.map(|(_, seat)| seat.card);
+    let mut of_igd = opened
+        .iter()
+        .zip(&seats)
+        .filter_map(|(opened, seat)| Some((opened.as_host()?.igd.clone()?, seat.card)));
+    let (igd, igd_card) = of_igd.next().unzip();
+    given.graphics = igd;
     let mut ports = BTreeMap::new();
     let mut owned = devices.iter().any(|device| device.vga == Vga::On);
     for (((device, opened), seat), index) in devices.iter().zip(opened).zip(seats).zip(0_usize..) {
-        let card = place::adapter_beside(seat.card, igd)?;
+        let card = place::adapter_beside(seat.card, igd_card)?;
         let parent = seat.behind_port.then(|| {
             let port = || root_port(seat.card, card, parts);
             *ports.entry(seat.card).or_insert_with(port)
         });
         let at = At { name: format!("adapter{index}"), parent, card, seat };
         match opened {
-            Device::User(client) => {
+            Opened::User(client) => {
                 let function = Function::open(client, options(device, owned, seat, machine.ways))?;
                 owned |= function.has_vga();
                 given.show(&function);
+                given.accounts.push(over_socket("a device over vfio-user", &function).asked(device));
+                tell_rom(&function, &device.origin.to_string(), machine);
                 parts.push(part(function, at.name, parent, seat.devfn(card))?);
             }
-            Device::Host(physical) => {
-                let (part, has_vga) = host_part(physical, device, at, owned, machine)?;
+            Opened::Host(physical) => {
+                let (part, has_vga, account) = host_part(physical, device, at, owned, machine)?;
                 owned |= has_vga;
+                given.accounts.push(account);
                 parts.push(Parts { dma: Some(Arc::clone(&gate)), ..part });
             }
         }
@@ -175,11 +167,12 @@ struct At {
 }
 
 /// Lets functions of the host reach the guest's memory, and each other's.
-fn map_memory(opened: &[Device], machine: &Machine<'_>, gate: &Arc<Gate>, given: &mut Given) -> Result<()> {
-    let hosts: Vec<&Physical> = opened.iter().filter_map(Device::as_host).collect();
+fn map_memory(opened: &[Opened], machine: &Machine<'_>, gate: &Arc<Gate>, given: &mut Given) -> Result<()> {
+    let hosts: Vec<&Physical> = opened.iter().filter_map(Opened::as_host).collect();
     let Some(first) = hosts.first() else { return Ok(()) };
     let iommu = &first.iommu;
     physical::tell_kvm(machine.vm, iommu);
+    given.reach = iommu.ranges()?;
     let (ram, events) = (machine.ram.clone(), machine.events.clone());
     given.mapping = Some(Mapping::prepare(ram, Arc::clone(iommu), Arc::clone(gate), events)?);
     if hosts.len() > 1 {
@@ -188,20 +181,37 @@ fn map_memory(opened: &[Device], machine: &Machine<'_>, gate: &Arc<Gate>, given:
     Ok(())
 }
 
-/// A function of the host as a part, told to the person; and whether it owns legacy VGA.
+/// A function of the host as a part, told to the person; whether it owns legacy VGA; and its account.
 fn host_part(
     physical: Physical,
     device: &AssignedDevice,
     at: At,
     owned: bool,
     machine: &Machine<'_>,
-) -> Result<(Parts, bool)> {
+) -> Result<(Parts, bool, Account)> {
     let At { name, parent, card, seat } = at;
-    let Physical { device: backend, iommu, is_vga, name: known_as, .. } = physical;
+    let Physical {
+        device: mut backend,
+        iommu,
+        address,
+        is_vga,
+        rivals,
+        is_console,
+        shadowed,
+        name: known_as,
+        ..
+    } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
     let options = options(device, owned, seat, machine.ways);
-    let options =
-        assigned::Options { interrupts: Some(Arc::new(lines)), every_write: machine.every_write, ..options };
+    let options = assigned::Options {
+        interrupts: Some(Arc::new(lines)),
+        every_write: machine.every_write,
+        console: is_console,
+        ..options
+    };
+    if is_vga && options.vga != assigned::Vga::Off {
+        lease::give(&mut backend, device.arbiter, rivals)?;
+    }
     let mut function = Function::open(backend, options)?;
     // The gate keeps bus mastering back, before the write comes here.
     function.allow_dma();
@@ -211,35 +221,58 @@ fn host_part(
     };
     let (interface, reset) = (physical::interface(&iommu), function.backend().method());
     let mut line = format!("{known_as}: {place}, by {interface}; its reset: {reset}");
+    let legacy_vga = physical::legacy(function.legacy_vga(), device.vga, owned);
     if is_vga {
-        line.extend(["; ", physical::legacy(function.legacy_vga(), device.vga, owned)]);
+        line.extend(["; ", legacy_vga]);
+    }
+    if let Some(way) = physical::hidden(device.messages, function.offered()) {
+        line.extend(["; ", way]);
     }
     (machine.tell)(&line);
+    let mut account = Account::of(&known_as, &function).asked(device);
+    account.address = Some(address);
+    account.given = format!("by VFIO ({interface}), {place}");
+    account.reset = reset.to_string();
+    account.legacy_vga = if is_vga { legacy_vga.into() } else { "no VGA compatible controller".into() };
+    if !shadowed {
+        tell_rom(&function, &device.origin.to_string(), machine);
+    }
     let (has_vga, stopping) = (function.has_vga(), function.backend().stopping());
     // An access to legacy VGA can sleep.
     let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
     let part = part(function, name, parent, seat.devfn(card))?;
-    Ok((Parts { served_by, stopping: Some(stopping), ..part }, has_vga))
+    let identity = match &device.origin {
+        DeviceOrigin::Host(address) => machine.kept.by(*address).cloned(),
+        DeviceOrigin::Socket(_) => None,
+    };
+    Ok((Parts { served_by, stopping: Some(stopping), identity, ..part }, has_vga, account))
 }
 
-impl Device {
+/// Tells what the ROM of a function is that the guest sees.
+fn tell_rom<B: Backend>(function: &Function<B>, name: &str, machine: &Machine<'_>) {
+    if let Some(found) = function.rom_found() {
+        (machine.tell)(&format!("{name}: its ROM: {found}"));
+    }
+}
+
+impl Opened {
     fn as_host(&self) -> Option<&Physical> {
         match self {
-            Device::Host(physical) => Some(physical),
-            Device::User(_) => None,
+            Opened::Host(physical) => Some(physical),
+            Opened::User(_) => None,
         }
     }
 }
 
-fn open_each(devices: &[AssignedDevice], machine: &Machine<'_>) -> Result<Vec<Device>> {
+fn open(devices: &[AssignedDevice], machine: &Machine<'_>) -> Result<Vec<Opened>> {
     let mut hosts = physical::Opener::new(machine.interface, machine.events, machine.tell);
     let open = |device: &AssignedDevice| match &device.origin {
         // What goes wrong names the function.
-        DeviceOrigin::Host(address) => hosts.open(*address, device.rom == Rom::Device).map(Device::Host),
+        DeviceOrigin::Host(address) => hosts.open(*address, device.rom == Rom::Device).map(Opened::Host),
         DeviceOrigin::Socket(socket) => {
             let name = socket.display().to_string();
             let client = Client::connect(socket, settings(name, machine.events));
-            Ok(Device::User(client.with_context(|| format!("--device {}", device.origin))?))
+            Ok(Opened::User(client.with_context(|| format!("--device {}", device.origin))?))
         }
     };
     devices.iter().map(open).collect()
@@ -274,8 +307,18 @@ fn options(device: &AssignedDevice, owned: bool, seat: Seat, ways: Ways) -> assi
         multifunction: seat.multifunction,
         every_write: false,
         gpudirect_clique: device.gpudirect_clique,
+        messages: device.messages,
+        console: false,
         interrupts: None,
     }
+}
+
+/// What is told of a function that is reached over a socket.
+fn over_socket(name: &str, function: &Function<Client>) -> Account {
+    let mut account = Account::of(name, function);
+    account.given = "over vfio-user".into();
+    account.legacy_vga = physical::legacy(function.legacy_vga(), Vga::Auto, false).into();
+    account
 }
 
 /// A root port in a card's place on bus 0.

@@ -14,6 +14,7 @@
 //! * `function`: an assigned function over a device of any content.
 //! * `quirks`: back doors of adapters to configuration space, through the address space.
 //! * `window`: the owner of legacy VGA in all its modes, beside the same adapter used strictly.
+//! * `rom`: files with an expansion ROM in them: read, told, repaired, compared.
 //! * `fw_cfg`, `platform`, `block`: the devices that are no adapters, with hostile guest memory.
 
 /// The card of the target `quirks`.
@@ -21,6 +22,7 @@
 #[allow(missing_docs, reason = "a test's")]
 pub mod adapter;
 pub mod quirks;
+pub mod rom;
 pub mod server;
 
 use std::fs::File;

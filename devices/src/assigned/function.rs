@@ -15,20 +15,24 @@ use vm_memory::MmapRegion;
 
 use super::backend::{Backend, Write};
 use super::config::{Config, Shape};
-use super::interrupts::Interrupts;
+use super::interrupts::{Interrupts, Offered};
 use super::msix::{self, Msix};
 use super::quirks::{Card, Quirks, clique, igd, regions};
 use super::registers::Registers;
 use super::repeats::Repeats;
 use super::rom::Rom;
+use crate::legacy::picture::Picture;
 use crate::legacy::{self, Owner};
 use crate::pci::spec;
+use crate::rom;
+use crate::seen::{Mark, Seen};
 
 pub use super::error::Error;
-pub use super::options::{LegacyVga, Options, Placement, Vga};
+pub use super::options::{LegacyVga, Messages, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
 mod claims;
+mod console;
 mod overlaid;
 mod repeated;
 mod window;
@@ -44,7 +48,10 @@ pub struct Function<B: Backend> {
     quirks: Quirks,
     /// Legacy VGA, if it is owned and may be faster than strict.
     owner: Option<Owner>,
+    /// What the host's console showed.
+    picture: Option<Picture>,
     repeats: Repeats,
+    seen: Arc<Seen>,
     /// Whether the device reaches guest memory, so that it may master the bus.
     dma: bool,
 }
@@ -71,7 +78,9 @@ impl<B: Backend> Function<B> {
             rom: rom.as_ref().map(Rom::size),
         };
         let mut config = Config::new(&registers, &shape)?;
-        let interrupts = Interrupts::new(&mut config, &registers, &backend, options.interrupts, &bars);
+        let seen = Arc::new(Seen::default());
+        let wanted = (options.interrupts, options.messages);
+        let interrupts = Interrupts::new(&mut config, &registers, &backend, wanted, Arc::clone(&seen), &bars);
         if let Some(clique) = options.gpudirect_clique {
             clique::add(&mut config, &registers, clique).map_err(|why| Error::Clique { device, why })?;
         }
@@ -91,10 +100,27 @@ impl<B: Backend> Function<B> {
         };
         let quirks = Quirks::of(&card, backend.name());
         let bochs = quirks.has(regions::DISPI);
-        let owner = if owned { Owner::new(options.ways, bochs) } else { None };
+        let mut owner = if owned { Owner::new(options.ways, bochs) } else { None };
+        if let Some(owner) = &mut owner {
+            owner.note_in(Arc::clone(&seen));
+        }
         let repeats = Repeats::of(&backend, !options.every_write);
-        let mut function =
-            Function { backend, config, interrupts, rom, vga, quirks, owner, repeats, dma: false };
+        let mut function = Function {
+            backend,
+            config,
+            interrupts,
+            rom,
+            vga,
+            quirks,
+            owner,
+            picture: None,
+            repeats,
+            seen,
+            dma: false,
+        };
+        if owned && options.console {
+            function.take_picture();
+        }
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
         let _ = function.forward_command();
         function.settle_interrupts();
@@ -124,6 +150,38 @@ impl<B: Backend> Function<B> {
     /// The same with the reason why not.
     pub fn legacy_vga(&self) -> LegacyVga {
         self.vga
+    }
+
+    /// What is seen of it while a guest has it.
+    pub fn seen(&self) -> &Arc<Seen> {
+        &self.seen
+    }
+
+    /// Whether what the guest does with the legacy VGA ranges is seen: not where they are strict.
+    pub fn sees_window(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// The ways to interrupt that the guest sees.
+    pub fn offered(&self) -> Offered {
+        self.interrupts.offered(self.config.space())
+    }
+
+    /// The images of the ROM that the guest sees, if it sees one. Reads all of it.
+    pub fn rom_chain(&self) -> Option<rom::Chain> {
+        self.rom.as_ref().map(Rom::chain)
+    }
+
+    /// Vendor, device and class code (base class, subclass, programming interface), as the guest sees them.
+    pub fn identity(&self) -> (u16, u16, u32) {
+        let space = self.config.space();
+        let class = space.read(spec::REVISION_ID, Width::B4) >> 8;
+        (space.word(spec::VENDOR_ID), space.word(spec::DEVICE_ID), class)
+    }
+
+    /// What its ROM is and what becomes of it, in one line; `None` if the guest sees none.
+    pub fn rom_found(&self) -> Option<&str> {
+        self.rom.as_ref().map(Rom::found)
     }
 
     /// The device.
@@ -237,12 +295,24 @@ impl<B: Backend> Function<B> {
         }
         if (spec::COMMAND..spec::COMMAND + 2).contains(&at) {
             done = done.and(self.forward_command());
+            self.note_command();
         }
         self.follow_config(at);
         if self.interrupts.depend_on(at) {
             self.settle_interrupts();
         }
         done
+    }
+
+    /// COMMAND was written.
+    fn note_command(&self) {
+        if self.config.space().command().bus_master() {
+            self.seen.note(Mark::Master);
+        }
+        if self.config.decoded(6).is_some() && self.rom.is_some() {
+            self.seen.note(Mark::Rom);
+        }
+        self.interrupts.note(self.config.space());
     }
 
     fn pass_on(&mut self, at: u16, width: Width, value: u64) -> Result<(), Fault> {
@@ -256,6 +326,7 @@ impl<B: Backend> Function<B> {
     /// device does it on the write, and all that is kept here follows.
     fn function_reset(&mut self, at: u16, width: Width, value: u64) -> Result<(), Fault> {
         self.interrupts.disconnect(&mut self.backend);
+        self.seen.note(Mark::FunctionReset);
         let done = self.pass_on(at, width, value);
         self.start_over();
         self.settle_interrupts();
@@ -283,6 +354,7 @@ impl<B: Backend> Drop for Function<B> {
     fn drop(&mut self) {
         self.settle_window();
         self.interrupts.disconnect(&mut self.backend);
+        self.picture_back();
         self.config.reset();
         let _ = self.forward_command();
     }
@@ -314,6 +386,7 @@ impl<B: Backend> Device for Function<B> {
     fn reset(&mut self) {
         self.settle_window();
         self.interrupts.disconnect(&mut self.backend);
+        self.seen.reset();
         // Before anything is written: what a bus reset of its companion has just reset is not reset
         // again, unless it was used.
         if self.backend.resettable() {
@@ -323,6 +396,7 @@ impl<B: Backend> Device for Function<B> {
         self.start_over();
         if let Some(owner) = &mut self.owner {
             owner.reset();
+            self.backend.post(false);
         }
         self.settle_interrupts();
     }

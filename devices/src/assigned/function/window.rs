@@ -118,13 +118,17 @@ impl<B: Backend> Window for Function<B> {
 
     fn tick(&mut self, now: Instant) -> Mode {
         let Function { backend, owner, .. } = self;
-        owner.as_mut().map_or(Mode::Native, |owner| owner.tick(backend, now))
+        let wish = owner.as_mut().map_or(Mode::Native, |owner| owner.tick(backend, now));
+        backend.settle();
+        wish
     }
 
     fn turn(&mut self, to: Mode) {
         let Function { backend, owner, .. } = self;
         if let Some(owner) = owner {
             owner.turn(backend, to, Instant::now());
+            // While the clock ticks it asks now and then whether the device is still there.
+            backend.post(owner.mode().collects());
         }
     }
 

@@ -39,6 +39,7 @@ fn device(file: &File, told: &Arc<Told>) -> Device {
         dead: false,
         asked_back: false,
         refused: Vec::new(),
+        lease: None,
         iommu: Iommu::new(Interface::Group),
         function: Function {
             address: "0000:01:00.0".parse().unwrap(),
