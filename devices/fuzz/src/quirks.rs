@@ -76,7 +76,7 @@ impl Guest {
             1 | 2 => port(ports + (offset & 0x1f)),
             3 => port(ports + offset),
             4 => Address::Gpa(Gpa(memory + 0x8_8000 + offset % 0x1010)),
-            5 => Address::Gpa(Gpa(memory + self.mirror.1 + offset % 0x110)),
+            5 => Address::Gpa(Gpa(place(self.mirror.0).0 + self.mirror.1 + u64::from(low) % 0x44)),
             6 => return self.function.reset(),
             _ => return self.compare(u16::from(low) & 0xfc),
         };
