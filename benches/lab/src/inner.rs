@@ -14,6 +14,7 @@
 //! | `Net` | link, packets from and to a peer, by an e1000e; its interrupts and their kind |
 //! | `Ends` | both ends of the BARs of a function with large ones, before and after a write |
 //! | `Ports` | a Radeon by its I/O BAR and its memory, and its interrupt line |
+//! | `Quirks` | what a Radeon's back doors to configuration space tell, and a write of COMMAND by one |
 //! | `Gpu` | a virtio GPU by its driver, which then has the screen; its interrupts and their kind |
 //! | `Scroll` | [`LINES`] numbered lines on the screen, see [`last_lines`] |
 //! | `Reset` | the machine is reset, which ends the steps |
@@ -73,6 +74,8 @@ pub enum Step {
     Ends,
     /// Drives a Radeon by hand; the initramfs has [`UIO`].
     Ports,
+    /// Looks at a Radeon's configuration space by ways of its own.
+    Quirks,
     /// Drives a virtio GPU; the initramfs has [`VIRTIO_GPU`].
     Gpu,
     /// Scrolls the screen.
@@ -95,6 +98,7 @@ impl Step {
             Step::Net => "net",
             Step::Ends => "ends",
             Step::Ports => "ports",
+            Step::Quirks => "quirks",
             Step::Gpu => "gpu",
             Step::Scroll => "scroll",
             Step::Reset => "reset",
@@ -184,6 +188,7 @@ mod tests {
             Step::Net,
             Step::Ends,
             Step::Ports,
+            Step::Quirks,
             Step::Gpu,
             Step::Scroll,
             Step::Reset,

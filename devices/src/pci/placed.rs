@@ -18,14 +18,15 @@
 //! | stop | the register takes it | at home; when it would decode elsewhere the machine ends |
 //!
 //! A reset of the function alone (PCI Express base specification 5.0 section 6.6.2) loses the addresses in
-//! the device; here kept registers are home again at once, so that none of the host's addresses is lost.
+//! the device; here kept registers are home again at once, so that none of the host's addresses is lost. So they are
+//! after a write that moved one by a way of the device's own ([`Device::changes_map`]), whatever [`Moves`] says.
 
 use std::sync::Arc;
 
 use trapline_io::device::Claims;
 use trapline_io::file::FileRegion;
 use trapline_io::window::Window;
-use trapline_io::{Device, Fault, Region, Width};
+use trapline_io::{Access, Device, Fault, Region, Width};
 
 use super::bar::{Bar, BarKind};
 use super::spec::{self, Command};
@@ -187,6 +188,12 @@ impl Placed {
             return Ok(());
         }
         let done = self.device.write(Region::CONFIG, offset, width, value);
+        self.follow();
+        done
+    }
+
+    /// The device's registers may have changed.
+    fn follow(&mut self) {
         if !self.settled {
             let command = self.command();
             self.settled = command.io() || command.memory();
@@ -195,7 +202,6 @@ impl Placed {
             self.look_after_reset();
             self.judge();
         }
-        done
     }
 
     /// A write before the function is settled.
@@ -228,7 +234,7 @@ impl Placed {
         self.judge();
     }
 
-    /// Registers that are kept go home if the function was reset behind them.
+    /// Registers that are kept go home if the device's changed behind them.
     fn look_after_reset(&mut self) {
         let Placed { device, kept, moves, .. } = self;
         for kept in kept {
@@ -337,6 +343,11 @@ impl Device for Placed {
     fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         match region {
             Region::CONFIG => self.write_config(offset, width, value),
+            _ if self.device.changes_map(Access::write(region, offset, width, value)) => {
+                let done = self.device.write(region, offset, width, value);
+                self.follow();
+                done
+            }
             _ => self.device.write(region, offset, width, value),
         }
     }
@@ -348,6 +359,10 @@ impl Device for Placed {
 
     fn claims(&self) -> Claims {
         self.device.claims()
+    }
+
+    fn changes_map(&self, access: Access) -> bool {
+        self.device.changes_map(access)
     }
 
     fn attend(&mut self) {
