@@ -134,7 +134,11 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let problem = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "no command is given; there are run, adapter, devices, bind, unbind, rom and bench".to_owned()
+            match error.render().to_string().contains("trapline rom") {
+                true => "rom is given no command; there are dump, check and fix".to_owned(),
+                false => "no command is given; there are run, adapter, devices, bind, unbind, rom and bench"
+                    .to_owned(),
+            }
         }
         _ => {
             let text = error.render().to_string();
