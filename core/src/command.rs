@@ -14,8 +14,10 @@ mod adapter;
 mod bench;
 mod bind;
 mod devices;
+mod lease;
 mod log;
 mod paragraph;
+mod report;
 mod rom;
 mod run;
 mod signals;
@@ -28,6 +30,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{AdapterOptions, ConfigError, Options};
 use crate::host::binding::write::COMMAND as WRITE_SYSFS;
+use crate::launch::lease::COMMAND as VGA_LEASE;
 
 /// A virtual machine monitor that gives a guest a physical VGA adapter.
 #[derive(Debug, Parser)]
@@ -49,6 +52,8 @@ enum Command {
     Bind(bind::Arguments),
     /// Give functions back to the host's drivers
     Unbind(bind::Arguments),
+    /// Print what was seen to work in runs with --report, or write it to files
+    Report(report::Arguments),
     /// Read, look at and put right the ROM of a card
     Rom(rom::Arguments),
     /// Measure what an access costs on this host
@@ -56,6 +61,9 @@ enum Command {
     /// Write to sysfs: what bind and unbind start, so that they can leave it behind if it hangs
     #[command(name = WRITE_SYSFS, hide = true)]
     WriteSysfs(bind::WriteArguments),
+    /// Hold the host's VGA arbiter for a machine: what run starts, since who waits for it can not be stopped
+    #[command(name = VGA_LEASE, hide = true)]
+    VgaLease(lease::Arguments),
 }
 
 /// What can be given to `trapline run`.
@@ -89,11 +97,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Devices(arguments) }) => devices::devices(&arguments),
         Ok(Cli { command: Command::Bind(arguments) }) => bind::bind(arguments),
         Ok(Cli { command: Command::Unbind(arguments) }) => bind::unbind(arguments),
+        Ok(Cli { command: Command::Report(arguments) }) => report::report(&arguments),
         Ok(Cli { command: Command::Rom(arguments) }) => rom::rom(arguments),
         Ok(Cli { command: Command::Bench(arguments) }) => bench::bench(&arguments),
         Ok(Cli { command: Command::WriteSysfs(arguments) }) => {
             return ExitCode::from(bind::write(&arguments));
         }
+        Ok(Cli { command: Command::VgaLease(arguments) }) => lease::keep(&arguments),
         Err(error) => return usage(&error),
     };
     match result {
@@ -133,13 +143,17 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let problem = match error.kind() {
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            match error.render().to_string().contains("trapline rom") {
-                true => "rom is given no command; there are dump, check and fix".to_owned(),
-                false => "no command is given; there are run, adapter, devices, bind, unbind, rom and bench"
-                    .to_owned(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => match error
+            .render()
+            .to_string()
+            .contains("trapline rom")
+        {
+            true => "rom is given no command; there are dump, check and fix",
+            false => {
+                "no command is given; there are run, adapter, devices, bind, unbind, rom, report and bench"
             }
         }
+        .to_owned(),
         _ => {
             let text = error.render().to_string();
             let first = text.split("\n\n").next().unwrap_or_default();

@@ -6,6 +6,7 @@
 //! is run once more, on another.
 
 mod adapters;
+mod arbiter;
 mod bars;
 pub mod bench;
 mod devices;
@@ -72,6 +73,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         adapters::CASES,
         life::CASES,
         window::CASES,
+        arbiter::CASES,
         rom::CASES,
     ]
     .into_iter()

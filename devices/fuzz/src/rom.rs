@@ -77,11 +77,8 @@ fn fixed(file: &[u8], wish: &Wish) {
     assert!(report.start == 0 && report.parts.iter().all(|part| part.reached));
     let kept = |part: &check::Part| wish.keep.is_empty() || wish.keep.contains(&part.image.code);
     assert!(report.parts.iter().all(kept));
-    assert_eq!(
-        fix::fix(&rom, wish),
-        Ok(Fixed { rom: rom.clone(), done: Vec::new() }),
-        "it is as it should be"
-    );
+    let again = fix::fix(&rom, wish);
+    assert!(again == Ok(Fixed { rom: rom.clone(), done: Vec::new() }), "it is as it should be");
     let comparison = compare::compare(&rom, file);
     assert!(!comparison.to_string().contains('\n'));
     assert!(matches!(compare::compare(&rom, &rom).judgement(), Judgement::Same));

@@ -67,6 +67,14 @@ impl Rom {
         self.memory.size() as u64
     }
 
+    /// Its images.
+    pub fn chain(&self) -> rom::Chain {
+        let mut image = vec![0; self.memory.size()];
+        // A part that could not be read is no image.
+        let _ = self.memory.get_slice(0, image.len()).and_then(|bytes| bytes.read_slice(&mut image, 0));
+        rom::chain(&image)
+    }
+
     pub fn memory(&self) -> &Arc<MmapRegion> {
         &self.memory
     }
