@@ -87,8 +87,8 @@ card.rom: so many bytes
 
     BIOS        runs none, as said below
     UEFI        runs none, as said below
-    ! stops     it is all ones: when it was read the device slept, did not decode, or has no ROM of its
-                own
+    ! stops     it is all ones: when it was read the device slept, did not decode, or has no ROM of
+                its own
 "
     );
     let lines = page(&flash()[0x600..], About { ids: None, shadow: true });
