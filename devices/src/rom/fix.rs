@@ -1,7 +1,7 @@
 //! A ROM that firmware takes, made from a file that has one in it.
 //!
 //! What stands before and behind the images is cut off, images may be chosen, ids and checksums are put right as
-//! [`mod@repair`](super::repair) does it, and the last image alone says that it is the last. What is right stays
+//! [`mod@repair`](mod@super::repair) does it, and the last image alone says that it is the last. What is right stays
 //! as it is, byte for byte. What is missing cannot be made up: then there is an error and no ROM.
 
 use std::fmt;
