@@ -3,7 +3,7 @@
 //! | exit status | means |
 //! |---|---|
 //! | 0 | the guest switched itself off, or the user left the screen; help was asked for |
-//! | 1 | the host failed: a file, a device, KVM |
+//! | 1 | the host failed: a file, a device, KVM; the firmware does not boot on the ROM (`trapline rom`) |
 //! | 2 | an option or a configuration file can not be used |
 //! | 124 | the time of `--timeout` was over |
 //! | 128 + N | signal N (SIGINT, SIGTERM, SIGHUP, SIGQUIT) ended the run, in good order |
@@ -16,6 +16,9 @@ mod bind;
 mod devices;
 mod lease;
 mod log;
+mod paragraph;
+mod report;
+mod rom;
 mod run;
 mod signals;
 
@@ -49,6 +52,10 @@ enum Command {
     Bind(bind::Arguments),
     /// Give functions back to the host's drivers
     Unbind(bind::Arguments),
+    /// Print what was seen to work in runs with --report, or write it to files
+    Report(report::Arguments),
+    /// Read, look at and put right the ROM of a card
+    Rom(rom::Arguments),
     /// Measure what an access costs on this host
     Bench(bench::Arguments),
     /// Write to sysfs: what bind and unbind start, so that they can leave it behind if it hangs
@@ -74,6 +81,8 @@ struct RunArguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Success,
+    /// A ROM is not good to boot with; that was said.
+    Unfit,
     Timeout,
     Signal(u8),
 }
@@ -88,6 +97,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Devices(arguments) }) => devices::devices(&arguments),
         Ok(Cli { command: Command::Bind(arguments) }) => bind::bind(arguments),
         Ok(Cli { command: Command::Unbind(arguments) }) => bind::unbind(arguments),
+        Ok(Cli { command: Command::Report(arguments) }) => report::report(&arguments),
+        Ok(Cli { command: Command::Rom(arguments) }) => rom::rom(arguments),
         Ok(Cli { command: Command::Bench(arguments) }) => bench::bench(&arguments),
         Ok(Cli { command: Command::WriteSysfs(arguments) }) => {
             return ExitCode::from(bind::write(&arguments));
@@ -97,6 +108,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(Status::Success) => ExitCode::SUCCESS,
+        Ok(Status::Unfit) => ExitCode::FAILURE,
         Ok(Status::Timeout) => ExitCode::from(124),
         Ok(Status::Signal(number)) => ExitCode::from(number.saturating_add(128)),
         Err(error) => {
@@ -113,6 +125,16 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "trapline: {line}");
 }
 
+/// Prints a text on standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads it may have seen enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// What is wrong with a command line, in one line; or the help that was asked for.
 fn usage(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -122,7 +144,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let problem = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "no command is given; there are run, adapter, devices, bind, unbind and bench".to_owned()
+            "no command is given; there are run, adapter, devices, bind, unbind, rom, report and bench"
+                .to_owned()
         }
         _ => {
             let text = error.render().to_string();

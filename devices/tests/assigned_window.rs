@@ -272,7 +272,7 @@ fn what_is_in_the_shadow_comes_before_all_else() {
     guest.function.read(Region::bar(2), 0x500, Width::B2).unwrap();
     assert_eq!(guest.card.text(0), word(b"two "));
     guest.store(b"tree");
-    guest.function.read(DISPI, 0, Width::B2).unwrap();
+    guest.function.read(DISPI, 0x1cf, Width::B2).unwrap();
     assert_eq!(guest.card.text(0), word(b"tree"));
     guest.store(b"four");
     guest.function.read(Region::VGA, 0x3da, Width::B1).unwrap();
@@ -305,10 +305,11 @@ fn bars_and_bochs_registers_end_the_shadow() {
     let mut guest = Guest::new(WAYS, false);
     assert!(guest.admits(Access::write(Region::bar(2), 0x508, Width::B2, 1)), "nothing is shadowed");
     guest.shadow();
-    for region in [Region::bar(0), Region::bar(2), DISPI] {
-        assert!(!guest.admits(Access::write(region, 0, Width::B2, 0)));
-        assert!(guest.admits(Access::read(region, 0, Width::B2)));
+    for (region, at) in [(Region::bar(0), 0), (Region::bar(2), 0), (DISPI, 0x1cf)] {
+        assert!(!guest.admits(Access::write(region, at, Width::B2, 0)));
+        assert!(guest.admits(Access::read(region, at, Width::B2)));
     }
+    assert!(guest.admits(Access::write(DISPI, 0x1ce, Width::B2, 4)), "the latch is none of the card's");
     guest.function.window().unwrap().turn(Mode::Coalesced);
     // The card's text is changed behind the window's back: the first cell through the frame buffer.
     guest.function.write(Region::bar(0), 0, Width::B2, 0x1f5a).unwrap();
@@ -321,7 +322,7 @@ fn bars_and_bochs_registers_end_the_shadow() {
     assert_eq!(guest.function.read(Region::VGA, 0xb_8000 + 100, Width::B2), Ok(0x1f5a));
     guest.function.window().unwrap().turn(Mode::Coalesced);
     // The Bochs interface has another window, whatever the VGA's registers say.
-    for (port, value) in [(0, 4), (1, 0x41)] {
+    for (port, value) in [(0x1ce, 4), (0x1cf, 0x41)] {
         guest.function.write(DISPI, port, Width::B2, value).unwrap();
     }
     guest.put(0xb_8000, Width::B2, 0x0742);

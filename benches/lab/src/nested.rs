@@ -16,6 +16,7 @@ mod host;
 mod life;
 mod linux;
 mod peer;
+mod rom;
 mod speed;
 mod stage;
 mod units;
@@ -73,6 +74,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         life::CASES,
         window::CASES,
         arbiter::CASES,
+        rom::CASES,
     ]
     .into_iter()
     .flatten()

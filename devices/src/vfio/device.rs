@@ -47,6 +47,8 @@ pub struct Device {
     function: Function,
     settings: Settings,
     regions: Vec<RegionInfo>,
+    /// Type and subtype of each that has them.
+    kinds: Vec<Option<(u32, u32)>>,
     /// The same regions as parts of the device's file.
     files: FileDevice,
     irqs: Irqs,
@@ -87,6 +89,7 @@ impl Device {
             function,
             settings,
             regions: opened.regions,
+            kinds: opened.kinds,
             files: opened.files,
             irqs: opened.irqs,
             attention: opened.attention,
@@ -193,6 +196,11 @@ impl Backend for Device {
 
     fn regions(&self) -> &[RegionInfo] {
         &self.regions
+    }
+
+    fn typed(&self, kind: (u32, u32)) -> Option<Region> {
+        let place = self.kinds.iter().position(|known| *known == Some(kind))?;
+        u8::try_from(place).ok().map(Region)
     }
 
     fn is_dead(&self) -> bool {

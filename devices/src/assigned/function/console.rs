@@ -3,6 +3,7 @@
 use trapline_io::{Fault, Region, Width};
 
 use super::Function;
+use super::regions;
 use crate::assigned::backend::Backend;
 use crate::legacy::picture::Picture;
 use crate::pci::spec::{self, Command};
@@ -13,7 +14,7 @@ impl<B: Backend> Function<B> {
         if self.backend.resettable() {
             return;
         }
-        let bochs = self.dispi.is_some();
+        let bochs = self.quirks.has(regions::DISPI);
         let taken = self.decoding(|card| Picture::take(card, bochs));
         match taken {
             Ok(picture) => self.picture = picture,
@@ -28,7 +29,7 @@ impl<B: Backend> Function<B> {
     /// Puts back what stood on the screen.
     pub(super) fn picture_back(&mut self) {
         let Some(picture) = self.picture.take().filter(|_| !self.backend.is_dead()) else { return };
-        let bochs = self.dispi.is_some();
+        let bochs = self.quirks.has(regions::DISPI);
         if self.decoding(|card| picture.put_back(card, bochs)).is_err() {
             tracing::warn!(device = self.backend.name(), "the host's text can not be put back on its screen");
         }

@@ -28,6 +28,7 @@ fn device(file: &File, told: &Arc<Told>) -> Device {
         name: "stand-in".to_owned(),
         settings: Settings { events: Some(told.clone() as Arc<dyn Events>) },
         regions: vec![RegionInfo::default(); 9],
+        kinds: Vec::new(),
         files: files.with_region(Region::CONFIG, region(0)),
         irqs: Irqs { intx: true, msi: 32, msix: 64, msix_grows: true },
         attention: Attention::new(&file).unwrap(),
