@@ -149,19 +149,6 @@ fn windows_and_phases_are_read() {
 }
 
 #[test]
-fn a_lease_is_wanted_or_not() {
-    for (text, wish) in [("on", Arbitration::On), ("off", Arbitration::Off), ("auto", Arbitration::Auto)] {
-        let config = with("device", &format!("01:00.0,arbiter={text}")).unwrap();
-        let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
-        assert_eq!(devices.iter().map(|device| device.arbiter).collect::<Vec<_>>(), [wish], "{text}");
-    }
-    let problem = with("device", "01:00.0,arbiter=always").unwrap_err();
-    assert!(problem.contains("give arbiter=on, arbiter=off or arbiter=auto"), "{problem}");
-    let problem = with("device", "vfio-user:/socket,arbiter=on").unwrap_err();
-    assert!(problem.ends_with("arbiter=on is for functions of this host"), "{problem}");
-}
-
-#[test]
 fn a_phase_that_the_window_excludes_is_refused() {
     let both = |window: &str, device: &str| {
         toml(&format!("window = '{window}'\ndevice = ['01:00.0', '{device}']")).map(drop)
