@@ -2,7 +2,7 @@
 //!
 //! `trapline run --report FILE` adds a run to the file at its end, `trapline report` joins files and prints them. So a
 //! file tells of the first start of an adapter, of what it did after a reset of the guest, and of the next start.
-//! [`account`] has what a machine leaves for it, [`files`] the files, [`markdown`] the page for people.
+//! [`account`] has what a machine leaves for it, `files` the files, `markdown` the page for people.
 //!
 //! Nothing in it tells one machine or person from another: no addresses of networks, no names of hosts, users, files
 //! and disks, no serial numbers, no UUIDs.

@@ -12,9 +12,11 @@ mod devices;
 mod firmware;
 mod guest;
 mod host;
+mod interrupts;
 mod life;
 mod linux;
 mod peer;
+mod report;
 mod speed;
 mod stage;
 mod units;
@@ -65,6 +67,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         firmware::CASES,
         linux::CASES,
         devices::CASES,
+        interrupts::CASES,
+        report::CASES,
         units::CASES,
         bars::CASES,
         speed::CASES,

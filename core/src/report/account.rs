@@ -105,12 +105,10 @@ impl Account {
         let (vendor, device, class) = self.identity;
         let there = self.address.and_then(|address| host.function(address));
         let [_, base, sub, _] = class.to_be_bytes();
-        let class_name = host.names().class(base, sub).map(str::to_owned);
         let resets = self.seen.resets();
         Function {
             name: there.map_or_else(|| self.name.clone(), |function| host.name_of(function)),
-            class_name: there
-                .map_or_else(|| class_name.unwrap_or_default(), |function| host.class_of(function)),
+            class_name: host.class_name(base, sub),
             ids: format!("{vendor:04x}:{device:04x}"),
             class: format!("{class:06x}"),
             given: self.given.clone(),
