@@ -12,7 +12,7 @@ use trapline_devices::seen::{Life, Mark, Seen};
 
 use super::{Function, Interrupts, Run};
 use crate::bench;
-use crate::config::{Adapters, AssignedDevice, Phase, Rom, RunConfig, Vga, Window};
+use crate::config::{Adapters, AssignedDevice, Interface, Io, Pages, Phase, Rom, RunConfig, Vga, Window};
 use crate::host::Host;
 use crate::host::resource::{HostBar, HostBarKind};
 use crate::interrupts::watch::{Found, Watched};
@@ -184,6 +184,11 @@ fn of_run(config: &RunConfig) -> Vec<String> {
         .for_each(|disk| add(true, if disk.readonly { "--disk FILE,readonly" } else { "--disk FILE" }));
     add(config.linux.is_some(), "--kernel FILE");
     add(config.trace.is_some(), "--trace FILE");
+    add(config.io == Io::Inline, "--io inline");
+    add(config.io == Io::Uring, "--io uring");
+    add(config.vfio == Interface::Group, "--vfio group");
+    add(config.vfio == Interface::Iommufd, "--vfio iommufd");
+    add(config.pages != Pages::default(), "--hugepages");
     add(config.window == Window::Strict, "--window strict");
     add(config.window == Window::Coalesced, "--window coalesced");
     add(config.window == Window::Shadowed, "--window shadowed");
