@@ -111,6 +111,7 @@ pub mod events;
 pub mod firmware;
 pub mod guest;
 pub mod host;
+pub mod identity;
 pub mod interrupts;
 pub mod launch;
 pub mod machine;

@@ -6,6 +6,7 @@
 //! is run once more, on another.
 
 mod adapters;
+mod arbiter;
 mod bars;
 pub mod bench;
 mod devices;
@@ -17,6 +18,7 @@ mod life;
 mod linux;
 mod peer;
 mod report;
+mod rom;
 mod speed;
 mod stage;
 mod units;
@@ -75,6 +77,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         adapters::CASES,
         life::CASES,
         window::CASES,
+        arbiter::CASES,
+        rom::CASES,
     ]
     .into_iter()
     .flatten()

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::device::{self, Adapters, AssignedDevice, Choice, Disk, Vga};
 use super::error::{ConfigError, Origin};
+use super::identity::{self, Identity};
 use super::keys::Script;
 use super::options::{AdapterOptions, Options};
 use super::trace::{self, TraceFilter, TraceOutput};
@@ -86,7 +87,9 @@ struct Checked {
     cpus: Option<u8>,
     memory: Option<u64>,
     pages: Option<(Pages, Origin)>,
+    phys_bits: Option<u8>,
     vfio: Option<Interface>,
+    identity: Option<Identity>,
     firmware: Option<PathBuf>,
     disks: Option<Vec<Disk>>,
     kernel: Option<PathBuf>,
@@ -119,7 +122,9 @@ impl Checked {
             pages: at("hugepages")
                 .value(options.hugepages, size::pages)?
                 .map(|pages| (pages, origin.clone())),
+            phys_bits: at("phys-bits").value(options.phys_bits, size::phys_bits)?,
             vfio: at("vfio").value(options.vfio, interface)?,
+            identity: at("identity").value(options.identity, identity::parse)?,
             firmware: at("firmware").value(options.firmware, file)?,
             disks: at("disk").list(&options.disk, device::disk)?,
             kernel: at("kernel").value(options.kernel, file)?,
@@ -149,7 +154,9 @@ impl Checked {
             cpus: self.cpus.or(under.cpus),
             memory: self.memory.or(under.memory),
             pages: self.pages.or(under.pages),
+            phys_bits: self.phys_bits.or(under.phys_bits),
             vfio: self.vfio.or(under.vfio),
+            identity: self.identity.or(under.identity),
             firmware: self.firmware.or(under.firmware),
             disks: self.disks.or(under.disks),
             kernel: self.kernel.or(under.kernel),
@@ -226,7 +233,9 @@ impl Checked {
             cpus: self.cpus.unwrap_or(1),
             memory,
             pages: self.pages.map(|(pages, _)| pages).unwrap_or_default(),
+            phys_bits: self.phys_bits,
             vfio: self.vfio.unwrap_or_default(),
+            identity: self.identity.unwrap_or_default(),
             firmware: self.firmware,
             disks: self.disks.unwrap_or_default(),
             linux,

@@ -19,6 +19,12 @@ pub(super) struct Physical {
     pub(super) address: PciAddress,
     /// Whether it is a VGA compatible controller.
     pub(super) is_vga: bool,
+    /// How many other VGA compatible controllers the host has.
+    pub(super) rivals: usize,
+    /// Whether the host's firmware, and then its console, showed on it.
+    pub(super) is_console: bool,
+    /// Its own ROM is the copy that the host's firmware has run, which was told.
+    pub(super) shadowed: bool,
     /// Its address and what a person would call it.
     pub(super) name: String,
 }
@@ -45,12 +51,18 @@ impl Opener {
         let host = self.host.get_or_insert_with(|| Host::read(Tree::host()));
         unseen(host, address, own_rom).iter().for_each(|line| (self.tell)(line));
         let is_vga = host.function(address).is_some_and(crate::host::Function::is_vga);
+        let is_console = host.function(address).is_some_and(|function| function.boot_vga);
+        let others = host.functions().iter().filter(|other| other.is_vga() && other.address != address);
+        let rivals = others.count();
+        let rom = host.function(address).and_then(|function| function.rom);
+        let shadowed = own_rom && rom.is_some_and(|rom| rom.shadow);
         let name = match host.function(address) {
             Some(function) => format!("{address} ({})", host.name_of(function)),
             None => address.to_string(),
         };
         let device = Device::open(address, &self.iommu, self.settings.clone())?;
-        Ok(Physical { device, iommu: Arc::clone(&self.iommu), address, is_vga, name })
+        let iommu = Arc::clone(&self.iommu);
+        Ok(Physical { device, iommu, address, is_vga, rivals, is_console, shadowed, name })
     }
 }
 

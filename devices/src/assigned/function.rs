@@ -10,17 +10,19 @@ use trapline_io::device::{Claims, Range};
 use trapline_io::file::FileRegion;
 use trapline_io::space::DwordSet;
 use trapline_io::window::Window;
-use trapline_io::{Device, Fault, Region, Width};
+use trapline_io::{Access, Device, Fault, Region, Width};
 use vm_memory::MmapRegion;
 
 use super::backend::{Backend, Write};
 use super::config::{Config, Shape};
 use super::interrupts::{Interrupts, Offered};
 use super::msix::{self, Msix};
-use super::quirks::{DISPI, Dispi, Reached};
+use super::quirks::igd::{self, Igd};
+use super::quirks::{Card, Quirks, clique, regions};
 use super::registers::Registers;
 use super::repeats::Repeats;
 use super::rom::Rom;
+use crate::legacy::picture::Picture;
 use crate::legacy::{self, Owner};
 use crate::pci::spec;
 use crate::rom;
@@ -31,6 +33,8 @@ pub use super::options::{LegacyVga, Messages, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
 mod claims;
+mod console;
+mod overlaid;
 mod repeated;
 mod window;
 
@@ -42,9 +46,13 @@ pub struct Function<B: Backend> {
     interrupts: Interrupts,
     rom: Option<Rom>,
     vga: LegacyVga,
-    dispi: Option<Dispi>,
+    quirks: Quirks,
+    /// For the firmware, until it is taken.
+    igd: Option<Igd>,
     /// Legacy VGA, if it is owned and may be faster than strict.
     owner: Option<Owner>,
+    /// What the host's console showed.
+    picture: Option<Picture>,
     repeats: Repeats,
     seen: Arc<Seen>,
     /// Whether the device reaches guest memory, so that it may master the bus.
@@ -76,24 +84,47 @@ impl<B: Backend> Function<B> {
         let seen = Arc::new(Seen::default());
         let wanted = (options.interrupts, options.messages);
         let interrupts = Interrupts::new(&mut config, &registers, &backend, wanted, Arc::clone(&seen), &bars);
+        if let Some(clique) = options.gpudirect_clique {
+            clique::add(&mut config, &registers, clique).map_err(|why| Error::Clique { device, why })?;
+        }
+        let igd = igd::adopt(&mut config, &registers, &mut backend);
         let vga = legacy_vga(&backend, &config, options.vga)?;
         if vga != LegacyVga::Owned {
             config.be_no_vga();
         }
-        let dispi = Dispi::of(
-            registers.word(spec::VENDOR_ID),
-            registers.word(spec::DEVICE_ID),
-            backend.region(Region::bar(2)).size,
-        );
-        let dispi = dispi.filter(|_| vga == LegacyVga::Owned);
         let owned = vga == LegacyVga::Owned;
-        let mut owner = if owned { Owner::new(options.ways, dispi.is_some()) } else { None };
+        let card = Card {
+            registers: &registers,
+            config: &config,
+            bars,
+            owns_vga: owned,
+            opregion: igd.is_some(),
+            traced: options.every_write,
+        };
+        let quirks = Quirks::of(&card, backend.name());
+        let bochs = quirks.has(regions::DISPI);
+        let mut owner = if owned { Owner::new(options.ways, bochs) } else { None };
         if let Some(owner) = &mut owner {
             owner.note_in(Arc::clone(&seen));
         }
         let repeats = Repeats::of(&backend, !options.every_write);
-        let mut function =
-            Function { backend, config, interrupts, rom, vga, dispi, owner, repeats, seen, dma: false };
+        let mut function = Function {
+            backend,
+            config,
+            interrupts,
+            rom,
+            vga,
+            quirks,
+            igd,
+            owner,
+            picture: None,
+            repeats,
+            seen,
+            dma: false,
+        };
+        if owned && options.console {
+            function.take_picture();
+        }
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
         let _ = function.forward_command();
         function.settle_interrupts();
@@ -152,6 +183,11 @@ impl<B: Backend> Function<B> {
         (space.word(spec::VENDOR_ID), space.word(spec::DEVICE_ID), class)
     }
 
+    /// What its ROM is and what becomes of it, in one line; `None` if the guest sees none.
+    pub fn rom_found(&self) -> Option<&str> {
+        self.rom.as_ref().map(Rom::found)
+    }
+
     /// The device.
     pub fn backend(&self) -> &B {
         &self.backend
@@ -165,6 +201,11 @@ impl<B: Backend> Function<B> {
         // Of a larger piece of memory the rest may not be touched, which no caller could know.
         let whole = first.at == 0 && first.len == first.memory.size() as u64;
         (whole && first.len >= region.size).then(|| Arc::clone(&first.memory))
+    }
+
+    /// What the guest's firmware is to be told of Intel's integrated graphics; given once.
+    pub fn take_igd(&mut self) -> Option<Igd> {
+        self.igd.take()
     }
 
     /// A descriptor that becomes readable when [`Device::attend`] is to be called.
@@ -214,18 +255,11 @@ impl<B: Backend> Function<B> {
             Region::ROM => self.rom.as_ref().ok_or(Fault::NoRegister)?.read(offset, width),
             msix::TABLE => self.msix()?.read_table(offset, width),
             msix::PENDING => self.msix()?.read_pending(offset, width),
-            DISPI => {
-                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
-                match dispi.reach(offset, width, None)? {
-                    Reached::Latch(value) => Ok(value),
-                    Reached::Bar2(at) => self.backend.read(Region::bar(2), at, width),
-                }
-            }
             _ if self.backend.region(region).holds(offset, width) => {
                 self.note_read(region, offset, width);
                 self.backend.read(region, offset, width)
             }
-            _ => Err(Fault::NoRegister),
+            _ => self.read_overlaid(region, offset, width),
         }
     }
 
@@ -233,13 +267,6 @@ impl<B: Backend> Function<B> {
     fn store(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         match region {
             Region::CONFIG => self.write_config(offset, width, value),
-            DISPI => {
-                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
-                match dispi.reach(offset, width, Some(value))? {
-                    Reached::Latch(_) => Ok(()),
-                    Reached::Bar2(at) => self.backend.write(Region::bar(2), at, width, value),
-                }
-            }
             msix::TABLE => {
                 let Function { backend, config, interrupts, .. } = self;
                 interrupts.write_table(config.space(), backend, offset, width, value)
@@ -254,7 +281,7 @@ impl<B: Backend> Function<B> {
                 }
                 Ok(())
             }
-            _ => Err(Fault::NoRegister),
+            _ => self.write_overlaid(region, offset, width, value),
         }
     }
 
@@ -317,9 +344,7 @@ impl<B: Backend> Function<B> {
         self.config.reset();
         self.interrupts.reset();
         self.repeats.reset(&mut self.backend);
-        if let Some(dispi) = &mut self.dispi {
-            dispi.reset();
-        }
+        self.quirks.reset();
         // A device that is gone says so by itself.
         if let Some(control) = self.config.power_control() {
             let _ = self.forward_power(control);
@@ -335,6 +360,7 @@ impl<B: Backend> Drop for Function<B> {
     fn drop(&mut self) {
         self.settle_window();
         self.interrupts.disconnect(&mut self.backend);
+        self.picture_back();
         self.config.reset();
         let _ = self.forward_command();
     }
@@ -376,12 +402,17 @@ impl<B: Backend> Device for Function<B> {
         self.start_over();
         if let Some(owner) = &mut self.owner {
             owner.reset();
+            self.backend.post(false);
         }
         self.settle_interrupts();
     }
 
     fn claims(&self) -> Claims {
         Claims { ranges: self.ranges(), bridge: None }
+    }
+
+    fn changes_map(&self, access: Access) -> bool {
+        self.overlaid_changes_map(access)
     }
 
     fn attend(&mut self) {
