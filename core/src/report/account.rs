@@ -12,7 +12,9 @@ use trapline_devices::seen::{Life, Mark, Seen};
 
 use super::{Function, Interrupts, Run};
 use crate::bench;
-use crate::config::{Adapters, AssignedDevice, Interface, Io, Pages, Phase, Rom, RunConfig, Vga, Window};
+use crate::config::{
+    Adapters, Arbitration, AssignedDevice, Identity, Interface, Io, Pages, Phase, Rom, RunConfig, Vga, Window,
+};
 use crate::host::Host;
 use crate::host::resource::{HostBar, HostBarKind};
 use crate::interrupts::watch::{Found, Watched};
@@ -188,6 +190,7 @@ fn of_run(config: &RunConfig) -> Vec<String> {
     add(config.io == Io::Uring, "--io uring");
     add(config.vfio == Interface::Group, "--vfio group");
     add(config.vfio == Interface::Iommufd, "--vfio iommufd");
+    add(config.identity != Identity::Off, "--identity on");
     add(config.pages != Pages::default(), "--hugepages");
     add(config.window == Window::Strict, "--window strict");
     add(config.window == Window::Coalesced, "--window coalesced");
@@ -224,8 +227,19 @@ fn of_device(device: &AssignedDevice) -> Vec<String> {
             Phase::Legacy => Some("phase=legacy"),
             Phase::Native => Some("phase=native"),
         },
+        match device.identity {
+            None => None,
+            Some(Identity::Off) => Some("identity=off"),
+            Some(Identity::On(_)) => Some("identity=on"),
+        },
+        match device.arbiter {
+            Arbitration::Auto => None,
+            Arbitration::On => Some("arbiter=on"),
+            Arbitration::Off => Some("arbiter=off"),
+        },
     ];
-    all.into_iter().flatten().map(str::to_owned).collect()
+    let clique = device.gpudirect_clique.map(|clique| format!("gpudirect-clique={clique}"));
+    all.into_iter().flatten().map(str::to_owned).chain(clique).collect()
 }
 
 /// A base address register in words.
