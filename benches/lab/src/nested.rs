@@ -14,10 +14,12 @@ mod firmware;
 mod guest;
 mod host;
 mod identity;
+mod interrupts;
 mod large;
 mod life;
 mod linux;
 mod peer;
+mod report;
 mod rom;
 mod speed;
 mod stage;
@@ -69,6 +71,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         firmware::CASES,
         linux::CASES,
         devices::CASES,
+        interrupts::CASES,
+        report::CASES,
         units::CASES,
         bars::CASES,
         large::CASES,

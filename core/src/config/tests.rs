@@ -106,17 +106,9 @@ fn devices_are_read() {
 fn functions_of_the_host_are_read() {
     let function = |address: &str, vga, rom, root_port| {
         let origin = DeviceOrigin::Host(address.parse().unwrap());
-        Adapters::Given(vec![AssignedDevice {
-            origin,
-            vga,
-            rom,
-            root_port,
-            messages: Messages::Guest,
-            phase: Phase::Auto,
-            identity: None,
-            gpudirect_clique: None,
-            arbiter: Arbitration::Auto,
-        }])
+        let Adapters::Given(mut devices) = given("a", vga, rom) else { panic!("one is given") };
+        devices.iter_mut().for_each(|device| (device.origin, device.root_port) = (origin.clone(), root_port));
+        Adapters::Given(devices)
     };
     let cases = [
         ("01:00.0", function("0000:01:00.0", Vga::Auto, Rom::Device, None)),

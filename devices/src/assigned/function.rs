@@ -309,9 +309,6 @@ impl<B: Backend> Function<B> {
         if self.config.space().command().bus_master() {
             self.seen.note(Mark::Master);
         }
-        if self.config.decoded(6).is_some() && self.rom.is_some() {
-            self.seen.note(Mark::Rom);
-        }
         self.interrupts.note(self.config.space());
     }
 
