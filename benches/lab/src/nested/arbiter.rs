@@ -92,10 +92,11 @@ fn share(stage: &Stage<'_>) -> Result<()> {
         let mut writers = [Writer::start(stage, 0, window, lease)?, Writer::start(stage, 1, window, lease)?];
         let [one, other] = rates(stage, &writers)?;
         eprintln!("  --window {window}, arbiter={lease}: {one:.2} and {other:.2} screens a processor second");
-        let fair = one.min(other) > 0.0 && one.min(other) >= FAIR * one.max(other);
+        // Where the window is shadowed most of what a guest writes never comes to the arbiter.
+        let least = if window == "strict" && lease == "on" { FAIR * one.max(other) } else { 0.0 };
         ensure!(
-            fair || lease == "off",
-            "with --window {window} one guest writes {one:.2} screens in the time of the other's {other:.2}"
+            one.min(other) > 0.0 && one.min(other) >= least,
+            "--window {window}, arbiter={lease}: one guest writes {one:.2} screens in the time of the other's {other:.2}"
         );
         for writer in &mut writers {
             writer.shows(stage).with_context(|| format!("--window {window}, arbiter={lease}"))?;
