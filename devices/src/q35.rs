@@ -15,6 +15,7 @@ mod pirq;
 mod pm;
 mod ram;
 mod root_port;
+mod smram;
 
 pub use host_bridge::{FirmwareError, HostBridge};
 pub use lpc::Lpc;
