@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// From the legacy VGA window to 1 MiB.
-const FIRST: u64 = 0xa_0000;
+/// A few places, so that what is written is read again: in the window, in segments with ROM and without, above.
+const PLACES: [u64; 9] =
+    [0xa_0000, 0xb_8000, 0xc_0000, 0xd_4000, 0xd_c000, 0xe_0000, 0xf_0000, 0xf_c000, 0xfeda_0000];
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -17,7 +18,8 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let gpa = || prop_oneof![4 => FIRST..0x10_0000, 1 => 0xfeda_0000_u64..0xfedc_0000];
+    let ends = || prop_oneof![Just(0), Just(1), Just(0x1000), Just(0x3fff_u64)];
+    let gpa = || (prop::sample::select(&PLACES[..]), ends()).prop_map(|(place, end)| place + end);
     prop_oneof![
         3 => (0..7_u64, any::<u8>()).prop_map(|(register, value)| Step::Pam { register, value }),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(smram, esmramc)| Step::Smram { smram, esmramc }),
@@ -77,7 +79,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn bytes_are_where_the_registers_say(steps in prop::collection::vec(step(), 1..80)) {
+    fn bytes_are_where_the_registers_say(steps in prop::collection::vec(step(), 1..200)) {
         let mut bridge = bridge(4 << 20);
         let mut model = Model::new();
         for step in steps {
