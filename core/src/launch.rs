@@ -91,7 +91,9 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         ways: ways::find(config.window, Collecting::of(&vm))?,
         every_write: trace.is_some(),
     };
-    let Given { display, process, mapping, peers } = adapters::add(&config.adapters, &around, &mut parts)?;
+    let mut given = adapters::add(&config.adapters, &around, &mut parts)?;
+    let display = given.display();
+    let Given { process, mapping, peers, .. } = given;
     let cpus = config.cpus.into();
     let trace =
         trace.map(|opened| opened.start(&mut parts, cpus, &config.trace_filters, &published)).transpose()?;

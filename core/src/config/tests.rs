@@ -348,6 +348,13 @@ fn the_value_is_repeated_as_it_was_given() {
 }
 
 #[test]
+fn several_adapters_may_have_legacy_vga_if_it_is_said_of_each() {
+    let config = toml("device = ['vfio-user:a,vga=on', 'vfio-user:b,vga=on']").unwrap();
+    let Adapters::Given(devices) = config.adapters else { panic!("no devices") };
+    assert!(devices.len() == 2 && devices.iter().all(|device| device.vga == Vga::On));
+}
+
+#[test]
 fn options_that_do_not_go_together_are_refused() {
     let cases = [
         ("initrd = 'i'", "vm.toml: initrd: is for a kernel; give --kernel FILE too"),
@@ -358,10 +365,6 @@ fn options_that_do_not_go_together_are_refused() {
             "vm.toml: device: none can not be given together with another device",
         ),
         ("device = ['none', 'none']", "vm.toml: device: none can not be given together with another device"),
-        (
-            "device = ['vfio-user:a,vga=on', 'vfio-user:b,vga=on']",
-            "vm.toml: device: vga=on is given to more than one; only one can own the VGA addresses",
-        ),
     ];
     for (text, message) in cases {
         assert_eq!(toml(text), Err(message.to_owned()), "{text}");

@@ -123,6 +123,10 @@ impl<B: Backend> Window for Function<B> {
         }
     }
 
+    fn regained(&mut self) {
+        self.disturb();
+    }
+
     fn admits(&self, access: Access) -> bool {
         let Some(owner) = &self.owner else { return true };
         let write = matches!(access.op, Op::Write(_));
