@@ -18,6 +18,7 @@ mod peer;
 mod speed;
 mod stage;
 mod units;
+mod vga;
 mod window;
 
 use std::path::Path;
@@ -69,6 +70,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         bars::CASES,
         speed::CASES,
         adapters::CASES,
+        vga::CASES,
         life::CASES,
         window::CASES,
     ]
