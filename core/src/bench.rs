@@ -22,7 +22,7 @@
 mod bare;
 pub mod cases;
 pub(crate) mod compare;
-mod host;
+pub(crate) mod host;
 pub(crate) mod html;
 mod mark;
 pub mod measure;

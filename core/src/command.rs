@@ -3,7 +3,7 @@
 //! | exit status | means |
 //! |---|---|
 //! | 0 | the guest switched itself off, or the user left the screen; help was asked for |
-//! | 1 | the host failed: a file, a device, KVM |
+//! | 1 | the host failed: a file, a device, KVM; the firmware does not boot on the ROM (`trapline rom`) |
 //! | 2 | an option or a configuration file can not be used |
 //! | 124 | the time of `--timeout` was over |
 //! | 128 + N | signal N (SIGINT, SIGTERM, SIGHUP, SIGQUIT) ended the run, in good order |
@@ -14,7 +14,11 @@ mod adapter;
 mod bench;
 mod bind;
 mod devices;
+mod lease;
 mod log;
+mod paragraph;
+mod report;
+mod rom;
 mod run;
 mod signals;
 
@@ -26,6 +30,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{AdapterOptions, ConfigError, Options};
 use crate::host::binding::write::COMMAND as WRITE_SYSFS;
+use crate::launch::lease::COMMAND as VGA_LEASE;
 
 /// A virtual machine monitor that gives a guest a physical VGA adapter.
 #[derive(Debug, Parser)]
@@ -47,11 +52,18 @@ enum Command {
     Bind(bind::Arguments),
     /// Give functions back to the host's drivers
     Unbind(bind::Arguments),
+    /// Print what was seen to work in runs with --report, or write it to files
+    Report(report::Arguments),
+    /// Read, look at and put right the ROM of a card
+    Rom(rom::Arguments),
     /// Measure what an access costs on this host
     Bench(bench::Arguments),
     /// Write to sysfs: what bind and unbind start, so that they can leave it behind if it hangs
     #[command(name = WRITE_SYSFS, hide = true)]
     WriteSysfs(bind::WriteArguments),
+    /// Hold the host's VGA arbiter for a machine: what run starts, since who waits for it can not be stopped
+    #[command(name = VGA_LEASE, hide = true)]
+    VgaLease(lease::Arguments),
 }
 
 /// What can be given to `trapline run`.
@@ -69,6 +81,8 @@ struct RunArguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Success,
+    /// A ROM is not good to boot with; that was said.
+    Unfit,
     Timeout,
     Signal(u8),
 }
@@ -83,14 +97,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Cli { command: Command::Devices(arguments) }) => devices::devices(&arguments),
         Ok(Cli { command: Command::Bind(arguments) }) => bind::bind(arguments),
         Ok(Cli { command: Command::Unbind(arguments) }) => bind::unbind(arguments),
+        Ok(Cli { command: Command::Report(arguments) }) => report::report(&arguments),
+        Ok(Cli { command: Command::Rom(arguments) }) => rom::rom(arguments),
         Ok(Cli { command: Command::Bench(arguments) }) => bench::bench(&arguments),
         Ok(Cli { command: Command::WriteSysfs(arguments) }) => {
             return ExitCode::from(bind::write(&arguments));
         }
+        Ok(Cli { command: Command::VgaLease(arguments) }) => lease::keep(&arguments),
         Err(error) => return usage(&error),
     };
     match result {
         Ok(Status::Success) => ExitCode::SUCCESS,
+        Ok(Status::Unfit) => ExitCode::FAILURE,
         Ok(Status::Timeout) => ExitCode::from(124),
         Ok(Status::Signal(number)) => ExitCode::from(number.saturating_add(128)),
         Err(error) => {
@@ -107,6 +125,16 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "trapline: {line}");
 }
 
+/// Prints a text on standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads it may have seen enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// What is wrong with a command line, in one line; or the help that was asked for.
 fn usage(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -116,7 +144,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let problem = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "no command is given; there are run, adapter, devices, bind, unbind and bench".to_owned()
+            "no command is given; there are run, adapter, devices, bind, unbind, rom, report and bench"
+                .to_owned()
         }
         _ => {
             let text = error.render().to_string();

@@ -19,9 +19,11 @@
 mod check;
 mod device;
 mod error;
+mod identity;
 mod keys;
 mod options;
-mod size;
+mod report;
+pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -29,16 +31,19 @@ mod trace;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use trapline_devices::assigned::Messages;
 pub use trapline_devices::legacy::Phase;
 pub use trapline_devices::q35::Pages;
 pub use trapline_devices::vfio::Interface;
 
-pub use device::{Adapters, AssignedDevice, DeviceOrigin, Disk, Rom, Vga};
+pub use device::{Adapters, Arbitration, AssignedDevice, DeviceOrigin, Disk, Rom, Vga};
 pub(crate) use error::host_error;
 pub use error::{ConfigError, Origin};
+pub use identity::Identity;
 pub use keys::{Script, Step};
 pub use options::{AdapterOptions, Options};
-pub use size::{MEMORY_LARGEST, MEMORY_LEAST};
+pub use report::ReportFiles;
+pub use size::{MEMORY_LARGEST, MEMORY_LEAST, PHYS_BITS};
 pub use trace::{TraceFilter, TraceForm, TraceOutput};
 
 /// Everything `trapline run` needs to know, checked.
@@ -52,8 +57,13 @@ pub struct RunConfig {
     pub memory: u64,
     /// What pages the guest's RAM is made of.
     pub pages: Pages,
+    /// How many bits of a physical address the guest is told, [`PHYS_BITS`]; `None` for what processor and IOMMU
+    /// have.
+    pub phys_bits: Option<u8>,
     /// How VFIO of the kernel is used.
     pub vfio: Interface,
+    /// Where the BARs of functions of the host lie that do not say it themselves.
+    pub identity: Identity,
     /// The BIOS image; `None` is the distribution's SeaBIOS.
     pub firmware: Option<PathBuf>,
     /// The disks, in the order in which the guest sees them.
@@ -70,6 +80,8 @@ pub struct RunConfig {
     pub screenshot: Option<PathBuf>,
     /// The text on the screen, written once, at the end of the run.
     pub screen_text: Option<TextOutput>,
+    /// Files to which a report of the run is added.
+    pub report: Option<ReportFiles>,
     /// The longest the machine may run.
     pub timeout: Option<Duration>,
     /// Who carries out an access to a function.

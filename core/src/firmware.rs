@@ -7,6 +7,7 @@
 //! * [`acpi`], [`loader`]: the ACPI tables, and the script by which the firmware places them.
 //! * [`smbios`]: the description of the machine for its owner.
 //! * [`linux`]: a kernel, its initial ram disk and command line, for the option ROM.
+//! * [`placement`]: where SeaBIOS will put base address registers, and what does not fit.
 //! * [`boot`]: all of it as a list of fw_cfg items.
 
 pub mod acpi;
@@ -15,4 +16,5 @@ pub mod e820;
 pub mod image;
 pub mod linux;
 pub mod loader;
+pub mod placement;
 pub mod smbios;

@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use trapline_devices::platform::keyboard::Key;
 
+use crate::report::account::Account;
 use crate::screen::Source;
 
 /// A machine that runs. Dropping it stops it too.
@@ -17,6 +18,12 @@ pub trait Guest {
     /// Ends the run, if it has not ended by itself, and waits until the adapter shows all that the guest has written:
     /// for seconds only if the adapter hangs.
     fn end(&mut self) {}
+
+    /// The functions that the guest was given, for a report. What is noted of them is complete when the machine was
+    /// stopped.
+    fn accounts(&self) -> Vec<Account> {
+        Vec::new()
+    }
 
     /// Stops all vCPUs and workers, finishes what the guest wrote to its disks, and ends what was started for the
     /// machine. Blocks until nothing of it is left.

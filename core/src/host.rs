@@ -7,7 +7,8 @@
 //! * [`usage`]: what the host itself does with a function;
 //! * [`obstacle`]: what stands in the way, in words;
 //! * [`report`]: all of that for programs;
-//! * [`binding`]: to vfio-pci and back.
+//! * [`binding`]: to vfio-pci and back;
+//! * [`rom`]: a ROM by sysfs.
 //!
 //! Reading changes nothing and wakes no device. What a process without rights may not read (addresses
 //! in `/proc/iomem`, other users' open files) is taken as not being there.
@@ -33,6 +34,7 @@ pub mod names;
 pub mod obstacle;
 pub mod report;
 pub mod resource;
+pub mod rom;
 pub mod tree;
 pub mod usage;
 

@@ -1,6 +1,9 @@
 //! From a configuration to a running machine, and to its end.
 
 pub(crate) mod adapters;
+mod fit;
+pub(crate) mod identity;
+pub(crate) mod lease;
 mod physical;
 mod place;
 mod seats;
@@ -21,8 +24,10 @@ use trapline_devices::virtio::block::{Block, Disk};
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
 use trapline_vcpu::Vm;
+use trapline_vcpu::cpuid::Cpuid;
 
 use self::adapters::Given;
+use self::fit::{Bounds, Fit};
 use self::ways::Collecting;
 use crate::adapter::Process;
 use crate::command::say;
@@ -30,11 +35,15 @@ use crate::config::{Io, RunConfig, Serial};
 use crate::dma::Mapping;
 use crate::events::{Event, Events};
 use crate::firmware::boot::{Boot, Choices, Target};
+use crate::firmware::placement::{self, Function, Version};
 use crate::firmware::{image, linux};
 use crate::guest::{End, Ends, Guest};
+use crate::host::Tree;
+use crate::interrupts::watch::Watch;
 use crate::machine::{Ending, Machine, Observer};
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
+use crate::report::account::Account;
 use crate::screen::Source;
 use crate::trace::{Opened, Trace};
 
@@ -48,6 +57,7 @@ struct Running {
     thread: JoinHandle<()>,
     keys: Keys,
     display: Box<dyn Source>,
+    accounts: Vec<Account>,
     /// Closed when the run is over and the adapter shows all that the guest wrote.
     shown: Receiver<()>,
     /// Ends when the machine has closed its connection.
@@ -62,10 +72,12 @@ struct Running {
 pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let _span = tracing::info_span!("start").entered();
     let firmware = image::firmware(config.firmware.as_deref())?;
+    let version = Version::of_image(&firmware.bytes);
     let trace = config.trace.as_ref().map(Opened::create).transpose()?;
     let vm = Arc::new(Vm::new()?);
     let (events, published) = (Events::default(), Published::default());
-    let ram = Ram::of_pages(config.memory, config.pages)?;
+    let kept = identity::Kept::of(config)?;
+    let ram = Ram::around(config.memory, config.pages, kept.spans())?;
     let pirqs = Pirqs::new(Arc::new(KvmGsis(Arc::clone(&vm))));
     let debug_console =
         config.debugcon.as_deref().map(|path| serial::to_file("debugcon", path)).transpose()?;
@@ -74,7 +86,6 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         events: events.clone(),
         ram: ram.clone(),
         firmware: firmware.bytes,
-        items: boot(config, ram.split(), &published)?.into_items()?,
         cpus: config.cpus,
         serial: serial::output(&config.serial)?,
         debug_console,
@@ -87,14 +98,26 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         pirqs: &pirqs,
         events: &events,
         interface: config.vfio,
+        kept: &kept,
         tell: say,
         ways: ways::find(config.window, Collecting::of(&vm))?,
         every_write: trace.is_some(),
     };
     let mut given = adapters::add(&config.adapters, &around, &mut parts)?;
     let display = given.display();
-    let Given { process, mapping, peers, .. } = given;
+    let Given { process, mapping, peers, reach, accounts, .. } = given;
     let cpus = config.cpus.into();
+    let cpuid =
+        Cpuid::of_host(&vm, usize::from(cpus)).context("KVM does not tell its processors' features")?;
+    let bounds = Bounds::new(&cpuid, &reach, config.phys_bits);
+    let (functions, places) = placement::survey(&mut parts);
+    let fit = match parts.iter().any(|part| part.identity.is_some()) {
+        true => identity::arrange(&mut parts, (&functions, &places), ram.split(), bounds, &events)?,
+        false => fit::fit(&functions, ram.split(), version, bounds)?,
+    };
+    tell_plan(&functions, &fit);
+    vm.set_phys_bits(fit.phys_bits);
+    parts.push(platform::fw_cfg(boot(config, ram.split(), fit, &published)?.into_items()?, &ram));
     let trace =
         trace.map(|opened| opened.start(&mut parts, cpus, &config.trace_filters, &published)).transpose()?;
     let observer = Observer { probes: trace.as_ref().map(Trace::probes), around: None };
@@ -106,23 +129,30 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     if let (Serial::Stdio, Some(input)) = (&config.serial, serial) {
         serial::feed(input)?;
     }
+    let watched: Vec<_> = accounts.iter().filter_map(Account::watched).collect();
+    let watch = (!watched.is_empty()).then(|| Watch::start(Tree::host(), watched)).transpose();
+    let outside = Outside { mapping, trace, watch: watch.context("cannot start the interrupts' thread")? };
     let (showing, shown) = channel();
     let thread = std::thread::Builder::new()
         .name("machine".into())
-        .spawn(move || watch_over(machine, mapping, trace, &ends, showing))
+        .spawn(move || watch_over(machine, outside, &ends, showing))
         .context("cannot start the machine's thread")?;
-    Ok(Box::new(Running { events, thread, keys, display, shown, adapter: process }))
+    Ok(Box::new(Running { events, thread, keys, display, accounts, shown, adapter: process }))
+}
+
+/// What stands around a machine and ends with it.
+struct Outside {
+    /// The guest's memory, as functions of the host see it.
+    mapping: Option<Mapping>,
+    trace: Option<Trace>,
+    /// Of the interrupts of functions of the host.
+    watch: Option<Watch>,
 }
 
 /// Runs the machine to its end, tells of it, and takes it apart: last of all its devices lose sight of
 /// the guest's memory.
-fn watch_over(
-    mut machine: Machine,
-    mapping: Option<Mapping>,
-    trace: Option<Trace>,
-    ends: &Ends,
-    showing: Sender<()>,
-) {
+fn watch_over(mut machine: Machine, outside: Outside, ends: &Ends, showing: Sender<()>) {
+    let Outside { mapping, trace, watch } = outside;
     machine.release();
     if let Some(mapping) = &mapping {
         mapping.begin();
@@ -138,6 +168,8 @@ fn watch_over(
     if let Some(mapping) = &mapping {
         mapping.stop();
     }
+    // It counts a last time, while the devices are still open.
+    drop(watch);
     machine.stop();
     if let Some(trace) = trace {
         trace.finish();
@@ -152,6 +184,10 @@ impl Guest for Running {
 
     fn screen(&mut self) -> &mut dyn Source {
         &mut *self.display
+    }
+
+    fn accounts(&self) -> Vec<Account> {
+        self.accounts.clone()
     }
 
     fn end(&mut self) {
@@ -191,8 +227,21 @@ fn add_disks(config: &RunConfig, ram: &Ram, pirqs: &Pirqs, parts: &mut Vec<Parts
     Ok(())
 }
 
+/// Where the firmware will put everything, for who looks.
+fn tell_plan(functions: &[Function], fit: &Fit) {
+    let Some(plan) = &fit.plan else {
+        tracing::debug!(phys_bits = fit.phys_bits, "this firmware places BARs in a way that is not known");
+        return;
+    };
+    for placed in &plan.bars {
+        let name = functions.get(placed.function).map_or("", |function| &function.name);
+        tracing::debug!(function = name, bar = placed.bar, at = ?placed.at, "the firmware will put a BAR there");
+    }
+    tracing::info!(phys_bits = fit.phys_bits, high = ?plan.high, "all BARs fit");
+}
+
 /// What the firmware is told.
-fn boot(config: &RunConfig, ram: RamSplit, published: &Published) -> Result<Boot> {
+fn boot(config: &RunConfig, ram: RamSplit, fit: Fit, published: &Published) -> Result<Boot> {
     let mut order = Vec::new();
     let linux = kernel(config, ram)?;
     if linux.is_some() {
@@ -201,17 +250,18 @@ fn boot(config: &RunConfig, ram: RamSplit, published: &Published) -> Result<Boot
     for index in 0..config.disks.len() {
         order.push(Target::disk(place::disk(index)?.device()));
     }
-    let published = published.clone();
+    let (published, planned) = (published.clone(), fit.plan.and_then(|plan| plan.high));
     Ok(Boot {
         cpus: config.cpus,
         ram,
+        reserved: fit.reserved,
         uuid: [0; 16],
         keyboard: true,
         serial: config.serial != Serial::None,
         order,
         choices: Choices::default(),
         linux,
-        windows: Box::new(move || platform::windows(&published)),
+        windows: Box::new(move || platform::windows(&published, planned)),
     })
 }
 

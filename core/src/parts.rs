@@ -12,6 +12,7 @@ use trapline_io::space::DwordSet;
 use trapline_io::worker::Task;
 
 use crate::dma::Gate;
+use crate::identity::Identity;
 
 /// The place of a device in its machine's list of parts.
 pub type PartId = usize;
@@ -59,6 +60,8 @@ pub struct Parts {
     /// The ranges whose writes KVM may collect, as its [`trapline_io::window::Window`] wishes: none for all
     /// but one function with legacy VGA.
     pub collected: Vec<Range>,
+    /// The host's addresses that it keeps; see [`crate::identity`].
+    pub identity: Option<Identity>,
     /// What must be open before the guest lets it master the bus.
     pub dma: Option<Arc<Gate>>,
     /// Set at the end of the run: then an interrupted access to it is not tried again.
@@ -83,6 +86,7 @@ impl Parts {
             attention: None,
             tasks: Vec::new(),
             collected: Vec::new(),
+            identity: None,
             dma: None,
             stopping: None,
         }

@@ -12,7 +12,7 @@ use trapline_devices::platform::output::Output;
 use trapline_devices::platform::rtc::{Cmos, Rtc};
 use trapline_devices::platform::uart::{Input, Uart};
 use trapline_devices::q35::{FirmwareError, HostBridge, Lpc, Pirqs, Ram};
-use trapline_io::device::DirectKind;
+use trapline_io::device::{Direct, DirectKind};
 use trapline_io::publish::Published;
 use trapline_io::{Gpa, Span};
 use trapline_vcpu::Vm;
@@ -74,8 +74,6 @@ pub struct Wishes {
     pub ram: Ram,
     /// The firmware image.
     pub firmware: Vec<u8>,
-    /// What the firmware reads.
-    pub items: Items,
     /// Processors.
     pub cpus: u8,
     /// Where the serial line's output goes; `None` for no line.
@@ -96,15 +94,19 @@ pub struct Platform {
     pub serial: Option<Input>,
 }
 
-/// Builds the platform.
+/// What the firmware reads, as the last of a machine's parts: it tells of all others.
+pub fn fw_cfg(items: Items, ram: &Ram) -> Parts {
+    Parts::platform("fw_cfg", FwCfg::new(items, Arc::clone(ram.guest_memory())))
+}
+
+/// Builds the platform, [`fw_cfg`] apart.
 ///
 /// # Errors
 /// See [`Error`].
 pub fn build(wishes: Wishes) -> Result<Platform, Error> {
-    let Wishes { vm, events, ram, firmware, items, cpus, serial, debug_console, pirqs } = wishes;
+    let Wishes { vm, events, ram, firmware, cpus, serial, debug_console, pirqs } = wishes;
     let isa = |gsi| Arc::new(Isa { vm: Arc::clone(&vm), gsi });
     let events: Arc<dyn host::Events> = Arc::new(events);
-    let memory = Arc::clone(ram.guest_memory());
     let cmos = Cmos {
         low_memory: ram.split().low,
         high_memory: ram.split().high,
@@ -119,7 +121,6 @@ pub fn build(wishes: Wishes) -> Result<Platform, Error> {
     let mut parts = vec![
         Parts::function("host bridge", host_bridge, None, devfn(0, 0), HostBridge::TOPOLOGY),
         Parts::function("LPC bridge", lpc, None, devfn(31, 0), Lpc::TOPOLOGY),
-        Parts::platform("fw_cfg", FwCfg::new(items, memory)),
         Parts::platform("clock", rtc).attention(rtc_fd),
         Parts::platform("keyboard", keyboard).attention(keyboard_fd),
     ];
@@ -151,21 +152,26 @@ fn flash(image: &[u8]) -> Result<Arc<MmapRegion>, Error> {
 }
 
 /// Where BARs lie now, as ACPI is to tell it: the 64-bit window reaches from the lowest to the
-/// highest range above 4 GiB that is not RAM, in whole GiB.
-pub fn windows(published: &Published) -> Windows {
+/// highest range above 4 GiB and all RAM, in whole GiB. `planned` is what the firmware was to take there:
+/// it has the windows of bridges too, which can be larger than what is in them. What lies in a gap of RAM has
+/// that for its window.
+pub fn windows(published: &Published, planned: Option<Span<Gpa>>) -> Windows {
     const GIB: u64 = 1 << 30;
     let space = published.current();
-    let is_ram = |kind| kind == DirectKind::Ram;
-    let mut high = space
-        .memory()
-        .filter(|(span, direct)| {
-            span.first() >= Gpa(4 * GIB) && !direct.is_some_and(|direct| is_ram(direct.kind))
-        })
-        .map(|(span, _)| span);
+    let is_ram = |direct: Option<&Direct>| direct.is_some_and(|direct| direct.kind == DirectKind::Ram);
+    let ram = space.memory().filter(|(_, direct)| is_ram(*direct)).map(|(span, _)| span.last());
+    let above = ram.max().unwrap_or(Gpa(0)).max(Gpa(4 * GIB - 1));
+    let mut high = space.memory().map(|(span, _)| span).filter(|span| span.first() > above);
     let lowest = high.next();
     let highest = high.last().or(lowest);
-    let window = lowest.zip(highest).and_then(|(lowest, highest)| {
+    let found = lowest.zip(highest).and_then(|(lowest, highest)| {
         Span::new(Gpa(lowest.first().0 & !(GIB - 1)), Gpa(highest.last().0 | (GIB - 1)))
     });
+    let window = match (found, planned) {
+        (Some(found), Some(planned)) => {
+            Span::new(found.first().min(planned.first()), found.last().max(planned.last()))
+        }
+        (found, planned) => found.or(planned),
+    };
     Windows { high: window, ..Windows::default() }
 }

@@ -375,10 +375,24 @@ impl trapline_io::path::Topology for Topology {
     fn change(&self, caller: &mut Caller, endpoint: EndpointId, access: Access) {
         let root = usize::from(endpoint.0);
         let Some(target) = self.endpoints.get(root) else { return };
-        if access.region != Region::CONFIG && self.has_window(root) {
-            return self.guarded(caller, root, access);
+        // Most of what may lead to configuration space, or end a shadow, does neither.
+        let elsewhere = access.region != Region::CONFIG;
+        if elsewhere && target.call_admitted(caller, access) {
+            return;
         }
-        let gate = self.gates.get(root).and_then(Option::as_ref).filter(|_| masters_bus(access));
+        if elsewhere && !target.with_device(|device| device.changes_map(access)) {
+            return self.guarded(caller, root, target, access);
+        }
+        self.change_map(caller, root, target, access);
+    }
+}
+
+impl Topology {
+    /// Carries out a write to configuration space, or one that leads there.
+    fn change_map(&self, caller: &mut Caller, root: PartId, target: &Endpoint, access: Access) {
+        // What it will be of one that leads there is known when it is carried out.
+        let gated = access.region != Region::CONFIG || masters_bus(access);
+        let gate = self.gates.get(root).and_then(Option::as_ref).filter(|_| gated);
         let ready = || gate.is_none_or(|gate| gate.is_open());
         // While a reset or the end is under way the write is void, like the rest of what the vCPU does.
         let Ok(mut guard) = self.world.lock_on_vcpu_when(usize::from(caller.id().0), ready) else { return };

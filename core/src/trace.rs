@@ -45,6 +45,9 @@
 //!   region that changes its place has both. One that comes and goes without an access to memory in between is
 //!   left out.
 //! * `PCIDEV` stands before the first `MAP` of a PCI function, and again where its BARs come to lie elsewhere.
+//! * `MARK time FOREIGN overlay function` tells that the guest uses configuration space of another function through
+//!   a mirror in this one, for the first time (`audio-config-mirror`, `bridge-config-mirror`): nothing leads to the
+//!   guest's own from there, so what it finds are the host's addresses.
 //! * `MARK time WINDOW mode function` tells how the legacy window is carried out from here on, `MARK time RESET`
 //!   that the machine was reset.
 //!

@@ -47,6 +47,7 @@
 mod claims;
 pub mod owner;
 pub mod phase;
+pub mod picture;
 pub mod shadow;
 pub mod state;
 #[cfg(test)]

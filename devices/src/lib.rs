@@ -146,6 +146,7 @@ pub mod pci;
 pub mod platform;
 pub mod q35;
 pub mod rom;
+pub mod seen;
 pub mod vfio;
 pub mod vfio_user;
 pub mod vga;

@@ -1,16 +1,20 @@
-//! PCI as every function of this machine has it: configuration space, BARs, capabilities; and where a
-//! function of the host sits.
+//! PCI as every function of this machine has it: configuration space, BARs, capabilities, and addresses that
+//! no firmware gave; and where a function of the host sits.
 
 mod address;
 mod bar;
 mod caps;
 mod config;
+mod placed;
 pub mod spec;
+mod windows;
 
 pub use address::{AddressError, PciAddress};
 pub use bar::{Bar, BarKind};
 pub use caps::{Express, Link, PortType, Power, capabilities};
 pub use config::{ConfigSpace, Identity};
+pub use placed::{Home, Moves, Placed, Places};
+pub use windows::Windows;
 
 /// A line of the four that a PCI function may pull (PCI 3.0 section 2.2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -4,9 +4,12 @@
 //! Bus 3.0, section 6.3). A BIOS runs the first image of code type 0, if its checksum is right and the
 //! ids in its PCI data structure are those of the function; UEFI runs one of code type 3.
 //!
-//! * [`image`]: reading the chain;
+//! * [`image`], [`npde`]: reading the chain;
+//! * [`efi`], [`nvidia`], [`amd`]: what an image has in it;
+//! * [`mod@check`]: all of that, what is wrong with it, and what it means for firmware;
 //! * [`mod@repair`]: ids and checksum;
-//! * [`shadow`]: the copy that the host's firmware left of its boot adapter's ROM.
+//! * [`mod@fix`]: a ROM of its own made from a dump;
+//! * [`shadow`], [`mod@compare`]: the copy that the host's firmware left of its boot adapter's ROM.
 //!
 //! ```
 //! use trapline_devices::rom::{self, CodeType};
@@ -24,7 +27,14 @@
 //! assert!(chain.images[0].checksum(&bytes) != Some(0));
 //! ```
 
+pub mod amd;
+pub mod check;
+pub mod compare;
+pub mod efi;
+pub mod fix;
 pub mod image;
+pub mod npde;
+pub mod nvidia;
 pub mod repair;
 pub mod shadow;
 

@@ -3,6 +3,7 @@
 //! * [`Iommu`]: what the functions of one machine share: the kernel's interface (groups and a
 //!   container, or iommufd), and guest memory as the devices see it.
 //! * [`Device`]: one function, as an [`assigned::Backend`](crate::assigned::Backend).
+//! * [`arbiter`] and [`lease`]: which card of the host has the legacy VGA ranges, and for how long.
 //! * [`driver`]: what the drivers of the host do to an assignment.
 //!
 //! What a kernel offers differs. Debian's has groups only (no `CONFIG_IOMMUFD`); Ubuntu's has both ways,
@@ -18,6 +19,7 @@
 //! and it panics when it is dropped after its device is gone. Those calls are in `sys`, the one file
 //! here with unsafe code.
 
+pub mod arbiter;
 mod attention;
 mod bus_reset;
 mod caps;
@@ -28,6 +30,7 @@ mod error;
 mod ioeventfd;
 mod iommu;
 mod irq;
+pub mod lease;
 mod message;
 mod open;
 mod owned;
@@ -41,4 +44,5 @@ pub use device::{Device, Settings};
 pub use dma::DmaError;
 pub use error::Error;
 pub use iommu::{Interface, Iommu};
+pub use lease::Lease;
 pub use reset::Method;

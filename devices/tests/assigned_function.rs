@@ -175,22 +175,22 @@ fn dispi_ports_lead_into_bar_2() {
         ports(0x1ce, 0x1d0),
     )
     .map(|claim| claim.target);
-    let Some(Target::Region { region, offset: 0, .. }) = dispi else { panic!("{dispi:?}") };
+    let Some(Target::Region { region, offset: 0x1ce, .. }) = dispi else { panic!("{dispi:?}") };
     served.seen();
-    function.write(region, 0, Width::B2, 4).unwrap();
-    function.write(region, 1, Width::B2, 0x41).unwrap();
-    assert_eq!(function.read(region, 0, Width::B2), Ok(4));
-    assert_eq!(function.read(region, 1, Width::B2), Ok(0x41));
+    function.write(region, 0x1ce, Width::B2, 4).unwrap();
+    function.write(region, 0x1cf, Width::B2, 0x41).unwrap();
+    assert_eq!(function.read(region, 0x1ce, Width::B2), Ok(4));
+    assert_eq!(function.read(region, 0x1cf, Width::B2), Ok(0x41));
     let bar = Region(2);
     assert_eq!(
         served.seen(),
         [Access::write(bar, 0x508, Width::B2, 0x41), Access::read(bar, 0x508, Width::B2)]
     );
-    function.write(region, 0, Width::B2, 0xffff).unwrap();
-    assert_eq!(function.read(region, 1, Width::B2), Err(Fault::NoRegister));
-    assert_eq!(function.read(region, 0, Width::B1), Err(Fault::BadWidth));
+    function.write(region, 0x1ce, Width::B2, 0xffff).unwrap();
+    assert_eq!(function.read(region, 0x1cf, Width::B2), Err(Fault::NoRegister));
+    assert_eq!(function.read(region, 0x1ce, Width::B1), Err(Fault::BadWidth));
     function.reset();
-    assert_eq!(function.read(region, 0, Width::B2), Ok(0));
+    assert_eq!(function.read(region, 0x1ce, Width::B2), Ok(0));
 }
 
 #[test]

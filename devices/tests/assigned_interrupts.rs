@@ -2,8 +2,9 @@
 //! for them.
 
 use trapline_devices::assigned::backend::Signalled::{Msi, Msix};
-use trapline_devices::assigned::{Function, Options, Placement};
+use trapline_devices::assigned::{Function, Messages, Offered, Options, Placement};
 use trapline_devices::pci::Pin;
+use trapline_devices::seen::{Life, Mark, Signalling};
 use trapline_io::device::{Claim, Range};
 use trapline_io::space::{ConfigLatch, EndpointId, Resolved, SpaceBuilder};
 use trapline_io::{Address, Device, Fault, Gpa, Op, Region, Trap, Width};
@@ -356,4 +357,87 @@ fn the_place_decides_about_the_link() {
     };
     assert_eq!(open(Placement::RootBus), (0x92, 0x80));
     assert_eq!(open(Placement::BehindPort), (0x02, 0x80));
+}
+
+/// The ids of the capabilities that the guest finds, in their order.
+fn capabilities(driver: &mut Driver) -> Vec<u16> {
+    let mut at = driver.get16(0x34) & 0xff;
+    let mut found = Vec::new();
+    while at != 0 && found.len() < 48 {
+        let header = driver.get16(at);
+        found.push(header & 0xff);
+        at = header >> 8;
+    }
+    found
+}
+
+#[test]
+fn a_kind_that_is_hidden_is_neither_seen_nor_reached() {
+    let kinds = [
+        (Messages::Guest, vec![0x01, 0x10, 0x05, 0x11]),
+        (Messages::NoMsix, vec![0x01, 0x10, 0x05]),
+        (Messages::NoMsi, vec![0x01, 0x10, 0x11]),
+        (Messages::Off, vec![0x01, 0x10]),
+    ];
+    for (messages, shown) in kinds {
+        let (card, host) = (Card::new(), Host::new());
+        let function = Function::open(card.clone(), Options { messages, ..host.options() }).unwrap();
+        let mut driver = Driver(function);
+        card.log();
+        assert_eq!(capabilities(&mut driver), shown, "{messages:?}");
+        let (msi, msix) = (shown.contains(&5), shown.contains(&0x11));
+        assert_eq!(driver.0.offered(), Offered { line: true, msi, msix });
+        // Who knows where they are finds nothing to enable, and the device sees none of it.
+        for at in
+            (MSI..MSI + 24).step_by(4).filter(|_| !msi).chain((MSIX..MSIX + 12).step_by(4).filter(|_| !msix))
+        {
+            driver.set32(at, u32::MAX);
+            assert_eq!(driver.get32(at), 0, "{messages:?} at {at:x}");
+        }
+        assert_eq!(card.log(), [""; 0]);
+        driver.set32(0x10, 0xe000_0000);
+        driver.set16(4, 6);
+        let table = resolve(&driver.0.claims().ranges, 0xe000_0000 + fake::TABLE, Width::B4);
+        let expected = if msix { (Region(0xf1), 0) } else { (Region(0), fake::TABLE) };
+        assert_eq!(table, Some(expected), "the device's own table is harmless while it is off");
+        card.log();
+        driver.set16(MSIX + 2, ON);
+        let on = if msix { vec!["intx off", "Msix 0 x1"] } else { vec![] };
+        assert_eq!(card.log(), on, "{messages:?}");
+        driver.0.reset();
+        assert_eq!(capabilities(&mut driver), shown, "after a reset");
+    }
+}
+
+#[test]
+fn how_it_interrupts_is_noted() {
+    let (card, host) = (Card::new(), Host::new());
+    let mut driver = running(&card, &host);
+    let seen = std::sync::Arc::clone(driver.0.seen());
+    assert_eq!(seen.signalling(), Signalling::Line);
+    driver.set16(4, INTX_DISABLE | 6);
+    assert_eq!(seen.signalling(), Signalling::Off, "held back in COMMAND");
+    driver.set16(4, 6);
+    assert_eq!(seen.signalling(), Signalling::Line);
+    enable_msix(&mut driver);
+    assert_eq!(seen.signalling(), Signalling::Off, "every vector is masked");
+    assert!(!seen.has(Life::First, Mark::Msix));
+    request(&mut driver, 1, 0x41);
+    assert_eq!(seen.signalling(), Signalling::Msix);
+    driver.entry(1, 3, 1);
+    assert_eq!(seen.signalling(), Signalling::Msix, "a mask is not another way");
+    driver.set16(MSIX + 2, 0);
+    assert_eq!(seen.signalling(), Signalling::Off, "Linux had the line disabled");
+    driver.set32(MSI + 4, FEE_LOW);
+    driver.set16(MSI + 12, 0x50);
+    driver.set16(MSI + 2, 1);
+    assert_eq!(seen.signalling(), Signalling::Msi);
+    assert!([Mark::Master, Mark::Msi, Mark::Msix].iter().all(|mark| seen.has(Life::First, *mark)));
+    driver.0.reset();
+    assert_eq!((seen.signalling(), seen.resets()), (Signalling::Line, 1));
+    assert!(!seen.has(Life::Later, Mark::Master));
+    driver.set16(4, 6);
+    assert!(seen.has(Life::Later, Mark::Master) && !seen.has(Life::Later, Mark::Msi));
+    driver.set16(EXPRESS + 8, 0xa810);
+    assert!(seen.has(Life::Later, Mark::FunctionReset) && seen.resets() == 1);
 }

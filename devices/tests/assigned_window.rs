@@ -35,6 +35,7 @@ struct Card {
     state: Arc<Mutex<State>>,
     regions: Arc<[RegionInfo]>,
     line: bool,
+    resettable: bool,
 }
 
 impl Card {
@@ -48,7 +49,7 @@ impl Card {
         regions[7] = region(256);
         regions[8] = region(0xc_0000);
         let state = State { adapter, dead: false, runs: 0 };
-        Card { state: Arc::new(Mutex::new(state)), regions: regions.into(), line }
+        Card { state: Arc::new(Mutex::new(state)), regions: regions.into(), line, resettable: true }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -85,7 +86,7 @@ impl Backend for Card {
         self.state().dead
     }
     fn resettable(&self) -> bool {
-        true
+        self.resettable
     }
     fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
         self.state().adapter.read(region, offset, width)
@@ -143,10 +144,12 @@ struct Guest {
 
 impl Guest {
     fn new(ways: Ways, line: bool) -> Guest {
-        let card = Card::new(line);
-        let options = Options { ways, ..Host::new().options() };
-        let mut guest =
-            Guest { function: Function::open(card.clone(), options).unwrap(), card, now: Instant::now() };
+        Guest::on(Card::new(line), Options { ways, ..Host::new().options() })
+    }
+
+    fn on(card: Card, options: Options) -> Guest {
+        let function = Function::open(card.clone(), options).unwrap();
+        let mut guest = Guest { function, card, now: Instant::now() };
         guest.start();
         guest
     }
@@ -269,7 +272,7 @@ fn what_is_in_the_shadow_comes_before_all_else() {
     guest.function.read(Region::bar(2), 0x500, Width::B2).unwrap();
     assert_eq!(guest.card.text(0), word(b"two "));
     guest.store(b"tree");
-    guest.function.read(DISPI, 0, Width::B2).unwrap();
+    guest.function.read(DISPI, 0x1cf, Width::B2).unwrap();
     assert_eq!(guest.card.text(0), word(b"tree"));
     guest.store(b"four");
     guest.function.read(Region::VGA, 0x3da, Width::B1).unwrap();
@@ -302,10 +305,11 @@ fn bars_and_bochs_registers_end_the_shadow() {
     let mut guest = Guest::new(WAYS, false);
     assert!(guest.admits(Access::write(Region::bar(2), 0x508, Width::B2, 1)), "nothing is shadowed");
     guest.shadow();
-    for region in [Region::bar(0), Region::bar(2), DISPI] {
-        assert!(!guest.admits(Access::write(region, 0, Width::B2, 0)));
-        assert!(guest.admits(Access::read(region, 0, Width::B2)));
+    for (region, at) in [(Region::bar(0), 0), (Region::bar(2), 0), (DISPI, 0x1cf)] {
+        assert!(!guest.admits(Access::write(region, at, Width::B2, 0)));
+        assert!(guest.admits(Access::read(region, at, Width::B2)));
     }
+    assert!(guest.admits(Access::write(DISPI, 0x1ce, Width::B2, 4)), "the latch is none of the card's");
     guest.function.window().unwrap().turn(Mode::Coalesced);
     // The card's text is changed behind the window's back: the first cell through the frame buffer.
     guest.function.write(Region::bar(0), 0, Width::B2, 0x1f5a).unwrap();
@@ -318,7 +322,7 @@ fn bars_and_bochs_registers_end_the_shadow() {
     assert_eq!(guest.function.read(Region::VGA, 0xb_8000 + 100, Width::B2), Ok(0x1f5a));
     guest.function.window().unwrap().turn(Mode::Coalesced);
     // The Bochs interface has another window, whatever the VGA's registers say.
-    for (port, value) in [(0, 4), (1, 0x41)] {
+    for (port, value) in [(0x1ce, 4), (0x1cf, 0x41)] {
         guest.function.write(DISPI, port, Width::B2, value).unwrap();
     }
     guest.put(0xb_8000, Width::B2, 0x0742);
@@ -397,4 +401,43 @@ fn the_text_window_is_ram_only_where_memory_is_decoded() {
     assert_eq!(guest.ram().unwrap().size(), 0x8000);
     guest.config(0x04, Width::B2, 1);
     assert!(guest.ram().is_none());
+}
+
+/// Mode 3, text and a letter's shape, by whom the function is not asked.
+fn host_console(resettable: bool) -> Card {
+    let mut card = Card { resettable, ..Card::new(false) };
+    let mut put = |at, width, value| card.write(Region::VGA, at, width, value).unwrap();
+    put(0x3c2, Width::B1, 0x67);
+    [0x0300, 0x0402, 0x0604].map(|both| put(0x3c4, Width::B2, both));
+    [0x0001, 0x0003, 0x0004, 0x0005, 0x0506, 0xff08].map(|both| put(0x3ce, Width::B2, both));
+    put(0xa_0000 + 32 * 0x41, Width::B4, word(b"bits"));
+    [0x0302, 0x0204].map(|both| put(0x3c4, Width::B2, both));
+    [0x1005, 0x0e06].map(|both| put(0x3ce, Width::B2, both));
+    put(0xb_8000, Width::B4, word(b"h\x07o\x07"));
+    card
+}
+
+#[test]
+fn the_hosts_console_is_put_back_on_a_card_that_no_reset_clears() {
+    let shape = |card: &mut Card| {
+        for (at, both) in [(0x3c4, 0x0604), (0x3ce, 0x0204), (0x3ce, 0x0005), (0x3ce, 0x0506)] {
+            card.write(Region::VGA, at, Width::B2, both).unwrap();
+        }
+        card.read(Region::VGA, 0xa_0000 + 32 * 0x41, Width::B4).unwrap()
+    };
+    for (resettable, console, back) in [(false, true, true), (false, false, false), (true, true, false)] {
+        let mut card = host_console(resettable);
+        let options = Options { ways: WAYS, console, ..Host::new().options() };
+        let mut guest = Guest::on(card.clone(), options);
+        guest.shadow();
+        guest.store(b"g\x07");
+        guest.put(0x3c4, Width::B2, 0x0f02);
+        guest.put(0xb_8000 + 32 * 0x41, Width::B4, 0);
+        guest.config(0x04, Width::B2, 0);
+        drop(guest);
+        let text = card.text(0);
+        assert_eq!(text == word(b"h\x07o\x07"), back, "{resettable} {console}: {text:x}");
+        assert!(!back || shape(&mut card) == word(b"bits"), "{resettable} {console}");
+        assert_eq!(card.read(Region::CONFIG, 4, Width::B2), Ok(0), "it decodes still");
+    }
 }

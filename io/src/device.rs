@@ -7,7 +7,7 @@ use vm_memory::MmapRegion;
 
 use crate::file::FileRegion;
 use crate::window::Window;
-use crate::{Gpa, Port, Region, Span, Width};
+use crate::{Access, Gpa, Port, Region, Span, Width};
 
 /// Why a device could not carry out an access. The guest sees all ones or a dropped write, the
 /// endpoint counts it; a fault is never an error of the host's program.
@@ -47,6 +47,14 @@ pub trait Device: Send {
     /// marks, after a turn of its window, after a reset, and when the function lets the machine know
     /// that it decodes something else; never on a plain access.
     fn claims(&self) -> Claims;
+
+    /// Whether this write changes what the function decodes, though it is none to configuration space: a
+    /// register of its own leads there. Asked of writes to other regions that [`Retire::Topology`] marks, with
+    /// everything before them carried out.
+    fn changes_map(&self, access: Access) -> bool {
+        let _ = access;
+        false
+    }
 
     /// Called by the worker, with the token held, when the descriptor that this function gave to be
     /// watched became readable: a server's own message, or its end. Takes all there is to read, does
@@ -96,7 +104,8 @@ pub enum Retire {
     /// Writes: as soon as the access has its place in the order. Reads are strict all the same.
     Posted,
     /// Writes may change the map (design rule 11): carried out by the topology, then strict. Reads are
-    /// strict. In [`crate::window::Mode::Shadowed`] that is also what may end the shadow.
+    /// strict. In [`crate::window::Mode::Shadowed`] that is also what may end the shadow, and of a register that
+    /// may lead to configuration space the device says which writes do ([`Device::changes_map`]).
     Topology,
 }
 

@@ -188,9 +188,10 @@ impl Endpoint {
         self.call_queued(caller, access)
     }
 
-    /// As [`Endpoint::call`] for a write that the device's window may not admit in its present mode
-    /// ([`crate::window::Window::admits`]): then nothing is done, and this is false. A device without
-    /// a window admits all. Waits for the token.
+    /// As [`Endpoint::call`] for a write to another region than configuration space that may need more than to
+    /// be carried out: where it changes the map ([`Device::changes_map`]), or the device's window does not
+    /// admit it in its present mode ([`crate::window::Window::admits`]), nothing is done, and this is false. A
+    /// device without a window admits all. Waits for the token.
     pub fn call_admitted(&self, caller: &mut Caller, access: Access) -> bool {
         if let Some(stages) = &mut caller.stages {
             stages.push();
@@ -198,7 +199,8 @@ impl Endpoint {
         self.collect();
         let mut device = self.device.lock();
         self.drain_queue(&mut device);
-        let admitted = device.device.window().is_none_or(|window| window.admits(access));
+        let admitted = !device.device.changes_map(access)
+            && device.device.window().is_none_or(|window| window.admits(access));
         if admitted {
             self.carry_out_timed(&mut device, Some(caller), access);
         }

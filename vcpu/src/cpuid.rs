@@ -48,8 +48,13 @@ const AUTH: u32 = u32::from_le_bytes(*b"Auth");
 /// The leaves that tell how the bits of an APIC number are used, of which a guest reads one.
 const TOPOLOGY: [u32; 2] = [0xb, 0x1f];
 
+/// The leaf that tells how wide addresses are: EAX 7:0 physical ones, 23:16 those of a guest, if they are
+/// narrower (AMD APM volume 3, section E.4.7; KVM tells there what its page tables reach).
+const ADDRESS_SIZES: u32 = 0x8000_0008;
 /// What to assume where a host says nothing of its physical addresses.
 const LEAST_PHYS_BITS: u8 = 36;
+/// The most that x86 has.
+const MOST_PHYS_BITS: u8 = 52;
 
 /// The features that all vCPUs have in common.
 #[derive(Clone, Debug)]
@@ -66,7 +71,10 @@ impl Cpuid {
     pub fn of_host(vm: &Vm, vcpus: usize) -> Result<Cpuid, errno::Error> {
         let supported = vm.kvm().get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
         let deadline = vm.kvm().check_extension(Cap::TscDeadlineTimer);
-        Ok(Cpuid::from_supported(supported.as_slice(), vcpus, deadline))
+        let mut cpuid = Cpuid::from_supported(supported.as_slice(), vcpus, deadline);
+        let bits = vm.phys_bits().unwrap_or_else(|| cpuid.phys_bits());
+        cpuid.set_phys_bits(bits);
+        Ok(cpuid)
     }
 
     /// The same from a list of leaves: for any host.
@@ -121,11 +129,28 @@ impl Cpuid {
         [level(0, 0, 1, 1), level(1, id_bits(self.vcpus), self.vcpus, 2), level(2, 0, 0, 0)]
     }
 
-    /// How many bits a guest physical address has: what bounds the places for memory and BARs.
+    /// How many bits a guest physical address has, 36 to 52: what bounds the places for memory and BARs.
     pub fn phys_bits(&self) -> u8 {
-        let leaf = self.entries.iter().find(|leaf| leaf.function == 0x8000_0008);
-        let [bits, ..] = leaf.map_or(0, |leaf| leaf.eax).to_le_bytes();
-        bits.clamp(LEAST_PHYS_BITS, 52)
+        let leaf = self.entries.iter().find(|leaf| leaf.function == ADDRESS_SIZES);
+        let [physical, _, guest, _] = leaf.map_or(0, |leaf| leaf.eax).to_le_bytes();
+        let bits = if guest == 0 { physical } else { physical.min(guest) };
+        bits.clamp(LEAST_PHYS_BITS, MOST_PHYS_BITS)
+    }
+
+    /// The name of who made the processor, CPUID leaf 0 (EBX, EDX, ECX); zeros where there is none.
+    pub fn vendor(&self) -> [u8; 12] {
+        let leaf = self.entries.iter().find(|leaf| leaf.function == 0);
+        let words = leaf.map_or([0; 3], |leaf| [leaf.ebx, leaf.edx, leaf.ecx]);
+        let mut name = [0; 12];
+        name.chunks_exact_mut(4).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+        name
+    }
+
+    /// Says how many bits a physical address has: firmware takes that for the end of what it may use.
+    fn set_phys_bits(&mut self, bits: u8) {
+        for leaf in self.entries.iter_mut().filter(|leaf| leaf.function == ADDRESS_SIZES) {
+            leaf.eax = leaf.eax & 0xff00_ff00 | u32::from(bits);
+        }
     }
 }
 
@@ -168,7 +193,7 @@ fn common(leaf: &mut kvm_cpuid_entry2, vcpus: u32, deadline: bool, amd: bool) {
                 leaf.ecx |= CMP_LEGACY;
             }
         }
-        0x8000_0008 => leaf.ecx = (vcpus - 1).min(0xff) | id_bits(vcpus).min(15) << 12,
+        ADDRESS_SIZES => leaf.ecx = (vcpus - 1).min(0xff) | id_bits(vcpus).min(15) << 12,
         // One node.
         0x8000_001e => (leaf.ebx, leaf.ecx) = (0, 0),
         _ => {}

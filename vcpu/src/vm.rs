@@ -1,6 +1,7 @@
 //! The virtual machine as KVM sees it: interrupt controllers, timer and clock in the kernel.
 
 use std::io;
+use std::sync::OnceLock;
 
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use kvm_ioctls::{Cap, Kvm, VmFd};
@@ -79,6 +80,8 @@ pub struct Vm {
     fd: VmFd,
     chips: Chips,
     routing: Mutex<Routing>,
+    /// How many bits of a physical address its vCPUs tell, if that was said.
+    phys_bits: OnceLock<u8>,
     /// KVM's device that is told of VFIO's files, once there is one.
     pub(crate) vfio: Mutex<Option<kvm_ioctls::DeviceFd>>,
 }
@@ -116,7 +119,20 @@ impl Vm {
         let limit = usize::try_from(kvm.check_extension_int(Cap::IrqRouting)).unwrap_or(0);
         let routing = Routing::new(limit);
         irqfd::set_default(&fd, &routing).map_err(make("the interrupt routes"))?;
-        Ok(Vm { kvm, fd, chips, routing: Mutex::new(routing), vfio: Mutex::new(None) })
+        let (routing, phys_bits) = (Mutex::new(routing), OnceLock::new());
+        Ok(Vm { kvm, fd, chips, routing, phys_bits, vfio: Mutex::new(None) })
+    }
+
+    /// Says how many bits of a physical address the vCPUs are to tell, in place of
+    /// [`crate::Cpuid::phys_bits`] of this host; before they are made. The first word counts.
+    pub fn set_phys_bits(&self, bits: u8) {
+        // Said before: that word counts.
+        let _ = self.phys_bits.set(bits);
+    }
+
+    /// What [`Vm::set_phys_bits`] said.
+    pub(crate) fn phys_bits(&self) -> Option<u8> {
+        self.phys_bits.get().copied()
     }
 
     /// Sets the level of one interrupt input: 0 to 15 reach the 8259 pair and the I/O APIC (0 its pin 2),

@@ -6,6 +6,7 @@
 //! is run once more, on another.
 
 mod adapters;
+mod arbiter;
 mod bars;
 pub mod bench;
 mod devices;
@@ -15,6 +16,7 @@ mod host;
 mod life;
 mod linux;
 mod peer;
+mod rom;
 mod speed;
 mod stage;
 mod units;
@@ -73,6 +75,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         vga::CASES,
         life::CASES,
         window::CASES,
+        arbiter::CASES,
+        rom::CASES,
     ]
     .into_iter()
     .flatten()

@@ -29,6 +29,7 @@ use crate::config::{Adapters, Interface};
 use crate::events::Events;
 use crate::interrupts::FunctionInterrupts;
 use crate::launch::adapters;
+use crate::launch::identity::Kept;
 use crate::machine::{Ending, Machine, Observer};
 use crate::parts::{Parts, Place};
 use crate::platform::KvmGsis;
@@ -110,6 +111,7 @@ impl Rig {
                     pirqs: &pirqs,
                     events: &events,
                     interface: self.vfio,
+                    kept: &Kept::default(),
                     tell,
                     ways: way.ways(),
                     every_write: true,

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 use trapline_io::endpoint::Service;
 
-use super::{Status, log};
+use super::{Status, log, print};
 use crate::bench::cases::{self, CASES};
 use crate::bench::measure::{self, Plan};
 use crate::bench::report::Report;
@@ -220,14 +220,6 @@ fn read_report(path: &Path) -> Result<Report> {
 fn write(option: &str, path: &Path, text: &str) -> Result<()> {
     file::replace(path, |out| out.write_all(text.as_bytes()))
         .with_context(|| format!("--{option} {}", path.display()))
-}
-
-fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads it may have seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 /// Tells a person who waits at a terminal what is going on.

@@ -3,11 +3,9 @@
 
 mod page;
 
-use std::io::{self, Write};
-
 use anyhow::bail;
 
-use super::Status;
+use super::{Status, print};
 use crate::config::{Options, RunConfig};
 use crate::host::{Function, Host, PciAddress, Tree, report};
 
@@ -37,11 +35,8 @@ pub(super) fn devices(arguments: &Arguments) -> anyhow::Result<Status> {
     } else {
         page::text(&host, &chosen, memory, !arguments.all)
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads it may have seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(Status::Success),
-    }
+    print(&text)?;
+    Ok(Status::Success)
 }
 
 /// The functions to tell of, in the order in which they are told.

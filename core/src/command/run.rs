@@ -23,6 +23,8 @@ use super::signals::EndingSignals;
 use super::{Status, one_line, say};
 use crate::config::{Options, RunConfig};
 use crate::guest::{End, Ends, Guest};
+use crate::host::{Host, Tree};
+use crate::report::account;
 use crate::screen::text::Snapshot;
 
 /// Carries out `trapline run`.
@@ -38,7 +40,7 @@ fn live(
     log: &Log,
     build: impl FnOnce(Ends) -> anyhow::Result<Box<dyn Guest>>,
 ) -> anyhow::Result<Status> {
-    let outputs = Outputs::check(config)?;
+    let mut outputs = Outputs::check(config)?;
     let (ends, ended) = Ends::channel();
     let told = ends.clone();
     let signals = EndingSignals::first(move |signal| told.report(End::Signal(signal)))
@@ -50,19 +52,34 @@ fn live(
     guest.end();
     let screen = guest.screen();
     let snapshot = Snapshot { text: screen.text(), frame: screen.frame() };
+    let accounts = guest.accounts();
     let stopped = guest.stop();
     let written = outputs.write(&snapshot);
+    let in_order = !matches!(watched, Ok(End::Failed(_)) | Err(_)) && stopped.is_ok();
+    let end = (ended_words(&watched), in_order);
+    let reported = outputs.report(|| account::run(config, end, &accounts, &Host::read(Tree::host())));
     drop(signals);
 
     // What ended the run comes first; what went wrong behind it is said too.
     let mut status = watched.and_then(|end| conclude(end, config.timeout, watch.awaited()));
-    for problem in [stopped, written].into_iter().filter_map(Result::err) {
+    for problem in [stopped, written, reported].into_iter().filter_map(Result::err) {
         match &status {
             Ok(_) => status = Err(problem),
             Err(_) => say(&one_line(&problem)),
         }
     }
     status
+}
+
+/// How the run ended, without what a message may name.
+fn ended_words(end: &anyhow::Result<End>) -> &'static str {
+    match end {
+        Ok(End::PowerOff) => "the guest switched itself off",
+        Ok(End::Left) => "the user left the screen",
+        Ok(End::Timeout) => "its time was over",
+        Ok(End::Signal(_)) => "it was asked to end by a signal",
+        Ok(End::Failed(_)) | Err(_) => "it failed",
+    }
 }
 
 /// What the end of the run means for the exit status.

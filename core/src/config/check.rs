@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::device::{self, Adapters, AssignedDevice, Choice, Disk};
 use super::error::{ConfigError, Origin};
+use super::identity::{self, Identity};
 use super::keys::Script;
 use super::options::{AdapterOptions, Options};
 use super::trace::{self, TraceFilter, TraceOutput};
 use super::{
-    AdapterConfig, Interface, Io, Linux, Pages, RunConfig, Screen, Serial, TextOutput, Window, size,
+    AdapterConfig, Interface, Io, Linux, Pages, ReportFiles, RunConfig, Screen, Serial, TextOutput, Window,
+    report, size,
 };
 
 /// The longest `--timeout`, in seconds: about 31 years.
@@ -85,7 +87,9 @@ struct Checked {
     cpus: Option<u8>,
     memory: Option<u64>,
     pages: Option<(Pages, Origin)>,
+    phys_bits: Option<u8>,
     vfio: Option<Interface>,
+    identity: Option<Identity>,
     firmware: Option<PathBuf>,
     disks: Option<Vec<Disk>>,
     kernel: Option<PathBuf>,
@@ -97,6 +101,7 @@ struct Checked {
     screen: Option<Screen>,
     screenshot: Option<PathBuf>,
     screen_text: Option<TextOutput>,
+    report: Option<ReportFiles>,
     timeout: Option<Duration>,
     io: Option<Io>,
     /// With the place it was given, for an error that only the joined values can show.
@@ -117,7 +122,9 @@ impl Checked {
             pages: at("hugepages")
                 .value(options.hugepages, size::pages)?
                 .map(|pages| (pages, origin.clone())),
+            phys_bits: at("phys-bits").value(options.phys_bits, size::phys_bits)?,
             vfio: at("vfio").value(options.vfio, interface)?,
+            identity: at("identity").value(options.identity, identity::parse)?,
             firmware: at("firmware").value(options.firmware, file)?,
             disks: at("disk").list(&options.disk, device::disk)?,
             kernel: at("kernel").value(options.kernel, file)?,
@@ -128,6 +135,7 @@ impl Checked {
             screen: at("screen").value(options.screen, screen)?,
             screenshot: at("screenshot").value(options.screenshot, file)?,
             screen_text: at("screen-text").value(options.screen_text, text_output)?,
+            report: at("report").value(options.report, report::files)?,
             timeout: at("timeout").value(options.timeout, timeout)?,
             io: at("io").value(options.io, io)?,
             window: at("window").value(options.window, window)?.map(|window| (window, origin.clone())),
@@ -146,7 +154,9 @@ impl Checked {
             cpus: self.cpus.or(under.cpus),
             memory: self.memory.or(under.memory),
             pages: self.pages.or(under.pages),
+            phys_bits: self.phys_bits.or(under.phys_bits),
             vfio: self.vfio.or(under.vfio),
+            identity: self.identity.or(under.identity),
             firmware: self.firmware.or(under.firmware),
             disks: self.disks.or(under.disks),
             kernel: self.kernel.or(under.kernel),
@@ -157,6 +167,7 @@ impl Checked {
             screen: self.screen.or(under.screen),
             screenshot: self.screenshot.or(under.screenshot),
             screen_text: self.screen_text.or(under.screen_text),
+            report: self.report.or(under.report),
             timeout: self.timeout.or(under.timeout),
             io: self.io.or(under.io),
             window: self.window.or(under.window),
@@ -222,7 +233,9 @@ impl Checked {
             cpus: self.cpus.unwrap_or(1),
             memory,
             pages: self.pages.map(|(pages, _)| pages).unwrap_or_default(),
+            phys_bits: self.phys_bits,
             vfio: self.vfio.unwrap_or_default(),
+            identity: self.identity.unwrap_or_default(),
             firmware: self.firmware,
             disks: self.disks.unwrap_or_default(),
             linux,
@@ -231,6 +244,7 @@ impl Checked {
             screen: self.screen.unwrap_or(Screen::Auto),
             screenshot: self.screenshot,
             screen_text: self.screen_text,
+            report: self.report,
             timeout: self.timeout,
             io: self.io.unwrap_or(Io::Adaptive),
             window: self.window.map_or(Window::Auto, |(window, _)| window),

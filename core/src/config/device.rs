@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::error::Shown;
-use super::{Phase, Window};
+use super::identity::{self, Identity};
+use super::{Messages, Phase, Window};
 use crate::host::{AddressError, PciAddress};
 
 /// The display adapters of a machine.
@@ -57,8 +58,28 @@ pub struct AssignedDevice {
     /// Whether it sits behind a PCI Express root port of its own instead of on bus 0; `None` is what
     /// suits it.
     pub root_port: Option<bool>,
+    /// Which message signalled interrupts the guest sees of those that it has.
+    pub messages: Messages,
     /// What it may be fast at, if it owns legacy VGA: the window at 0xa0000 or its BARs.
     pub phase: Phase,
+    /// Where its BARs lie; `None` is as the run has it.
+    pub identity: Option<Identity>,
+    /// Display adapters of NVIDIA's with the same number, 0 to 15, may reach each other directly (GPUDirect
+    /// peer-to-peer): their driver is told so.
+    pub gpudirect_clique: Option<u8>,
+    /// Whether bursts of accesses to legacy VGA have a lease from the host's arbiter, if it owns legacy VGA.
+    pub arbiter: Arbitration,
+}
+
+/// Whether a function of the host has a lease on the host's legacy VGA ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arbitration {
+    /// It does.
+    On,
+    /// It does not: each access is arbitrated by itself.
+    Off,
+    /// It does where the host has other VGA adapters, and an arbiter.
+    Auto,
 }
 
 /// Whether an adapter decodes the legacy VGA addresses. Several may, if it is said of each: the guest hands the
@@ -99,6 +120,12 @@ pub(super) enum Choice {
     None,
 }
 
+/// The largest number of a GPUDirect clique.
+const CLIQUE_LARGEST: u8 = 15;
+
+/// What may stand behind a device's name.
+const OPTIONS: &str = "vga=, rom=, root-port=, msi=, phase=, identity=, gpudirect-clique= and arbiter=";
+
 const FORMS: &str = "give the PCI address of a function of this host, as 0000:01:00.0 (trapline devices lists them), \
                      vfio-user:SOCKET, or none for a machine without an adapter";
 
@@ -112,27 +139,65 @@ pub(super) fn device(text: &str) -> Result<Choice, String> {
             _ => Err("none takes no options".into()),
         };
     }
-    let (mut vga, mut rom, mut root_port, mut phase) = (None, None, None, None);
-    for option in options {
+    let mut wishes = Wishes::default();
+    options.iter().try_for_each(|option| wishes.take(option))?;
+    wishes.of(parse_origin(name)?).map(Choice::Device)
+}
+
+/// What stands behind a device's name, each option once at most.
+#[derive(Default)]
+struct Wishes {
+    vga: Option<Vga>,
+    rom: Option<Rom>,
+    root_port: Option<bool>,
+    messages: Option<Messages>,
+    phase: Option<Phase>,
+    identity: Option<Identity>,
+    clique: Option<u8>,
+    arbiter: Option<Arbitration>,
+}
+
+impl Wishes {
+    /// One option, as it is written.
+    fn take(&mut self, option: &str) -> Result<(), String> {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
-            "vga" => set(&mut vga, key, parse_vga(value)?)?,
-            "rom" => set(&mut rom, key, parse_rom(value)?)?,
-            "root-port" => set(&mut root_port, key, parse_switch(key, value)?)?,
-            "phase" => set(&mut phase, key, parse_phase(value)?)?,
-            _ => {
-                let options = "vga=, rom=, root-port= and phase=";
-                return Err(format!("{} is no option of a device; there are {options}", Shown(key)));
-            }
+            "vga" => set(&mut self.vga, key, parse_vga(value)?),
+            "rom" => set(&mut self.rom, key, parse_rom(value)?),
+            "root-port" => set(&mut self.root_port, key, parse_switch(key, value)?),
+            "msi" => set(&mut self.messages, key, parse_messages(value)?),
+            "phase" => set(&mut self.phase, key, parse_phase(value)?),
+            "identity" => set(&mut self.identity, key, parse_identity(value)?),
+            "gpudirect-clique" => set(&mut self.clique, key, parse_clique(value)?),
+            "arbiter" => set(&mut self.arbiter, key, parse_arbiter(value)?),
+            _ => Err(format!("{} is no option of a device; there are {OPTIONS}", Shown(key))),
         }
     }
-    Ok(Choice::Device(AssignedDevice {
-        origin: parse_origin(name)?,
-        vga: vga.unwrap_or(Vga::Auto),
-        rom: rom.unwrap_or(Rom::Device),
-        root_port,
-        phase: phase.unwrap_or(Phase::Auto),
-    }))
+
+    /// The device there, if it can have what is wished for.
+    fn of(self, origin: DeviceOrigin) -> Result<AssignedDevice, String> {
+        if let DeviceOrigin::Socket(_) = origin {
+            if let Some(Identity::On(_)) = self.identity {
+                return Err(format!(
+                    "{origin} is no function of this host, so that it has no addresses there; leave identity= out"
+                ));
+            }
+            if self.arbiter == Some(Arbitration::On) {
+                return Err("arbiter=on is for functions of this host".into());
+            }
+        }
+        Ok(AssignedDevice {
+            origin,
+            vga: self.vga.unwrap_or(Vga::Auto),
+            rom: self.rom.unwrap_or(Rom::Device),
+            root_port: self.root_port,
+            messages: self.messages.unwrap_or_default(),
+            phase: self.phase.unwrap_or(Phase::Auto),
+            identity: self.identity,
+            gpudirect_clique: self.clique,
+            arbiter: self.arbiter.unwrap_or(Arbitration::Auto),
+        })
+    }
 }
 
 /// Why a device's phase can not go together with what was asked for the window, if it can not.
@@ -226,12 +291,42 @@ fn parse_vga(text: &str) -> Result<Vga, String> {
     }
 }
 
+fn parse_messages(text: &str) -> Result<Messages, String> {
+    match text {
+        "guest" => Ok(Messages::Guest),
+        "no-msix" => Ok(Messages::NoMsix),
+        "no-msi" => Ok(Messages::NoMsi),
+        "off" => Ok(Messages::Off),
+        _ => Err(format!("msi={text} is not known; give msi=guest, msi=no-msix, msi=no-msi or msi=off")),
+    }
+}
+
 fn parse_phase(text: &str) -> Result<Phase, String> {
     match text {
         "auto" => Ok(Phase::Auto),
         "legacy" => Ok(Phase::Legacy),
         "native" => Ok(Phase::Native),
         _ => Err(format!("phase={text} is not known; give phase=auto, phase=legacy or phase=native")),
+    }
+}
+
+fn parse_identity(text: &str) -> Result<Identity, String> {
+    identity::parse(text).map_err(|problem| format!("identity={text} is {problem}"))
+}
+
+fn parse_clique(text: &str) -> Result<u8, String> {
+    let clique = text.parse().ok().filter(|clique| *clique <= CLIQUE_LARGEST);
+    clique.ok_or_else(|| {
+        format!("gpudirect-clique={} is none; give a number from 0 to {CLIQUE_LARGEST}", Shown(text))
+    })
+}
+
+fn parse_arbiter(text: &str) -> Result<Arbitration, String> {
+    match text {
+        "on" => Ok(Arbitration::On),
+        "off" => Ok(Arbitration::Off),
+        "auto" => Ok(Arbitration::Auto),
+        _ => Err(format!("arbiter={text} is not known; give arbiter=on, arbiter=off or arbiter=auto")),
     }
 }
 
@@ -247,5 +342,31 @@ fn parse_rom(text: &str) -> Result<Rom, String> {
     match text {
         "off" => Ok(Rom::Off),
         _ => path(text, "rom= needs a file, or off").map(Rom::File),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_signalled_interrupts_are_hidden_by_name() {
+        let messages = |text: &str| match device(text) {
+            Ok(Choice::Device(device)) => Ok(device.messages),
+            Ok(Choice::None) => Err("no device".into()),
+            Err(problem) => Err(problem),
+        };
+        for (text, expected) in [
+            ("01:00.0", Messages::Guest),
+            ("01:00.0,msi=guest", Messages::Guest),
+            ("01:00.0,msi=no-msix", Messages::NoMsix),
+            ("vfio-user:/a,msi=no-msi", Messages::NoMsi),
+            ("01:00.0,vga=off,msi=off", Messages::Off),
+        ] {
+            assert_eq!(messages(text), Ok(expected), "{text}");
+        }
+        let problem = messages("01:00.0,msi=on").unwrap_err();
+        assert!(problem.ends_with("give msi=guest, msi=no-msix, msi=no-msi or msi=off"), "{problem}");
+        assert_eq!(messages("01:00.0,msi=off,msi=off"), Err("msi is given twice".into()));
     }
 }

@@ -24,12 +24,17 @@ pub struct Options {
     ///
     /// A function of this host, as 0000:01:00.0 (also vfio:0000:01:00.0), is bound to vfio-pci first: trapline
     /// bind does it. After the name, separated by commas: vga=on|off|auto (does it own the legacy VGA addresses;
-    /// auto: the first that can; on of several: the guest hands them over by COMMAND and VGA Enable), rom=FILE|off (another expansion ROM, or none), root-port=on|off (behind a PCI
-    /// Express root port of its own; PCI Express functions are), phase=auto|legacy|native (what the owner of the
+    /// auto: the first that can; on of several: the guest hands them over by COMMAND and VGA Enable), rom=FILE|off
+    /// (another expansion ROM, or none), root-port=on|off (behind a PCI
+    /// Express root port of its own; PCI Express functions are), msi=guest|no-msix|no-msi|off (which message signalled
+    /// interrupts the guest sees, for a device whose own do not work: all, only MSI, only MSI-X, or none, so that it uses the
+    /// INTx line; what the guest uses the device uses), phase=auto|legacy|native (what the owner of the
     /// legacy VGA addresses is fast at: those, or its BARs, which only then are the guest's to use without us; auto:
-    /// what the guest uses). A comma in a name is written twice. Functions
-    /// of one card that are given together stay one card. Without this option the software adapter is started
-    /// with the machine, in its own process.
+    /// what the guest uses), identity=on|off|refuse|follow|stop (see --identity), gpudirect-clique=N (NVIDIA's adapters
+    /// with the same N, 0 to 15, are told to reach each other directly), arbiter=on|off|auto (does a burst of accesses to the
+    /// legacy VGA addresses keep them from the host's other adapters for some milliseconds; auto: if there are others). A
+    /// comma in a name is written twice. Functions of one card that are given together stay one card. Without this
+    /// option the software adapter is started with the machine, in its own process.
     #[arg(long, value_name = "DEVICE[,OPTION..]")]
     #[serde(default, deserialize_with = "many")]
     pub device: Vec<String>,
@@ -49,10 +54,27 @@ pub struct Options {
     #[serde(default, deserialize_with = "one")]
     pub hugepages: Option<String>,
 
+    /// How many bits of a physical address the guest is told, 36 to 52 [default: what processor and IOMMU both have]
+    ///
+    /// Firmware puts large BARs at the end of what it is told. More than the IOMMU has is for BARs that do not fit
+    /// otherwise: functions of this host then do not reach each other's memory.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[serde(default, deserialize_with = "one")]
+    pub phys_bits: Option<String>,
+
     /// How functions of this host are reached: by VFIO groups, by iommufd, or by what is there [default: auto]
     #[arg(long, value_name = "auto|group|iommufd")]
     #[serde(default, deserialize_with = "one")]
     pub vfio: Option<String>,
+
+    /// Whether BARs of functions of this host lie in the guest where the host has them [default: off]
+    ///
+    /// For adapters that reach their own BARs by mechanisms of their own, with the host's addresses. on, or refuse: a
+    /// BAR that the guest moves stays where it is; follow: it moves, with a warning; stop: the machine ends. identity=
+    /// of a device says otherwise for that device.
+    #[arg(long, value_name = "on|off|refuse|follow|stop")]
+    #[serde(default, deserialize_with = "one")]
+    pub identity: Option<String>,
 
     /// The BIOS image [default: the distribution's SeaBIOS]
     #[arg(long, value_name = "FILE")]
@@ -105,6 +127,14 @@ pub struct Options {
     #[arg(long, value_name = "FILE|-")]
     #[serde(default, deserialize_with = "one")]
     pub screen_text: Option<String>,
+
+    /// Add to a report, at the end of the run, what was seen to work: JSON, and a page in Markdown beside it
+    ///
+    /// FILE.json is read first, if it is there, so that several starts are told of together; the page is FILE.md.
+    /// No names of hosts, files or users are in it, no serial numbers and no addresses of networks.
+    #[arg(long, value_name = "FILE[.json]")]
+    #[serde(default, deserialize_with = "one")]
+    pub report: Option<String>,
 
     /// End the run after so many seconds, with exit status 124. Fractions are allowed
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]

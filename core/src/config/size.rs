@@ -1,11 +1,23 @@
 //! Sizes of memory as a person writes them.
 
+use std::ops::RangeInclusive;
+
 use trapline_devices::q35::{Pages, Ram, RamSplit};
 
 /// The least guest memory: below this the firmware has no room for itself and its tables.
 pub const MEMORY_LEAST: u64 = 16 << 20;
 /// The most guest memory. A guard against a slip of the keyboard, not a limit of the machine.
 pub const MEMORY_LARGEST: u64 = 4 << 40;
+
+/// How many bits a guest physical address may have.
+pub const PHYS_BITS: RangeInclusive<u8> = 36..=52;
+
+/// Parses the width of a guest physical address.
+pub(super) fn phys_bits(text: &str) -> Result<u8, String> {
+    let (least, most) = (PHYS_BITS.start(), PHYS_BITS.end());
+    let bits = text.parse().ok().filter(|bits| PHYS_BITS.contains(bits));
+    bits.ok_or_else(|| format!("not a number of address bits; give {least} to {most}"))
+}
 
 /// Parses a number of bytes: digits, then nothing or `K`, `M`, `G`, `T` (also `KiB`, `MiB` and so on; powers of
 /// 1024; case does not matter).
@@ -67,7 +79,7 @@ pub(super) fn misfit(memory: u64, pages: Pages) -> Option<String> {
 }
 
 /// A size in the largest unit that divides it.
-fn shown(bytes: u64) -> String {
+pub(crate) fn shown(bytes: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     for (size, name) in UNITS {
         if bytes >= size && bytes.is_multiple_of(size) {

@@ -30,7 +30,11 @@ fn given(socket: &str, vga: Vga, rom: Rom) -> Adapters {
         vga,
         rom,
         root_port: None,
+        messages: Messages::Guest,
         phase: Phase::Auto,
+        identity: None,
+        gpudirect_clique: None,
+        arbiter: Arbitration::Auto,
     }])
 }
 
@@ -42,7 +46,9 @@ fn nothing_given_is_a_small_machine_with_the_software_adapter() {
         cpus: 1,
         memory: 1 << 30,
         pages: Pages::Transparent,
+        phys_bits: None,
         vfio: Interface::Auto,
+        identity: Identity::Off,
         firmware: None,
         disks: Vec::new(),
         linux: None,
@@ -51,6 +57,7 @@ fn nothing_given_is_a_small_machine_with_the_software_adapter() {
         screen: Screen::Auto,
         screenshot: None,
         screen_text: None,
+        report: None,
         timeout: None,
         io: Io::Adaptive,
         window: Window::Auto,
@@ -99,7 +106,17 @@ fn devices_are_read() {
 fn functions_of_the_host_are_read() {
     let function = |address: &str, vga, rom, root_port| {
         let origin = DeviceOrigin::Host(address.parse().unwrap());
-        Adapters::Given(vec![AssignedDevice { origin, vga, rom, root_port, phase: Phase::Auto }])
+        Adapters::Given(vec![AssignedDevice {
+            origin,
+            vga,
+            rom,
+            root_port,
+            messages: Messages::Guest,
+            phase: Phase::Auto,
+            identity: None,
+            gpudirect_clique: None,
+            arbiter: Arbitration::Auto,
+        }])
     };
     let cases = [
         ("01:00.0", function("0000:01:00.0", Vga::Auto, Rom::Device, None)),
@@ -129,6 +146,19 @@ fn windows_and_phases_are_read() {
         let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
         assert_eq!(devices.iter().map(|device| device.phase).collect::<Vec<_>>(), [phase], "{text}");
     }
+}
+
+#[test]
+fn a_lease_is_wanted_or_not() {
+    for (text, wish) in [("on", Arbitration::On), ("off", Arbitration::Off), ("auto", Arbitration::Auto)] {
+        let config = with("device", &format!("01:00.0,arbiter={text}")).unwrap();
+        let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
+        assert_eq!(devices.iter().map(|device| device.arbiter).collect::<Vec<_>>(), [wish], "{text}");
+    }
+    let problem = with("device", "01:00.0,arbiter=always").unwrap_err();
+    assert!(problem.contains("give arbiter=on, arbiter=off or arbiter=auto"), "{problem}");
+    let problem = with("device", "vfio-user:/socket,arbiter=on").unwrap_err();
+    assert!(problem.ends_with("arbiter=on is for functions of this host"), "{problem}");
 }
 
 #[test]
@@ -189,8 +219,8 @@ fn disks_are_read_in_order() {
 #[test]
 fn the_other_values_are_read() {
     let config = toml(
-        "cpus = 255\nfirmware = 'bios'\nkernel = 'k'\ninitrd = 'i'\nappend = '-x'\nserial = 'log'\n\
-         debugcon = 'd'\nscreen = 'none'\nscreenshot = 's.png'\nscreen-text = '-'\ntimeout = 0.25\n\
+        "cpus = 255\nphys-bits = 46\nfirmware = 'bios'\nkernel = 'k'\ninitrd = 'i'\nappend = '-x'\nserial = 'log'\n\
+         debugcon = 'd'\nscreen = 'none'\nscreenshot = 's.png'\nscreen-text = '-'\nreport = 'r.json'\ntimeout = 0.25\n\
          io = 'uring'\nwindow = 'strict'\nkeys = 'a'\ntrace = 't.json'\ntrace-filter = ['bar=1', 'port=80']",
     )
     .unwrap();
@@ -199,7 +229,9 @@ fn the_other_values_are_read() {
         cpus: 255,
         memory: 1 << 30,
         pages: Pages::Transparent,
+        phys_bits: Some(46),
         vfio: Interface::Auto,
+        identity: Identity::Off,
         firmware: Some("bios".into()),
         disks: Vec::new(),
         linux: Some(Linux { kernel: "k".into(), initrd: Some("i".into()), append: "-x".into() }),
@@ -208,6 +240,7 @@ fn the_other_values_are_read() {
         screen: Screen::None,
         screenshot: Some("s.png".into()),
         screen_text: Some(TextOutput::Stdout),
+        report: Some(ReportFiles { json: "r.json".into(), markdown: "r.md".into() }),
         timeout: Some(Duration::from_millis(250)),
         io: Io::Uring,
         window: Window::Strict,
@@ -273,6 +306,7 @@ fn values_that_can_not_be_used_say_why() {
         ),
         ("hugepages", "4M", "not a size of huge pages; give 2M or 1G"),
         ("hugepages", "", "not a size of huge pages; give 2M or 1G"),
+        ("phys-bits", "35", "not a number of address bits; give 36 to 52"),
         ("vfio", "cdev", "not known; give auto, group or iommufd"),
         ("device", "vfio-user:", "vfio-user: needs the path of a socket"),
         ("device", "vfio-user:a,vga=yes", "vga=yes is not known; give vga=on, vga=off or vga=auto"),
@@ -282,7 +316,8 @@ fn values_that_can_not_be_used_say_why() {
         (
             "device",
             "vfio-user:a,speed=1",
-            "speed is no option of a device; there are vga=, rom=, root-port= and phase=",
+            "speed is no option of a device; there are vga=, rom=, root-port=, msi=, phase=, identity=, \
+             gpudirect-clique= and arbiter=",
         ),
         ("device", "none,vga=on", "none takes no options"),
         ("disk", ",readonly", "the file is not named"),
@@ -419,7 +454,7 @@ fn names() -> Vec<String> {
 
 #[test]
 fn the_file_has_the_names_of_the_command_line() {
-    assert_eq!(names().len(), 21);
+    assert_eq!(names().len(), 24);
     for name in names() {
         assert!(Options::from_toml(&format!("{name} = 'x'")).is_ok(), "{name}");
     }

@@ -2,6 +2,7 @@
 
 use trapline_devices::platform::fw_cfg::{FileError, Items, key};
 use trapline_devices::q35::RamSplit;
+use trapline_io::{Gpa, Span};
 
 use super::acpi::{self, Platform, Windows};
 use super::e820;
@@ -73,6 +74,8 @@ pub struct Boot {
     pub cpus: u8,
     /// Where RAM lies.
     pub ram: RamSplit,
+    /// What is no place for anything above 4 GiB.
+    pub reserved: Vec<Span<Gpa>>,
     /// The machine's identity, as SMBIOS prints it.
     pub uuid: [u8; 16],
     /// An i8042 with a keyboard is there.
@@ -97,7 +100,7 @@ impl Boot {
     pub fn into_items(self) -> Result<Items, FileError> {
         let mut items = Items::new();
         self.add_numbers(&mut items);
-        items.add_file("etc/e820", e820::table(self.ram))?;
+        items.add_file("etc/e820", e820::table(self.ram, &self.reserved))?;
         let smbios = smbios::build(self.ram, self.cpus, self.uuid);
         items.add_file(smbios::ANCHOR, smbios.anchor)?;
         items.add_file(smbios::TABLES, smbios.tables)?;
@@ -160,12 +163,12 @@ fn add_tables(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trapline_io::{Gpa, Span};
 
     fn boot() -> Boot {
         Boot {
             cpus: 2,
             ram: RamSplit::of(1 << 30),
+            reserved: Vec::new(),
             uuid: [7; 16],
             keyboard: true,
             serial: false,

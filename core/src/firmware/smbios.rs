@@ -3,7 +3,7 @@
 //! The anchor is that of version 2.1 with table address and checksums left at zero: SeaBIOS fills
 //! them in, and adds structure 0, which tells the firmware's own name.
 
-use trapline_devices::q35::{HIGH_RAM, RamSplit};
+use trapline_devices::q35::RamSplit;
 
 /// File name of the anchor.
 pub const ANCHOR: &str = "etc/smbios/smbios-anchor";
@@ -34,10 +34,8 @@ pub fn build(ram: RamSplit, cpus: u8, uuid: [u8; 16]) -> Smbios {
     list.add(processor(cpus));
     let array = list.add(memory_array(ram));
     list.add(memory_device(ram, array));
-    for (start, len) in [(0, ram.low), (HIGH_RAM, ram.high)] {
-        if len > 0 {
-            list.add(mapped_memory(start, len, array));
-        }
+    for (start, len) in ram.pieces() {
+        list.add(mapped_memory(start.0, len, array));
     }
     list.add(Structure::new(32).raw(&[0; 7]));
     list.add(Structure::new(127));

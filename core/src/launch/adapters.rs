@@ -12,9 +12,11 @@ use trapline_devices::pci::{Devfn, Link};
 use trapline_devices::q35::{Pirqs, Ram, RootPort};
 use trapline_devices::vfio_user::client::{Client, Settings};
 use trapline_devices::vga;
-use trapline_io::Region;
+use trapline_io::{Gpa, Region, Span};
 use trapline_vcpu::Vm;
 
+use super::identity::Kept;
+use super::lease;
 use super::physical::{self, Physical};
 use super::place;
 use super::seats::{self, Seat, Wish};
@@ -25,6 +27,7 @@ use crate::dma::{self, Gate, Mapping, Peers};
 use crate::events::Events;
 use crate::interrupts::FunctionInterrupts;
 use crate::parts::{PartId, Parts, ServedBy};
+use crate::report::account::Account;
 use crate::screen::{Frame, Source, TextScreen};
 
 /// What a root port says of its link: what a card of these days has.
@@ -38,6 +41,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) events: &'a Events,
     /// How the kernel's VFIO is used.
     pub(crate) interface: Interface,
+    /// What functions keep of the host's addresses.
+    pub(crate) kept: &'a Kept,
     /// Tells a person what became of a function.
     pub(crate) tell: fn(&str),
     /// How fast the owner of legacy VGA may be, in whatever phase.
@@ -56,11 +61,16 @@ pub(crate) struct Given {
     pub(crate) mapping: Option<Mapping>,
     /// BARs for the DMA of other functions, where there are several.
     pub(crate) peers: Option<Peers>,
+    /// The addresses that functions of the host reach by DMA, ascending; none where there is no such function.
+    pub(crate) reach: Vec<Span<Gpa>>,
+    /// The functions, for who watches them and tells of them.
+    pub(crate) accounts: Vec<Account>,
 }
 
 /// Connects to the adapters that are wanted, or starts ours, and adds them to `parts`.
 pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Parts>) -> Result<Given> {
-    let mut given = Given { display: None, process: None, mapping: None, peers: None };
+    let (reach, accounts) = (Vec::new(), Vec::new());
+    let mut given = Given { display: None, process: None, mapping: None, peers: None, reach, accounts };
     match wanted {
         Adapters::None => {}
         Adapters::Software => {
@@ -68,6 +78,7 @@ pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Part
             given.process = Some(process);
             let function = software(socket, machine)?;
             given.show(&function);
+            given.accounts.push(over_socket("the software adapter", &function));
             parts.push(part(function, "adapter0".into(), None, place::adapter(0)?)?);
         }
         Adapters::Given(devices) => add_given(devices, machine, parts, &mut given)?,
@@ -121,11 +132,14 @@ fn add_given(
                 let function = Function::open(client, options(device, owned, seat, machine.ways))?;
                 has_vga[index] = function.has_vga();
                 given.show(&function);
+                given.accounts.push(over_socket("a device over vfio-user", &function).asked(device));
+                tell_rom(&function, &device.origin.to_string(), machine);
                 parts.push(part(function, at.name, parent, seat.devfn(card))?);
             }
             Opened::Host(physical) => {
-                let (part, has) = host_part(physical, device, at, owned, machine)?;
+                let (part, has, account) = host_part(physical, device, at, owned, machine)?;
                 has_vga[index] = has;
+                given.accounts.push(account);
                 parts.push(Parts { dma: Some(Arc::clone(&gate)), ..part });
             }
         }
@@ -150,6 +164,7 @@ fn map_memory(opened: &[Opened], machine: &Machine<'_>, gate: &Arc<Gate>, given:
     let Some(first) = hosts.first() else { return Ok(()) };
     let iommu = &first.iommu;
     physical::tell_kvm(machine.vm, iommu);
+    given.reach = iommu.ranges()?;
     let (ram, events) = (machine.ram.clone(), machine.events.clone());
     given.mapping = Some(Mapping::prepare(ram, Arc::clone(iommu), Arc::clone(gate), events)?);
     if hosts.len() > 1 {
@@ -158,21 +173,37 @@ fn map_memory(opened: &[Opened], machine: &Machine<'_>, gate: &Arc<Gate>, given:
     Ok(())
 }
 
-/// A function of the host as a part, told to the person; and whether it has legacy VGA. `owned` says that
-/// another has it.
+/// A function of the host as a part, told to the person; whether it has legacy VGA; and its account. `owned` says
+/// that another has it.
 fn host_part(
     physical: Physical,
     device: &AssignedDevice,
     at: At,
     owned: bool,
     machine: &Machine<'_>,
-) -> Result<(Parts, bool)> {
+) -> Result<(Parts, bool, Account)> {
     let At { name, parent, card, seat } = at;
-    let Physical { device: backend, iommu, is_vga, name: known_as, .. } = physical;
+    let Physical {
+        device: mut backend,
+        iommu,
+        address,
+        is_vga,
+        rivals,
+        is_console,
+        shadowed,
+        name: known_as,
+    } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
     let options = options(device, owned, seat, machine.ways);
-    let options =
-        assigned::Options { interrupts: Some(Arc::new(lines)), every_write: machine.every_write, ..options };
+    let options = assigned::Options {
+        interrupts: Some(Arc::new(lines)),
+        every_write: machine.every_write,
+        console: is_console,
+        ..options
+    };
+    if is_vga && options.vga != assigned::Vga::Off {
+        lease::give(&mut backend, device.arbiter, rivals)?;
+    }
     let mut function = Function::open(backend, options)?;
     // The gate keeps bus mastering back, before the write comes here.
     function.allow_dma();
@@ -182,15 +213,38 @@ fn host_part(
     };
     let (interface, reset) = (physical::interface(&iommu), function.backend().method());
     let mut line = format!("{known_as}: {place}, by {interface}; its reset: {reset}");
+    let legacy_vga = physical::legacy(function.legacy_vga(), device.vga, owned);
     if is_vga {
-        line.extend(["; ", physical::legacy(function.legacy_vga(), device.vga, owned)]);
+        line.extend(["; ", legacy_vga]);
+    }
+    if let Some(way) = physical::hidden(device.messages, function.offered()) {
+        line.extend(["; ", way]);
     }
     (machine.tell)(&line);
+    let mut account = Account::of(&known_as, &function).asked(device);
+    account.address = Some(address);
+    account.given = format!("by VFIO ({interface}), {place}");
+    account.reset = reset.to_string();
+    account.legacy_vga = if is_vga { legacy_vga.into() } else { "no VGA compatible controller".into() };
+    if !shadowed {
+        tell_rom(&function, &device.origin.to_string(), machine);
+    }
     let (has_vga, stopping) = (function.has_vga(), function.backend().stopping());
     // An access to legacy VGA can sleep.
     let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
     let part = part(function, name, parent, seat.devfn(card))?;
-    Ok((Parts { served_by, stopping: Some(stopping), ..part }, has_vga))
+    let identity = match &device.origin {
+        DeviceOrigin::Host(address) => machine.kept.by(*address).cloned(),
+        DeviceOrigin::Socket(_) => None,
+    };
+    Ok((Parts { served_by, stopping: Some(stopping), identity, ..part }, has_vga, account))
+}
+
+/// Tells what the ROM of a function is that the guest sees.
+fn tell_rom<B: Backend>(function: &Function<B>, name: &str, machine: &Machine<'_>) {
+    if let Some(found) = function.rom_found() {
+        (machine.tell)(&format!("{name}: its ROM: {found}"));
+    }
 }
 
 impl Opened {
@@ -244,8 +298,19 @@ fn options(device: &AssignedDevice, owned: bool, seat: Seat, ways: Ways) -> assi
         placement: if seat.behind_port { Placement::BehindPort } else { Placement::RootBus },
         multifunction: seat.multifunction,
         every_write: false,
+        gpudirect_clique: device.gpudirect_clique,
+        messages: device.messages,
+        console: false,
         interrupts: None,
     }
+}
+
+/// What is told of a function that is reached over a socket.
+fn over_socket(name: &str, function: &Function<Client>) -> Account {
+    let mut account = Account::of(name, function);
+    account.given = "over vfio-user".into();
+    account.legacy_vga = physical::legacy(function.legacy_vga(), Vga::Auto, false).into();
+    account
 }
 
 /// A root port in a card's place on bus 0.

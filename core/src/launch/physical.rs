@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use trapline_devices::assigned::LegacyVga;
+use trapline_devices::assigned::{LegacyVga, Messages, Offered};
 use trapline_devices::host;
 use trapline_devices::vfio::{Device, Iommu, Settings};
 use trapline_vcpu::Vm;
@@ -16,8 +16,15 @@ use crate::host::{Host, PciAddress, Tree};
 pub(super) struct Physical {
     pub(super) device: Device,
     pub(super) iommu: Arc<Iommu>,
+    pub(super) address: PciAddress,
     /// Whether it is a VGA compatible controller.
     pub(super) is_vga: bool,
+    /// How many other VGA compatible controllers the host has.
+    pub(super) rivals: usize,
+    /// Whether the host's firmware, and then its console, showed on it.
+    pub(super) is_console: bool,
+    /// Its own ROM is the copy that the host's firmware has run, which was told.
+    pub(super) shadowed: bool,
     /// Its address and what a person would call it.
     pub(super) name: String,
 }
@@ -44,12 +51,18 @@ impl Opener {
         let host = self.host.get_or_insert_with(|| Host::read(Tree::host()));
         unseen(host, address, own_rom).iter().for_each(|line| (self.tell)(line));
         let is_vga = host.function(address).is_some_and(crate::host::Function::is_vga);
+        let is_console = host.function(address).is_some_and(|function| function.boot_vga);
+        let others = host.functions().iter().filter(|other| other.is_vga() && other.address != address);
+        let rivals = others.count();
+        let rom = host.function(address).and_then(|function| function.rom);
+        let shadowed = own_rom && rom.is_some_and(|rom| rom.shadow);
         let name = match host.function(address) {
             Some(function) => format!("{address} ({})", host.name_of(function)),
             None => address.to_string(),
         };
         let device = Device::open(address, &self.iommu, self.settings.clone())?;
-        Ok(Physical { device, iommu: Arc::clone(&self.iommu), is_vga, name })
+        let iommu = Arc::clone(&self.iommu);
+        Ok(Physical { device, iommu, address, is_vga, rivals, is_console, shadowed, name })
     }
 }
 
@@ -87,6 +100,18 @@ pub(super) fn legacy(became: LegacyVga, wish: Vga, owned: bool) -> &'static str 
              CONFIG_VFIO_PCI_VGA): its screen stays dark until a driver of the guest takes it over"
         }
     }
+}
+
+/// What the guest does not see of a function's interrupts, as was asked for; for a person.
+pub(super) fn hidden(wish: Messages, offered: Offered) -> Option<&'static str> {
+    let nothing = offered == Offered::default();
+    Some(match wish {
+        Messages::Guest => return None,
+        Messages::NoMsix => "without MSI-X, as msi=no-msix says",
+        Messages::NoMsi => "without MSI, as msi=no-msi says",
+        Messages::Off if nothing => "without any interrupt: it has no line, and msi=off takes its messages",
+        Messages::Off => "by its INTx line alone, as msi=off says",
+    })
 }
 
 /// What the kernel's VFIO is used by.

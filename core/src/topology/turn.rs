@@ -141,17 +141,18 @@ impl Topology {
         Ok(if self.possible(&state, function, wish) == wish { Turned::AsWished } else { Turned::Slower })
     }
 
-    /// Carries out a write that may end the shadow.
-    pub(super) fn guarded(&self, caller: &mut Caller, function: PartId, access: Access) {
-        let Some(target) = self.endpoints.get(function) else { return };
-        if target.call_admitted(caller, access) {
-            return;
-        }
+    /// Carries out a write that ends the shadow.
+    pub(super) fn guarded(&self, caller: &mut Caller, function: PartId, target: &Endpoint, access: Access) {
         // While a reset or the end is under way the write is void, like the rest of what the vCPU does.
         let Ok(mut guard) = self.world.lock_on_vcpu(usize::from(caller.id().0)) else { return };
         let mut state = self.state.lock();
         match self.end_shadow_parking(&mut state, function, &mut guard) {
-            Ok(()) => drop(target.call(caller, access)),
+            Ok(()) if target.call_admitted(caller, access) => {}
+            // Another vCPU has written the index of the register meanwhile.
+            Ok(()) => {
+                drop((state, guard));
+                self.change_map(caller, function, target, access);
+            }
             Err(trouble) => self.fail(target, &trouble),
         }
     }

@@ -91,6 +91,13 @@ impl Format for Chrome {
                 function_name(out, function, cast);
                 out.extend_from_slice(b"}}");
             }
+            Mark::Foreign(function, region) => {
+                let overlay = cast.function(function).map_or("?", |it| region_name(it, region));
+                instant(out, time, &format!("foreign {overlay}"));
+                out.extend_from_slice(b",\"args\":{\"function\":");
+                function_name(out, function, cast);
+                out.extend_from_slice(b"}}");
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What both forms of a trace have in common.
 
+use trapline_devices::assigned::overlay_name;
 use trapline_io::Region;
 use trapline_io::space::EndpointId;
 use trapline_io::trace::Record;
@@ -43,6 +44,9 @@ impl Cast {
 pub(super) enum Mark {
     /// The legacy window of a function is carried out in another way.
     Window(EndpointId, Mode),
+    /// The guest looks into the configuration space of another function through an overlay of this one, for the
+    /// first time.
+    Foreign(EndpointId, Region),
     /// The machine was reset.
     Reset,
 }
@@ -77,12 +81,14 @@ pub(super) trait Format: Send {
     fn footer(&self) -> &'static [u8];
 }
 
-/// A region's name: of a PCI function as VFIO numbers it.
+/// A region's name: of a PCI function as VFIO numbers it, or what an overlay is called.
 pub(super) fn region_name(function: &Function, region: Region) -> &'static str {
     const OF_PCI: [&str; 9] = ["bar0", "bar1", "bar2", "bar3", "bar4", "bar5", "rom", "config", "vga"];
     const OF_PLATFORM: [&str; 4] = ["region0", "region1", "region2", "region3"];
     let names = if function.id.is_some() { &OF_PCI[..] } else { &OF_PLATFORM[..] };
-    names.get(usize::from(region.0)).copied().unwrap_or("other")
+    let known = names.get(usize::from(region.0)).copied();
+    let overlay = || overlay_name(region).filter(|_| function.id.is_some());
+    known.or_else(overlay).unwrap_or("other")
 }
 
 /// A mode's name.

@@ -8,7 +8,7 @@ use trapline_io::trace::{How, Record};
 use trapline_io::{Address, Region};
 
 use super::digits::{decimal, hex, hex_digits, seconds};
-use super::format::{Cast, Format, Lost, Mark, mode_name};
+use super::format::{Cast, Format, Lost, Mark, mode_name, region_name};
 use super::map::{Change, Map, Mapping};
 
 /// No mapping.
@@ -99,6 +99,11 @@ impl Format for Mmiotrace {
             Mark::Window(function, mode) => {
                 let name = cast.function(function).map_or("?", |function| function.name.as_str());
                 format!("WINDOW {} {name}", mode_name(mode))
+            }
+            Mark::Foreign(function, region) => {
+                let function = cast.function(function);
+                let overlay = function.map_or("?", |function| region_name(function, region));
+                format!("FOREIGN {overlay} {}", function.map_or("?", |function| function.name.as_str()))
             }
         };
         line(out, b"MARK ", time);

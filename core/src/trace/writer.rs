@@ -1,17 +1,18 @@
 //! The thread that writes a trace: takes records out of their rings, puts them in order, makes text of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use trapline_io::space::AddressSpace;
+use trapline_devices::assigned::is_foreign;
+use trapline_io::space::{AddressSpace, EndpointId};
 use trapline_io::stages::now;
 use trapline_io::trace::{Filter, Lane, Record};
 use trapline_io::{Address, Region};
 
-use super::format::{Cast, Format, Lost};
+use super::format::{Cast, Format, Lost, Mark};
 use super::map::Map;
 use super::probes::{Intake, News, Note};
 use super::sink::Sink;
@@ -58,8 +59,16 @@ impl Writer {
         stopping: Arc<AtomicBool>,
     ) -> Writer {
         let source = |(whose, lane)| Source { whose, lane, told: 0 };
-        let page =
-            Page { sink, format, cast, map: Map::default(), unseen: None, began: now(), text: Vec::new() };
+        let page = Page {
+            sink,
+            format,
+            cast,
+            map: Map::default(),
+            unseen: None,
+            foreign: BTreeSet::new(),
+            began: now(),
+            text: Vec::new(),
+        };
         Writer {
             sources: intake.lanes.into_iter().map(source).collect(),
             notes: intake.notes,
@@ -147,6 +156,8 @@ struct Page {
     map: Map,
     /// The newest map, which no access to memory has met yet, and since when it holds.
     unseen: Option<(u64, Arc<AddressSpace>)>,
+    /// Overlays of which it was told that the guest sees another function by them.
+    foreign: BTreeSet<(EndpointId, Region)>,
     /// The moment from which times count.
     began: u64,
     text: Vec<u8>,
@@ -187,9 +198,24 @@ impl Page {
             }
         }
         record.time = record.time.saturating_sub(self.began);
+        if let Some(function) = record.function
+            && is_foreign(record.access.region)
+        {
+            self.look_at_foreign(function, &record);
+        }
         self.format.record(&record, &self.cast, &self.map, &mut self.text);
         if self.text.len() >= PIECE {
             self.flush();
+        }
+    }
+
+    /// Tells of the first access to an overlay that shows another function's configuration space.
+    fn look_at_foreign(&mut self, function: EndpointId, record: &Record) {
+        let region = record.access.region;
+        let is_pci = self.cast.function(function).is_some_and(|function| function.id.is_some());
+        if is_pci && self.foreign.insert((function, region)) {
+            let mark = Mark::Foreign(function, region);
+            self.format.marked(record.moment(), mark, &self.cast, &mut self.text);
         }
     }
 

@@ -27,7 +27,7 @@ const PLACES: [Place; 12] = [
     (Region::VGA, 0xb_7ff0, 0x40),
     (Region::ROM, 0, 0x2000),
     // The ports of the Bochs adapter, the table of MSI-X and its pending bits.
-    (Region(0xf0), 0, 4),
+    (Region(0xf0), 0x1ce, 4),
     (Region(0xf1), 0, 0x100),
     (Region(0xf2), 0, 0x100),
     // The capabilities of a usual head: MSI and MSI-X; and the extended ones.
@@ -215,6 +215,7 @@ fuzz_target!(|input: (Any, u8, bool, u8, Vec<(u8, u32, Vec<Step>)>)| {
         placement: if options & 0x40 != 0 { Placement::BehindPort } else { Placement::RootBus },
         multifunction: options & 0x20 != 0,
         interrupts: (options & 0x10 == 0).then(|| Arc::new(Host(any.refused)) as Arc<dyn Interrupts>),
+        ..Options::default()
     };
     match Function::open(Card::new(any), options) {
         Ok(mut function) => {

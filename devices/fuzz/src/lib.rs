@@ -13,8 +13,10 @@
 //! * `chipset`: host bridge, LPC bridge, root port, and the map that follows from their registers.
 //! * `function`: an assigned function over a device of any content.
 //! * `window`: the owner of legacy VGA in all its modes, beside the same adapter used strictly.
+//! * `rom`: files with an expansion ROM in them: read, told, repaired, compared.
 //! * `fw_cfg`, `platform`, `block`: the devices that are no adapters, with hostile guest memory.
 
+pub mod rom;
 pub mod server;
 
 use std::fs::File;

@@ -108,6 +108,13 @@ pub trait Backend: Send {
         self.regions().get(usize::from(region.0)).unwrap_or(&NONE)
     }
 
+    /// The region of a device's own that has this type and subtype (`VFIO_REGION_INFO_CAP_TYPE` of linux/vfio.h),
+    /// if there is one.
+    fn typed(&self, kind: (u32, u32)) -> Option<Region> {
+        let _ = kind;
+        None
+    }
+
     /// Whether the device is gone for good: the guest then reads all ones everywhere.
     fn is_dead(&self) -> bool;
 
@@ -144,6 +151,18 @@ pub trait Backend: Send {
         }
         Ok(())
     }
+
+    /// From now on a write to the legacy VGA region or to a BAR may return before the device has seen it,
+    /// or not any more: then all that were sent have reached it when this returns. Nothing overtakes
+    /// them, but who waits for none of them is not told of a write that failed. Only for as long as the
+    /// guest has no other way to the device (design rule 5), and [`Backend::settle`] is called now and then.
+    /// A backend whose writes are cheap to wait for does nothing.
+    fn post(&mut self, may: bool) {
+        let _ = may;
+    }
+
+    /// Waits until the device has seen all that was written: at most as long as for a read.
+    fn settle(&mut self) {}
 
     /// The part of a file that *is* this region, if there is one: a write there is what
     /// [`Backend::write`] does and nothing else.

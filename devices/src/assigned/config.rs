@@ -131,6 +131,19 @@ impl Config {
         self.power.map(|at| at + spec::PMCSR)
     }
 
+    /// Whether all of these bytes are the device's, to read and to write.
+    pub fn is_device(&self, offset: u16, width: Width) -> bool {
+        let bytes = usize::from(offset)..usize::from(offset) + width.bytes();
+        let taken = self.taken.get(bytes.clone()).is_some_and(|taken| taken.iter().all(|taken| *taken));
+        taken && self.answered.get(bytes).is_some_and(|bits| bits.iter().all(|bits| *bits == 0xff))
+    }
+
+    /// Whether a byte is the id of one of the message signalled interrupts' capabilities, or its pointer to the
+    /// next: those never change.
+    pub fn heads_messages(&self, offset: u16) -> bool {
+        self.msi.into_iter().chain(self.msix).any(|at| offset == at || offset == at + 1)
+    }
+
     /// The power state: 0 for D0, 3 for D3hot.
     pub fn power_state(&self) -> u8 {
         self.power_control().map_or(0, |at| PowerControl::from_bits(self.space.word(at)).state())

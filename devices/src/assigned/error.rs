@@ -39,6 +39,14 @@ pub enum Error {
         /// Its name.
         device: String,
     },
+    /// A GPUDirect clique was asked for.
+    #[error("{device}: gpudirect-clique= can not be given: {why}")]
+    Clique {
+        /// Its name.
+        device: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// The ROM file cannot be read.
     #[error("cannot read the ROM file {path}")]
     RomFile {

@@ -10,25 +10,31 @@ use trapline_io::device::{Claims, Range};
 use trapline_io::file::FileRegion;
 use trapline_io::space::DwordSet;
 use trapline_io::window::Window;
-use trapline_io::{Device, Fault, Region, Width};
+use trapline_io::{Access, Device, Fault, Region, Width};
 use vm_memory::MmapRegion;
 
 use super::backend::{Backend, Write};
 use super::config::{Config, Shape};
-use super::interrupts::Interrupts;
+use super::interrupts::{Interrupts, Offered};
 use super::msix::{self, Msix};
-use super::quirks::{DISPI, Dispi, Reached};
+use super::quirks::igd::{self, Igd};
+use super::quirks::{Card, Quirks, clique, regions};
 use super::registers::Registers;
 use super::repeats::Repeats;
 use super::rom::Rom;
+use crate::legacy::picture::Picture;
 use crate::legacy::{self, Owner};
 use crate::pci::spec;
+use crate::rom;
+use crate::seen::{Mark, Seen};
 
 pub use super::error::Error;
-pub use super::options::{LegacyVga, Options, Placement, Vga};
+pub use super::options::{LegacyVga, Messages, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
 mod claims;
+mod console;
+mod overlaid;
 mod repeated;
 mod window;
 
@@ -40,10 +46,15 @@ pub struct Function<B: Backend> {
     interrupts: Interrupts,
     rom: Option<Rom>,
     vga: LegacyVga,
-    dispi: Option<Dispi>,
+    quirks: Quirks,
+    /// For the firmware, until it is taken.
+    igd: Option<Igd>,
     /// Legacy VGA, if it is owned and may be faster than strict.
     owner: Option<Owner>,
+    /// What the host's console showed.
+    picture: Option<Picture>,
     repeats: Repeats,
+    seen: Arc<Seen>,
     /// Whether the device reaches guest memory, so that it may master the bus.
     dma: bool,
 }
@@ -70,22 +81,50 @@ impl<B: Backend> Function<B> {
             rom: rom.as_ref().map(Rom::size),
         };
         let mut config = Config::new(&registers, &shape)?;
-        let interrupts = Interrupts::new(&mut config, &registers, &backend, options.interrupts, &bars);
+        let seen = Arc::new(Seen::default());
+        let wanted = (options.interrupts, options.messages);
+        let interrupts = Interrupts::new(&mut config, &registers, &backend, wanted, Arc::clone(&seen), &bars);
+        if let Some(clique) = options.gpudirect_clique {
+            clique::add(&mut config, &registers, clique).map_err(|why| Error::Clique { device, why })?;
+        }
+        let igd = igd::adopt(&mut config, &registers, &mut backend);
         let vga = legacy_vga(&backend, &config, options.vga)?;
         if vga != LegacyVga::Owned {
             config.be_no_vga();
         }
-        let dispi = Dispi::of(
-            registers.word(spec::VENDOR_ID),
-            registers.word(spec::DEVICE_ID),
-            backend.region(Region::bar(2)).size,
-        );
-        let dispi = dispi.filter(|_| vga == LegacyVga::Owned);
         let owned = vga == LegacyVga::Owned;
-        let owner = if owned { Owner::new(options.ways, dispi.is_some()) } else { None };
+        let card = Card {
+            registers: &registers,
+            config: &config,
+            bars,
+            owns_vga: owned,
+            opregion: igd.is_some(),
+            traced: options.every_write,
+        };
+        let quirks = Quirks::of(&card, backend.name());
+        let bochs = quirks.has(regions::DISPI);
+        let mut owner = if owned { Owner::new(options.ways, bochs) } else { None };
+        if let Some(owner) = &mut owner {
+            owner.note_in(Arc::clone(&seen));
+        }
         let repeats = Repeats::of(&backend, !options.every_write);
-        let mut function =
-            Function { backend, config, interrupts, rom, vga, dispi, owner, repeats, dma: false };
+        let mut function = Function {
+            backend,
+            config,
+            interrupts,
+            rom,
+            vga,
+            quirks,
+            igd,
+            owner,
+            picture: None,
+            repeats,
+            seen,
+            dma: false,
+        };
+        if owned && options.console {
+            function.take_picture();
+        }
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
         let _ = function.forward_command();
         function.settle_interrupts();
@@ -117,6 +156,38 @@ impl<B: Backend> Function<B> {
         self.vga
     }
 
+    /// What is seen of it while a guest has it.
+    pub fn seen(&self) -> &Arc<Seen> {
+        &self.seen
+    }
+
+    /// Whether what the guest does with the legacy VGA ranges is seen: not where they are strict.
+    pub fn sees_window(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// The ways to interrupt that the guest sees.
+    pub fn offered(&self) -> Offered {
+        self.interrupts.offered(self.config.space())
+    }
+
+    /// The images of the ROM that the guest sees, if it sees one. Reads all of it.
+    pub fn rom_chain(&self) -> Option<rom::Chain> {
+        self.rom.as_ref().map(Rom::chain)
+    }
+
+    /// Vendor, device and class code (base class, subclass, programming interface), as the guest sees them.
+    pub fn identity(&self) -> (u16, u16, u32) {
+        let space = self.config.space();
+        let class = space.read(spec::REVISION_ID, Width::B4) >> 8;
+        (space.word(spec::VENDOR_ID), space.word(spec::DEVICE_ID), class)
+    }
+
+    /// What its ROM is and what becomes of it, in one line; `None` if the guest sees none.
+    pub fn rom_found(&self) -> Option<&str> {
+        self.rom.as_ref().map(Rom::found)
+    }
+
     /// The device.
     pub fn backend(&self) -> &B {
         &self.backend
@@ -130,6 +201,11 @@ impl<B: Backend> Function<B> {
         // Of a larger piece of memory the rest may not be touched, which no caller could know.
         let whole = first.at == 0 && first.len == first.memory.size() as u64;
         (whole && first.len >= region.size).then(|| Arc::clone(&first.memory))
+    }
+
+    /// What the guest's firmware is to be told of Intel's integrated graphics; given once.
+    pub fn take_igd(&mut self) -> Option<Igd> {
+        self.igd.take()
     }
 
     /// A descriptor that becomes readable when [`Device::attend`] is to be called.
@@ -179,18 +255,11 @@ impl<B: Backend> Function<B> {
             Region::ROM => self.rom.as_ref().ok_or(Fault::NoRegister)?.read(offset, width),
             msix::TABLE => self.msix()?.read_table(offset, width),
             msix::PENDING => self.msix()?.read_pending(offset, width),
-            DISPI => {
-                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
-                match dispi.reach(offset, width, None)? {
-                    Reached::Latch(value) => Ok(value),
-                    Reached::Bar2(at) => self.backend.read(Region::bar(2), at, width),
-                }
-            }
             _ if self.backend.region(region).holds(offset, width) => {
                 self.note_read(region, offset, width);
                 self.backend.read(region, offset, width)
             }
-            _ => Err(Fault::NoRegister),
+            _ => self.read_overlaid(region, offset, width),
         }
     }
 
@@ -198,13 +267,6 @@ impl<B: Backend> Function<B> {
     fn store(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         match region {
             Region::CONFIG => self.write_config(offset, width, value),
-            DISPI => {
-                let dispi = self.dispi.as_mut().ok_or(Fault::NoRegister)?;
-                match dispi.reach(offset, width, Some(value))? {
-                    Reached::Latch(_) => Ok(()),
-                    Reached::Bar2(at) => self.backend.write(Region::bar(2), at, width, value),
-                }
-            }
             msix::TABLE => {
                 let Function { backend, config, interrupts, .. } = self;
                 interrupts.write_table(config.space(), backend, offset, width, value)
@@ -219,7 +281,7 @@ impl<B: Backend> Function<B> {
                 }
                 Ok(())
             }
-            _ => Err(Fault::NoRegister),
+            _ => self.write_overlaid(region, offset, width, value),
         }
     }
 
@@ -242,12 +304,24 @@ impl<B: Backend> Function<B> {
         }
         if (spec::COMMAND..spec::COMMAND + 2).contains(&at) {
             done = done.and(self.forward_command());
+            self.note_command();
         }
         self.follow_config(at);
         if self.interrupts.depend_on(at) {
             self.settle_interrupts();
         }
         done
+    }
+
+    /// COMMAND was written.
+    fn note_command(&self) {
+        if self.config.space().command().bus_master() {
+            self.seen.note(Mark::Master);
+        }
+        if self.config.decoded(6).is_some() && self.rom.is_some() {
+            self.seen.note(Mark::Rom);
+        }
+        self.interrupts.note(self.config.space());
     }
 
     fn pass_on(&mut self, at: u16, width: Width, value: u64) -> Result<(), Fault> {
@@ -261,6 +335,7 @@ impl<B: Backend> Function<B> {
     /// device does it on the write, and all that is kept here follows.
     fn function_reset(&mut self, at: u16, width: Width, value: u64) -> Result<(), Fault> {
         self.interrupts.disconnect(&mut self.backend);
+        self.seen.note(Mark::FunctionReset);
         let done = self.pass_on(at, width, value);
         self.start_over();
         self.settle_interrupts();
@@ -272,9 +347,7 @@ impl<B: Backend> Function<B> {
         self.config.reset();
         self.interrupts.reset();
         self.repeats.reset(&mut self.backend);
-        if let Some(dispi) = &mut self.dispi {
-            dispi.reset();
-        }
+        self.quirks.reset();
         // A device that is gone says so by itself.
         if let Some(control) = self.config.power_control() {
             let _ = self.forward_power(control);
@@ -290,6 +363,7 @@ impl<B: Backend> Drop for Function<B> {
     fn drop(&mut self) {
         self.settle_window();
         self.interrupts.disconnect(&mut self.backend);
+        self.picture_back();
         self.config.reset();
         let _ = self.forward_command();
     }
@@ -321,6 +395,7 @@ impl<B: Backend> Device for Function<B> {
     fn reset(&mut self) {
         self.settle_window();
         self.interrupts.disconnect(&mut self.backend);
+        self.seen.reset();
         // Before anything is written: what a bus reset of its companion has just reset is not reset
         // again, unless it was used.
         if self.backend.resettable() {
@@ -330,12 +405,17 @@ impl<B: Backend> Device for Function<B> {
         self.start_over();
         if let Some(owner) = &mut self.owner {
             owner.reset();
+            self.backend.post(false);
         }
         self.settle_interrupts();
     }
 
     fn claims(&self) -> Claims {
         Claims { ranges: self.ranges(), bridge: None }
+    }
+
+    fn changes_map(&self, access: Access) -> bool {
+        self.overlaid_changes_map(access)
     }
 
     fn attend(&mut self) {

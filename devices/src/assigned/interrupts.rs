@@ -15,10 +15,12 @@ use super::backend::{Backend, Irqs, Signalled};
 use super::config::Config;
 use super::msi::Msi;
 use super::msix::Msix;
+use super::options::Messages;
 use super::registers::Registers;
 use super::wire::Wire;
 use crate::host::{self, Level};
 use crate::pci::{ConfigSpace, Pin, spec};
+use crate::seen::{Seen, Signalling};
 
 mod table;
 
@@ -44,10 +46,23 @@ enum Trouble {
     Route,
 }
 
+/// The ways to interrupt that the guest sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offered {
+    /// An INTx pin.
+    pub line: bool,
+    /// The MSI capability.
+    pub msi: bool,
+    /// The MSI-X capability.
+    pub msix: bool,
+}
+
 /// See the module's page.
 pub(super) struct Interrupts {
     host: Option<Arc<dyn host::Interrupts>>,
     device: String,
+    /// What the guest does with it is noted there.
+    seen: Arc<Seen>,
     irqs: Irqs,
     msi: Option<Msi>,
     pub msix: Option<Msix>,
@@ -74,9 +89,11 @@ impl Interrupts {
         config: &mut Config,
         registers: &Registers,
         backend: &dyn Backend,
-        host: Option<Arc<dyn host::Interrupts>>,
+        (host, shown): (Option<Arc<dyn host::Interrupts>>, Messages),
+        seen: Arc<Seen>,
         bars: &[u64; 6],
     ) -> Interrupts {
+        hide(config, registers, shown);
         let irqs = if host.is_some() { backend.irqs() } else { Irqs::default() };
         let device = backend.name().to_owned();
         let msi = config.msi.and_then(|at| Msi::add(config, registers, at, irqs.msi));
@@ -92,6 +109,7 @@ impl Interrupts {
         Interrupts {
             host,
             device,
+            seen,
             irqs,
             msi,
             msix,
@@ -101,6 +119,12 @@ impl Interrupts {
             exhausted: false,
             told: Vec::new(),
         }
+    }
+
+    /// What the guest sees in `space`.
+    pub fn offered(&self, space: &ConfigSpace) -> Offered {
+        let line = space.byte(spec::INTERRUPT_PIN) != 0;
+        Offered { line, msi: self.msi.is_some(), msix: self.msix.is_some() }
     }
 
     /// Whether a write to the dword at `at` may ask for something else.
@@ -132,6 +156,21 @@ impl Interrupts {
             Mode::Msix => self.follow_table(space, backend),
             Mode::Off | Mode::Intx(_) => {}
         }
+        self.note(space);
+    }
+
+    /// Notes how the function interrupts, after a write to COMMAND too. One that has had a message unmasked
+    /// counts as interrupting by messages until it goes over to another way: a driver may mask them often.
+    pub fn note(&self, space: &ConfigSpace) {
+        let now = self.seen.signalling();
+        self.seen.signals(match self.mode {
+            Mode::Intx(_) if self.line.is_some() && self.by_line(space) => Signalling::Line,
+            Mode::Msi(_) if now == Signalling::Msi || self.wires.iter().any(Wire::delivers) => {
+                Signalling::Msi
+            }
+            Mode::Msix if now == Signalling::Msix || self.any_delivers() => Signalling::Msix,
+            _ => Signalling::Off,
+        });
     }
 
     /// Takes everything down, until the next [`Interrupts::settle`].
@@ -143,6 +182,7 @@ impl Interrupts {
             Mode::Msix if self.any_connected() => backend.disable_vectors(Signalled::Msix),
             _ => Ok(()),
         };
+        self.seen.signals(Signalling::Off);
         self.line = None;
         self.wires.clear();
         self.exhausted = false;
@@ -258,6 +298,20 @@ impl Interrupts {
             }
             Trouble::Route => tracing::warn!(device, "an interrupt of it can not be routed: {why}"),
         }
+    }
+}
+
+/// Keeps from the guest what it is not shown.
+fn hide(config: &mut Config, registers: &Registers, shown: Messages) {
+    if !shown.msi()
+        && let Some(at) = config.msi.take()
+    {
+        Msi::hide(config, registers, at);
+    }
+    if !shown.msix()
+        && let Some(at) = config.msix.take()
+    {
+        Msix::hide(config, at);
     }
 }
 

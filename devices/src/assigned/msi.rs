@@ -32,16 +32,15 @@ impl Msi {
     /// nothing shown, if there are none or it does not fit.
     pub fn add(config: &mut Config, device: &Registers, at: u16, messages: u16) -> Option<Msi> {
         let control = device.word(at + CONTROL);
-        let (wide, masks) = (control & WIDE != 0, control & MASKS != 0);
         let most = messages.checked_ilog2().and_then(|most| u16::try_from(most).ok());
         let most = most.map(|most| most.min(control >> 1 & 7).min(MOST));
-        let msi = Msi { at, wide, masks, most: most.unwrap_or(0) };
-        config.keep(at, msi.len().min(CLASSIC - at));
+        let msi = Msi { most: most.unwrap_or(0), ..Msi::hide(config, device, at) };
         if most.is_none() || at + msi.len() > CLASSIC {
             return None;
         }
         config.link(at, spec::CAP_MSI);
         let space = config.space_mut();
+        let (wide, masks) = (msi.wide, msi.masks);
         let control = msi.most << 1 | control & (WIDE | MASKS);
         space.preset(at + CONTROL, Width::B2, control.into());
         space.allow(at + CONTROL, Width::B2, 0x71);
@@ -54,6 +53,14 @@ impl Msi {
             space.allow(msi.mask(), Width::B4, u32::MAX >> (32 - (1 << msi.most)));
         }
         Some(msi)
+    }
+
+    /// Keeps the device's capability at `at` from the guest, which neither sees nor reaches it.
+    pub fn hide(config: &mut Config, device: &Registers, at: u16) -> Msi {
+        let control = device.word(at + CONTROL);
+        let msi = Msi { at, wide: control & WIDE != 0, masks: control & MASKS != 0, most: 0 };
+        config.keep(at, msi.len().min(CLASSIC - at));
+        msi
     }
 
     /// Bytes of the capability.

@@ -78,6 +78,11 @@ pub(super) struct Msix {
 }
 
 impl Msix {
+    /// Keeps the device's capability at `at` from the guest, which neither sees nor reaches it.
+    pub fn hide(config: &mut Config, at: u16) {
+        config.keep(at, LEN.min(CLASSIC - at));
+    }
+
     /// Shows the device's capability at `at` with no more than `vectors` vectors.
     ///
     /// # Errors
@@ -89,7 +94,7 @@ impl Msix {
         vectors: u16,
         sizes: &[u64; 6],
     ) -> Result<Msix, &'static str> {
-        config.keep(at, LEN.min(CLASSIC - at));
+        Msix::hide(config, at);
         if at + LEN > CLASSIC {
             return Err("its capability goes past the end of configuration space");
         }

@@ -43,6 +43,33 @@ pub enum Placement {
     BehindPort,
 }
 
+/// Which of a device's message signalled interrupts the guest sees. Whatever the guest then uses, the device
+/// uses too: never is one kind signalled in place of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Messages {
+    /// All that the device and the host have.
+    #[default]
+    Guest,
+    /// MSI alone.
+    NoMsix,
+    /// MSI-X alone.
+    NoMsi,
+    /// None: the guest uses the INTx line.
+    Off,
+}
+
+impl Messages {
+    /// Whether the guest sees MSI.
+    pub fn msi(self) -> bool {
+        matches!(self, Messages::Guest | Messages::NoMsix)
+    }
+
+    /// Whether the guest sees MSI-X.
+    pub fn msix(self) -> bool {
+        matches!(self, Messages::Guest | Messages::NoMsi)
+    }
+}
+
 /// How a device is given to the guest.
 #[derive(Clone, Default)]
 pub struct Options {
@@ -58,6 +85,13 @@ pub struct Options {
     pub multifunction: bool,
     /// A write that traps goes on trapping, however often it is repeated: for who traces.
     pub every_write: bool,
+    /// Adapters of NVIDIA's with the same number, 0 to 15, may be told by their driver to reach each other directly.
+    pub gpudirect_clique: Option<u8>,
+    /// Which message signalled interrupts of the device are shown.
+    pub messages: Messages,
+    /// The host's console showed on it. If it can not be reset, and is in a text mode, what stands there is
+    /// put back when the function is dropped.
+    pub console: bool,
     /// The host's interrupts. Without them the guest sees a function that has none.
     pub interrupts: Option<Arc<dyn Interrupts>>,
 }
@@ -71,6 +105,9 @@ impl fmt::Debug for Options {
             .field("placement", &self.placement)
             .field("multifunction", &self.multifunction)
             .field("every_write", &self.every_write)
+            .field("gpudirect_clique", &self.gpudirect_clique)
+            .field("messages", &self.messages)
+            .field("console", &self.console)
             .field("interrupts", &self.interrupts.is_some())
             .finish()
     }

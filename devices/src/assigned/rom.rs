@@ -1,5 +1,6 @@
 //! The expansion ROM: read once, put right as [`crate::rom`] tells, then plain memory behind the ROM
-//! base address register. Each thing that was found is one warning.
+//! base address register. What was found is one line; each thing in it that matters to the guest's BIOS is
+//! one warning.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,7 +13,8 @@ use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 use super::backend::Backend;
 use super::function::Error;
 use crate::pci::spec::{self, Command};
-use crate::rom::{self, Ids, Repair, SIGNATURE};
+use crate::rom::check::{self, About, Report, Severity};
+use crate::rom::{self, CodeType, Finding, Ids, Repair, SIGNATURE};
 
 /// The largest image taken; the PCI firmware specification allows no larger base address register.
 const MAX: u64 = 16 << 20;
@@ -35,7 +37,10 @@ pub enum Source {
 
 /// An image, filled with ones up to a power of two.
 #[derive(Clone, Debug)]
-pub(super) struct Rom(Arc<MmapRegion>);
+pub(super) struct Rom {
+    memory: Arc<MmapRegion>,
+    found: String,
+}
 
 impl Rom {
     /// Reads the image from where it comes. A device without a usable ROM has none; a file must be
@@ -48,29 +53,42 @@ impl Rom {
         }
     }
 
-    fn new(image: &[u8]) -> Option<Rom> {
+    fn new(image: &[u8], found: String) -> Option<Rom> {
         let size = image.len().max(PAGE).next_power_of_two();
         let memory = MmapRegion::new(size).ok()?;
         let bytes = memory.get_slice(0, size).ok()?;
         bytes.write_slice(image, 0).ok()?;
         bytes.write_slice(&vec![0xff; size - image.len()], image.len()).ok()?;
-        Some(Rom(Arc::new(memory)))
+        Some(Rom { memory: Arc::new(memory), found })
     }
 
     /// Bytes; a power of two, at least a page.
     pub fn size(&self) -> u64 {
-        self.0.size() as u64
+        self.memory.size() as u64
+    }
+
+    /// Its images.
+    pub fn chain(&self) -> rom::Chain {
+        let mut image = vec![0; self.memory.size()];
+        // A part that could not be read is no image.
+        let _ = self.memory.get_slice(0, image.len()).and_then(|bytes| bytes.read_slice(&mut image, 0));
+        rom::chain(&image)
     }
 
     pub fn memory(&self) -> &Arc<MmapRegion> {
-        &self.0
+        &self.memory
+    }
+
+    /// What it is and what becomes of it, in one line.
+    pub fn found(&self) -> &str {
+        &self.found
     }
 
     pub fn read(&self, offset: u64, width: Width) -> Result<u64, Fault> {
         let mut bytes = [0; 8];
         let offset = usize::try_from(offset).map_err(|_| Fault::NoRegister)?;
         let (used, _) = bytes.split_at_mut(width.bytes());
-        let source = self.0.get_slice(offset, used.len()).map_err(|_| Fault::NoRegister)?;
+        let source = self.memory.get_slice(offset, used.len()).map_err(|_| Fault::NoRegister)?;
         source.read_slice(used, 0).map_err(|_| Fault::NoRegister)?;
         Ok(u64::from_le_bytes(bytes))
     }
@@ -106,12 +124,11 @@ fn from_device(backend: &mut dyn Backend) -> Option<Rom> {
         tracing::warn!(device, "its ROM does not start with 55 aa; the guest sees none (rom=FILE gives one)");
         return None;
     }
-    if let Some(ids) = ids {
-        for finding in rom::repair(&mut image, ids, Repair::All) {
-            tracing::warn!(device, "its ROM: {finding} (rom=FILE gives another)");
-        }
+    let (report, said) = put_right(&mut image, ids, Repair::All);
+    for text in said {
+        tracing::warn!(device, "its ROM: {text} (rom=FILE gives another)");
     }
-    Rom::new(&image)
+    Rom::new(&image, report.to_string())
 }
 
 /// The image in a file: as it is, except for the ids, without which no firmware would run it.
@@ -130,18 +147,33 @@ fn from_file(path: &Path, backend: &mut dyn Backend) -> Result<Rom, Error> {
     }
     if !image.starts_with(&SIGNATURE) {
         return Err(bad(match rom::first_image(&image) {
-            Some(_) => "has other data before its first image: cut it off, up to the first 55 aa with a PCIR",
+            Some(_) => "has other data before its first image: trapline rom fix cuts it off",
             None => {
                 "does not start with 55 aa: it is no expansion ROM; give one read from the card, or rom=off"
             }
         }));
     }
-    if let Some(ids) = ids(backend) {
-        for finding in rom::repair(&mut image, ids, Repair::Id) {
-            tracing::warn!(device = backend.name(), "the ROM file {}: {finding}", path.display());
-        }
+    let (report, said) = put_right(&mut image, ids(backend), Repair::Id);
+    for text in said {
+        tracing::warn!(device = backend.name(), "the ROM file {}: {text}", path.display());
     }
-    Rom::new(&image).ok_or(Error::OutOfMemory)
+    Rom::new(&image, format!("the file {}: {report}", path.display())).ok_or(Error::OutOfMemory)
+}
+
+/// Makes an image one for this function, where that can be done. What is to be said of it then, and which of it
+/// matters to the guest's BIOS.
+fn put_right(image: &mut [u8], ids: Option<Ids>, what: Repair) -> (Report, Vec<String>) {
+    let repaired = ids.map(|ids| rom::repair(image, ids, what)).unwrap_or_default().into_iter();
+    let changed =
+        |finding: &Finding| matches!(finding, Finding::IdChanged { .. } | Finding::ChecksumChanged { .. });
+    let mut said: Vec<String> = repaired.filter(changed).map(|finding| finding.to_string()).collect();
+    let report = check::check(image, About { ids, shadow: false });
+    let others = report.parts.iter().filter(|part| part.image.code != CodeType::Bios);
+    let others: Vec<usize> = others.map(|part| part.image.offset).collect();
+    let matters = report.remarks.iter().filter(|remark| remark.severity >= Severity::Warning);
+    let matters = matters.filter(|remark| remark.image.is_none_or(|image| !others.contains(&image)));
+    said.extend(matters.map(|remark| remark.text.clone()));
+    (report, said)
 }
 
 /// The device's ids, if it answers.

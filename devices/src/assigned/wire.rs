@@ -36,6 +36,11 @@ impl Wire {
         Ok(())
     }
 
+    /// Whether it delivers what the device signals.
+    pub fn delivers(&self) -> bool {
+        self.message.is_some()
+    }
+
     /// Whether an interrupt waits for the end of the mask.
     pub fn pending(&self) -> bool {
         self.message.is_none() && self.vector.pending()

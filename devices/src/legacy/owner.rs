@@ -5,6 +5,7 @@
 //! that is being written is shadowed. What else is written is collected. What rests is strict, and
 //! nothing ticks then. A guest that works through the BARs gets them mapped.
 
+use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use super::state::{State, Text};
 use super::{Phase, WINDOW, Ways};
 use crate::assigned::Backend;
 use crate::pci::spec::Command;
+use crate::seen::{Mark, Seen};
 
 mod access;
 
@@ -116,6 +118,10 @@ pub struct Owner {
     /// Until when nothing is shadowed.
     held: Option<Instant>,
     clock: Option<Thread>,
+    /// Where it is noted what the guest shows.
+    seen: Arc<Seen>,
+    /// The registers may mean another mode than when the window was last used.
+    fresh: bool,
     /// The clock was unparked, and has not ticked since.
     called: bool,
 }
@@ -153,8 +159,15 @@ impl Owner {
             starts: Rate::new(STARTS),
             held: None,
             clock: None,
+            seen: Arc::default(),
+            fresh: true,
             called: false,
         }
+    }
+
+    /// Has it noted in `seen` what the guest shows.
+    pub fn note_in(&mut self, seen: Arc<Seen>) {
+        self.seen = seen;
     }
 
     /// How accesses are carried out now.
@@ -228,6 +241,11 @@ impl Owner {
         if to.collects() {
             self.traffic.wake(now);
         }
+        match to {
+            Mode::Native => self.seen.note(Mark::Native),
+            Mode::Shadowed => self.seen.note(Mark::Text),
+            Mode::Resting | Mode::Coalesced => {}
+        }
         self.mode = to;
         self.text = self.plain_text().filter(|_| to == Mode::Shadowed);
     }
@@ -273,6 +291,7 @@ impl Owner {
     /// What the registers are is not known any more.
     pub fn forget(&mut self) {
         self.known = Known::Unasked;
+        self.fresh = true;
         self.refused = false;
     }
 

@@ -35,6 +35,8 @@ const RUNNING: u8 = 3;
 const TEXT_MEMORY: u8 = 0x02;
 /// Sequencer register 4: the two low bits of the address are the plane.
 const CHAIN_4: u8 = 0x08;
+/// Graphics register 6: no character generator.
+const GRAPHICS_MODE: u8 = 0x01;
 /// Graphics register 5: odd/even, read and write mode 0, one shift.
 const TEXT_MODE: u8 = 0x10;
 
@@ -180,6 +182,11 @@ impl State {
     /// Whether a write to the window may change what text is made of: planes 0 and 1.
     pub fn writes_text(&self) -> bool {
         self.bochs || self.sequencer[2] & 3 != 0
+    }
+
+    /// Whether a graphics mode is set, of the VGA's or of the Bochs interface.
+    pub fn shows_graphics(&self) -> bool {
+        self.bochs || self.graphics[6] & GRAPHICS_MODE != 0
     }
 
     /// Which half of memory odd/even modes use.

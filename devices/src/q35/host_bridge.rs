@@ -20,8 +20,9 @@ use vm_memory::mmap::MmapRegionError;
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
 use super::pam::{self, Shadow};
-use super::ram::{HIGH_RAM, Ram};
+use super::ram::Ram;
 use super::smram::{self, ESMRAMC, Open, SMRAM};
+use super::split::HIGH_RAM;
 use crate::pci::{ConfigSpace, Identity, spec};
 
 /// Extended TSEG size, 16 bits: a register without effect, so that a query reads back what it wrote.
@@ -161,7 +162,10 @@ impl HostBridge {
         runs.extend(rest(smram::HIGH, smram::HIGH + high, region::RAM, WINDOW));
         let flash = HIGH_RAM - self.firmware.size() as u64;
         runs.extend(rest(flash, HIGH_RAM, region::FLASH, 0));
-        runs.extend(rest(HIGH_RAM, HIGH_RAM + self.ram.split().high, region::HIGH_RAM, 0));
+        for (at, memory) in self.ram.high() {
+            let end = at.0.saturating_add(memory.size() as u64);
+            runs.extend(rest(at.0, end, region::HIGH_RAM, at.0 - HIGH_RAM));
+        }
         runs
     }
 
@@ -176,19 +180,23 @@ impl HostBridge {
     }
 
     fn claim(&self, run: Run) -> Option<Claim> {
-        let (memory, kind) = self.memory(run.region)?;
-        let direct = Direct { memory: Arc::clone(memory), offset: run.offset, kind };
+        let (memory, kind, offset) = self.memory(run.region, run.offset)?;
+        let direct = Direct { memory: Arc::clone(memory), offset, kind };
         Some(Claim::region(Range::Memory(run.span), run.region, run.offset).direct(direct))
     }
 
-    /// The host memory of a region, and whether the guest may write it.
-    fn memory(&self, region: Region) -> Option<(&Arc<MmapRegion>, DirectKind)> {
+    /// The host memory at an offset of a region, whether the guest may write it, and the offset in it.
+    fn memory(&self, region: Region, offset: u64) -> Option<(&Arc<MmapRegion>, DirectKind, u64)> {
         match region {
-            region::RAM => Some((self.ram.low(), DirectKind::Ram)),
-            region::HIGH_RAM => Some((self.ram.high()?, DirectKind::Ram)),
-            region::SHADOW => Some((self.ram.low(), DirectKind::Rom)),
-            region::FLASH | region::FLASH_OVER_RAM => Some((&self.firmware, DirectKind::Rom)),
-            region::BLANK | region::BLANK_OVER_RAM => Some((&self.blank, DirectKind::Rom)),
+            region::RAM => Some((self.ram.low(), DirectKind::Ram, offset)),
+            region::HIGH_RAM => {
+                let at = HIGH_RAM.checked_add(offset)?;
+                let (first, memory) = self.ram.high().iter().rev().find(|(first, _)| first.0 <= at)?;
+                Some((memory, DirectKind::Ram, at - first.0))
+            }
+            region::SHADOW => Some((self.ram.low(), DirectKind::Rom, offset)),
+            region::FLASH | region::FLASH_OVER_RAM => Some((&self.firmware, DirectKind::Rom, offset)),
+            region::BLANK | region::BLANK_OVER_RAM => Some((&self.blank, DirectKind::Rom, offset)),
             _ => None,
         }
     }
@@ -209,8 +217,8 @@ impl HostBridge {
             region::FLASH_OVER_RAM | region::BLANK_OVER_RAM => {
                 store(self.ram.low(), self.covered(region, offset)?, width, value)
             }
-            _ => match self.memory(region)? {
-                (memory, DirectKind::Ram) => store(memory, offset, width, value),
+            _ => match self.memory(region, offset)? {
+                (memory, DirectKind::Ram, offset) => store(memory, offset, width, value),
                 // Nothing is wrong with a write to a ROM; it changes nothing.
                 _ => Some(()),
             },
@@ -310,7 +318,7 @@ impl Device for HostBridge {
         if region == Region::CONFIG {
             return self.config.read_region(offset, width);
         }
-        let (memory, _) = self.memory(region).ok_or(Fault::NoRegister)?;
+        let (memory, _, offset) = self.memory(region, offset).ok_or(Fault::NoRegister)?;
         load(memory, offset, width).ok_or(Fault::NoRegister)
     }
 

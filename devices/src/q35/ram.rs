@@ -1,4 +1,5 @@
-//! The guest's RAM: private anonymous memory, in one piece below the 32-bit hole and one above 4 GiB.
+//! The guest's RAM: private anonymous memory, in one piece below the 32-bit hole and one above 4 GiB, or two
+//! with a gap between them.
 //!
 //! Each piece is one mapping that memory slots and DMA share: [`Ram::guest_memory`] is built over the
 //! same `Arc<MmapRegion>`s that the host bridge hands out in its claims, so neither can outlive it.
@@ -17,16 +18,11 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise};
-use trapline_io::Gpa;
+use trapline_io::{Gpa, Span};
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileMemory};
 
-/// RAM of this size and more is split: SeaBIOS and OVMF put the configuration window here.
-pub const LOW_RAM_LIMIT: u64 = 0xb000_0000;
-/// How much of split RAM lies low.
-const LOW_PART: u64 = 0x8000_0000;
-/// Where the rest of split RAM begins: 4 GiB.
-pub const HIGH_RAM: u64 = 1 << 32;
+use super::split::{HIGH_RAM, RamSplit};
 
 /// The smallest page there is.
 const PAGE: usize = 4096;
@@ -72,6 +68,17 @@ pub enum RamError {
         /// What the kernel said.
         source: MmapRegionError,
     },
+    /// What must stay free leaves too little.
+    #[error(
+        "guest memory below 4 GiB would end before {first:#x}, as {first:#x}-{last:#x} is to stay free: too little for \
+         a guest"
+    )]
+    NoRoom {
+        /// What is to stay free: its first address.
+        first: u64,
+        /// And its last.
+        last: u64,
+    },
     /// The host has not set aside enough huge pages.
     #[error(
         "the host has no {count} free huge pages of {kib} KiB for the guest's memory: as root, \
@@ -85,43 +92,13 @@ pub enum RamError {
     },
 }
 
-/// How RAM lies around the 32-bit hole, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RamSplit {
-    /// From address 0 on, less than [`LOW_RAM_LIMIT`].
-    pub low: u64,
-    /// From [`HIGH_RAM`] on, 0 for a small machine.
-    pub high: u64,
-}
-
-impl RamSplit {
-    /// Places `total` bytes: all of them low if they end below [`LOW_RAM_LIMIT`], else 2 GiB low and
-    /// the rest from 4 GiB on.
-    ///
-    /// ```
-    /// use trapline_devices::q35::RamSplit;
-    /// assert_eq!(RamSplit::of(1 << 30), RamSplit { low: 1 << 30, high: 0 });
-    /// assert_eq!(RamSplit::of(3 << 30), RamSplit { low: 2 << 30, high: 1 << 30 });
-    /// ```
-    pub const fn of(total: u64) -> RamSplit {
-        if total < LOW_RAM_LIMIT {
-            RamSplit { low: total, high: 0 }
-        } else {
-            RamSplit { low: LOW_PART, high: total - LOW_PART }
-        }
-    }
-
-    /// All bytes of RAM.
-    pub const fn total(self) -> u64 {
-        self.low.saturating_add(self.high)
-    }
-}
-
 /// The guest's RAM. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Ram {
+    split: RamSplit,
     low: Arc<MmapRegion>,
-    high: Option<Arc<MmapRegion>>,
+    /// The pieces above 4 GiB.
+    high: Vec<(Gpa, Arc<MmapRegion>)>,
     memory: Arc<GuestMemoryMmap>,
 }
 
@@ -145,28 +122,34 @@ impl Ram {
     /// # Errors
     /// As [`Ram::new`], and if the host has too few huge pages.
     pub fn of_pages(bytes: u64, pages: Pages) -> Result<Ram, RamError> {
+        Ram::around(bytes, pages, &[])
+    }
+
+    /// The same, with nothing where `kept` is: it lies as [`RamSplit::around`] places it.
+    ///
+    /// # Errors
+    /// As [`Ram::of_pages`], and if `kept` leaves too little below 4 GiB.
+    pub fn around(bytes: u64, pages: Pages, kept: &[Span<Gpa>]) -> Result<Ram, RamError> {
         if bytes == 0 || !bytes.is_multiple_of(Ram::GRAIN) || bytes >= 1 << 52 {
             return Err(RamError::Size(bytes));
         }
-        let split = RamSplit::of(bytes);
+        let page = pages.size().unwrap_or(PAGE as u64);
+        let split = RamSplit::around(bytes, kept, page)
+            .map_err(|kept| RamError::NoRoom { first: kept.first().0, last: kept.last().0 })?;
         let low = reserve(split.low, pages, split)?;
-        let high = match split.high {
-            0 => None,
-            high => Some(reserve(high, pages, split)?),
-        };
-        let mut regions = Vec::new();
-        regions.extend(GuestRegionMmap::with_arc(Arc::clone(&low), GuestAddress(0)));
-        if let Some(high) = &high {
-            regions.extend(GuestRegionMmap::with_arc(Arc::clone(high), GuestAddress(HIGH_RAM)));
-        }
-        let memory = GuestMemoryMmap::from_regions(regions).map_err(|_| RamError::Size(bytes))?;
-        Ok(Ram { low, high, memory: Arc::new(memory) })
+        let above = split.pieces().filter(|(at, _)| *at >= Gpa(HIGH_RAM));
+        let high = above.map(|(at, len)| Ok((at, reserve(len, pages, split)?)));
+        let high: Vec<_> = high.collect::<Result<_, RamError>>()?;
+        let all = std::iter::once((Gpa(0), &low)).chain(high.iter().map(|(at, memory)| (*at, memory)));
+        let regions =
+            all.filter_map(|(at, memory)| GuestRegionMmap::with_arc(Arc::clone(memory), GuestAddress(at.0)));
+        let memory = GuestMemoryMmap::from_regions(regions.collect()).map_err(|_| RamError::Size(bytes))?;
+        Ok(Ram { split, low, high, memory: Arc::new(memory) })
     }
 
     /// How it lies.
     pub fn split(&self) -> RamSplit {
-        let size = |piece: &Arc<MmapRegion>| piece.size() as u64;
-        RamSplit { low: size(&self.low), high: self.high.as_ref().map_or(0, size) }
+        self.split
     }
 
     /// The RAM as devices see it for DMA: all of it, whatever PAM and SMRAM show to the processors.
@@ -176,8 +159,7 @@ impl Ram {
 
     /// Its pieces, with the guest's address of each.
     pub fn pieces(&self) -> impl Iterator<Item = (Gpa, &Arc<MmapRegion>)> {
-        let high = self.high.iter().map(|high| (Gpa(HIGH_RAM), high));
-        std::iter::once((Gpa(0), &self.low)).chain(high)
+        std::iter::once((Gpa(0), &self.low)).chain(self.high().iter().map(|(at, memory)| (*at, memory)))
     }
 
     /// The piece from address 0 on.
@@ -185,9 +167,9 @@ impl Ram {
         &self.low
     }
 
-    /// The piece from 4 GiB on.
-    pub fn high(&self) -> Option<&Arc<MmapRegion>> {
-        self.high.as_ref()
+    /// The pieces from 4 GiB on, with the guest's address of each.
+    pub fn high(&self) -> &[(Gpa, Arc<MmapRegion>)] {
+        &self.high
     }
 }
 
@@ -243,10 +225,12 @@ fn touch(range: &vm_memory::VolatileSlice<'_>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use vm_memory::{Bytes, GuestMemoryBackend, VolatileMemory};
 
     use super::*;
+    use crate::q35::LOW_RAM_LIMIT;
+
+    const LOW_PART: u64 = 0x8000_0000;
 
     #[test]
     fn ram_is_split_around_the_hole() {
@@ -258,18 +242,9 @@ mod tests {
             (4 << 30, LOW_PART, 2 << 30),
         ] {
             let ram = Ram::new(bytes).unwrap();
-            assert_eq!(ram.split(), RamSplit { low, high }, "{bytes:#x}");
+            assert_eq!(ram.split(), RamSplit { low, high, gap: None }, "{bytes:#x}");
             let last = if high == 0 { low } else { HIGH_RAM + high } - 1;
             assert_eq!(ram.guest_memory().last_addr(), GuestAddress(last));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_ram_is_lost_or_lies_in_the_hole(total in 1u64..1 << 46) {
-            let split = RamSplit::of(total);
-            prop_assert_eq!(split.total(), total);
-            prop_assert!(split.low < LOW_RAM_LIMIT);
         }
     }
 
@@ -323,8 +298,8 @@ mod tests {
     fn dma_and_slots_share_the_memory() {
         let ram = Ram::new(4 << 30).unwrap();
         ram.guest_memory().write_obj(0x1122_3344_u32, GuestAddress(HIGH_RAM + 0x1000)).unwrap();
-        let high = ram.high().unwrap().as_volatile_slice();
-        assert_eq!(high.read_obj::<u32>(0x1000).unwrap(), 0x1122_3344);
+        let (_, high) = &ram.high()[0];
+        assert_eq!(high.as_volatile_slice().read_obj::<u32>(0x1000).unwrap(), 0x1122_3344);
         assert_eq!(ram.low().as_volatile_slice().read_obj::<u32>(0x1000).unwrap(), 0);
     }
 }

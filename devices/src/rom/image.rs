@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::npde::{self, Npde};
 use super::{BLOCK, SIGNATURE};
 
 /// Where an image keeps the offset of its PCI data structure.
@@ -9,11 +10,9 @@ const POINTER: usize = 0x18;
 /// The first byte of a PCI data structure that is not there in every revision.
 const PCIR_LEN: usize = 0x18;
 /// Bit of the indicator: no image follows.
-const LAST: u8 = 0x80;
-/// NVIDIA's addition to the PCI data structure, behind it at the next multiple of 16: it says whether an
-/// image follows where the PCI data structure does not tell the truth (Linux, Documentation/gpu/nova).
-const NPDE_ALIGN: usize = 16;
-const NPDE_INDICATOR: usize = 0x0a;
+pub(super) const LAST: u8 = 0x80;
+/// Where a PCI data structure has its indicator.
+const INDICATOR: usize = 0x15;
 /// The most images that are read: a card has one for each kind of firmware, and a few of its own.
 const IMAGES_MOST: usize = 32;
 /// The most entries of a device list that are read.
@@ -39,7 +38,8 @@ pub enum CodeType {
 pub struct Image {
     /// Its first byte, counted from the first byte of the ROM.
     pub offset: usize,
-    /// Bytes, as its PCI data structure says; not zero. They may lie beyond the end of the ROM.
+    /// Bytes, as its PCI data structure says, or NVIDIA's beside it; not zero. They may lie beyond the end of
+    /// the ROM.
     pub length: usize,
     /// Bytes that a BIOS checks and copies, as the byte at offset 2 says; only for [`CodeType::Bios`].
     pub bios_length: usize,
@@ -57,6 +57,10 @@ pub struct Image {
     pub code: CodeType,
     /// Whether it is the last of the chain.
     pub last: bool,
+    /// Whether its PCI data structure says so: for firmware, which knows no other.
+    pub pcir_last: bool,
+    /// NVIDIA's structure beside the PCI data structure.
+    pub npde: Option<Npde>,
 }
 
 /// Why a chain ends before an image that is marked as the last.
@@ -124,20 +128,33 @@ impl Image {
     }
 }
 
-fn read(rom: &[u8], at: usize) -> Result<Image, Broken> {
+/// Says in an image of `rom` whether it is the last, wherever it says that.
+pub(super) fn set_last(rom: &mut [u8], image: &Image, last: bool) {
+    let places = [Some(image.pcir + INDICATOR), image.npde.map(|npde| npde.at + npde::INDICATOR)];
+    for place in places.into_iter().flatten() {
+        if let Some(byte) = rom.get_mut(place) {
+            *byte = *byte & !LAST | if last { LAST } else { 0 };
+        }
+    }
+}
+
+/// Reads the image that starts at `at`.
+pub(super) fn read(rom: &[u8], at: usize) -> Result<Image, Broken> {
     let image = rom.get(at..).filter(|image| image.starts_with(&SIGNATURE)).ok_or(Broken::NoSignature(at))?;
     let pcir = word(image, POINTER).map(usize::from).ok_or(Broken::NoData(at))?;
     let data = image.get(pcir..).filter(|data| data.starts_with(b"PCIR")).ok_or(Broken::NoData(at))?;
     let fixed: &[u8; PCIR_LEN] = data.first_chunk().ok_or(Broken::NoData(at))?;
     let field = |offset: usize| u16::from_le_bytes([fixed[offset], fixed[offset + 1]]);
-    let blocks = usize::from(field(0x10));
+    let npde = npde::read(image, pcir, field(0x0a));
+    let blocks = npde.map(|npde| npde.blocks).filter(|blocks| *blocks > 0).unwrap_or(field(0x10));
     if blocks == 0 {
         return Err(Broken::NoLength(at));
     }
+    let pcir_last = fixed[INDICATOR] & LAST != 0;
     let code = CodeType::of(fixed[0x14]);
     Ok(Image {
         offset: at,
-        length: blocks * BLOCK,
+        length: usize::from(blocks) * BLOCK,
         bios_length: if code == CodeType::Bios {
             usize::from(image.get(2).map_or(0, |size| *size)) * BLOCK
         } else {
@@ -149,7 +166,9 @@ fn read(rom: &[u8], at: usize) -> Result<Image, Broken> {
         devices: if fixed[0x0c] >= 3 { device_list(data, field(8)) } else { Vec::new() },
         class: u32::from_le_bytes([fixed[0x0d], fixed[0x0e], fixed[0x0f], 0]),
         code,
-        last: nvidia_last(image, pcir, field(0x0a)).unwrap_or(fixed[0x15] & LAST != 0),
+        last: npde.map_or(pcir_last, |npde| npde.last),
+        pcir_last,
+        npde: npde.map(|npde| Npde { at: at + npde.at, ..npde }),
     })
 }
 
@@ -162,25 +181,31 @@ fn device_list(data: &[u8], offset: u16) -> Vec<u16> {
     words.take_while(|id| *id != 0).take(LIST_MOST).collect()
 }
 
-/// What NVIDIA's structure behind the PCI data structure says of a next image, if it is there.
-fn nvidia_last(image: &[u8], pcir: usize, length: u16) -> Option<bool> {
-    let at = (pcir + usize::from(length)).next_multiple_of(NPDE_ALIGN);
-    let data = image.get(at..).filter(|data| data.starts_with(b"NPDE"))?;
-    data.get(NPDE_INDICATOR).map(|indicator| indicator & LAST != 0)
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
+/// The little-endian word at an offset.
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|word| u16::from_le_bytes(*word))
 }
 
 impl CodeType {
-    fn of(byte: u8) -> CodeType {
+    /// The code type with this number.
+    pub fn of(byte: u8) -> CodeType {
         match byte {
             0 => CodeType::Bios,
             1 => CodeType::OpenFirmware,
             2 => CodeType::PaRisc,
             3 => CodeType::Efi,
             other => CodeType::Other(other),
+        }
+    }
+
+    /// Its number.
+    pub fn number(self) -> u8 {
+        match self {
+            CodeType::Bios => 0,
+            CodeType::OpenFirmware => 1,
+            CodeType::PaRisc => 2,
+            CodeType::Efi => 3,
+            CodeType::Other(number) => number,
         }
     }
 }

@@ -15,7 +15,7 @@ use super::image::{Broken, CodeType, Image, chain};
 
 /// The byte that takes up the difference of the checksum: behind the jump that starts the code, and
 /// without a meaning of its own (PCI Firmware 3.3, section 5.1.1: reserved for the processor architecture).
-const SPARE: usize = 6;
+pub(super) const SPARE: usize = 6;
 /// Where the code of a BIOS image starts.
 const ENTRY: usize = 3;
 /// Offset of the device id in the PCI data structure.
@@ -96,12 +96,14 @@ pub enum Finding {
     NoBios,
 }
 
-/// Says what is wrong with `rom` for the function `ids`; changes nothing.
-pub fn examine(rom: &[u8], ids: Ids) -> Vec<Finding> {
+/// Says what is wrong with `rom` for the function `ids`, or for the function that it is for if none is given;
+/// changes nothing.
+pub fn examine(rom: &[u8], ids: impl Into<Option<Ids>>) -> Vec<Finding> {
+    let ids = ids.into();
     let mut findings = Vec::new();
     let chain = chain(rom);
     for image in &chain.images {
-        findings.extend(mismatch(image, ids));
+        findings.extend(ids.and_then(|ids| mismatch(image, ids)));
         findings.extend(truncated(image, rom.len()));
         if is_wrong(image, rom) {
             findings.push(Finding::ChecksumWrong { image: image.offset });
@@ -116,7 +118,7 @@ pub fn examine(rom: &[u8], ids: Ids) -> Vec<Finding> {
 
 /// Changes what a BIOS or UEFI would refuse in `rom` for the function `ids`, and says what it found and
 /// did. What is right stays as it is, byte for byte.
-pub fn repair(rom: &mut [u8], ids: Ids, what: Repair) -> Vec<Finding> {
+pub fn repair(rom: &mut [u8], ids: impl Into<Option<Ids>>, what: Repair) -> Vec<Finding> {
     let images = chain(rom).images;
     let mut findings = examine(rom, ids);
     let mut changed = Vec::new();
@@ -162,7 +164,7 @@ fn truncated(image: &Image, have: usize) -> Option<Finding> {
     (end > have).then_some(Finding::Truncated { image: image.offset, end, have })
 }
 
-fn is_wrong(image: &Image, rom: &[u8]) -> bool {
+pub(super) fn is_wrong(image: &Image, rom: &[u8]) -> bool {
     image.checksum(rom).is_some_and(|sum| sum != 0)
 }
 
@@ -182,7 +184,7 @@ fn settle(rom: &mut [u8], image: &Image) {
 
 /// The byte of an image that may change: byte 6 if the code jumps over it, else the last, where builders
 /// of ROMs put their checksum. Neither may lie in the PCI data structure.
-fn spare(rom: &[u8], image: &Image) -> Option<usize> {
+pub(super) fn spare(rom: &[u8], image: &Image) -> Option<usize> {
     let code = rom.get(image.offset + ENTRY..)?.first_chunk()?;
     let free = match *code {
         // jmp rel8, counted from 5.

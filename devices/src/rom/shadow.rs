@@ -8,6 +8,8 @@
 
 /// Where a shadowed ROM lies.
 const START: u64 = 0xc_0000;
+/// How long it is, in bytes: the kernel gives all of c0000 to dffff.
+pub const SIZE: usize = 0x2_0000;
 /// The bit of a resource's flags that Linux calls `IORESOURCE_ROM_SHADOW`.
 const FLAG: u64 = 1 << 1;
 

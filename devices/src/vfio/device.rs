@@ -14,7 +14,7 @@ use super::irq::{self, Index};
 use super::owned::Function;
 use super::reset::{Facts, Method};
 use super::sys::{Question, View};
-use super::{Error, Iommu, ioeventfd, message, open};
+use super::{Error, Iommu, Lease, ioeventfd, message, open};
 use crate::assigned::backend::{Backend, Irqs, RegionInfo, Signalled, Write};
 use crate::host::{Event, Events};
 use crate::pci::PciAddress;
@@ -47,6 +47,8 @@ pub struct Device {
     function: Function,
     settings: Settings,
     regions: Vec<RegionInfo>,
+    /// Type and subtype of each that has them.
+    kinds: Vec<Option<(u32, u32)>>,
     /// The same regions as parts of the device's file.
     files: FileDevice,
     irqs: Irqs,
@@ -61,6 +63,8 @@ pub struct Device {
     asked_back: bool,
     /// What the kernel refused, and was told once: a guest may ask for it for ever.
     refused: Vec<&'static str>,
+    /// Told of each access to the legacy ranges.
+    lease: Option<Lease>,
     iommu: Arc<Iommu>,
 }
 
@@ -85,6 +89,7 @@ impl Device {
             function,
             settings,
             regions: opened.regions,
+            kinds: opened.kinds,
             files: opened.files,
             irqs: opened.irqs,
             attention: opened.attention,
@@ -95,8 +100,22 @@ impl Device {
             dead: false,
             asked_back: false,
             refused: Vec::new(),
+            lease: None,
             iommu: Arc::clone(iommu),
         })
+    }
+
+    /// From now on bursts of accesses to its legacy ranges have a lease.
+    pub fn lease(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+    }
+
+    /// Before an access to `region`.
+    #[inline]
+    fn touch(&self, region: Region) {
+        if let Some(lease) = self.lease.as_ref().filter(|_| region == Region::VGA) {
+            lease.used();
+        }
     }
 
     /// Where it is on the host.
@@ -179,6 +198,11 @@ impl Backend for Device {
         &self.regions
     }
 
+    fn typed(&self, kind: (u32, u32)) -> Option<Region> {
+        let place = self.kinds.iter().position(|known| *known == Some(kind))?;
+        u8::try_from(place).ok().map(Region)
+    }
+
     fn is_dead(&self) -> bool {
         self.dead
     }
@@ -191,6 +215,7 @@ impl Backend for Device {
         if self.dead {
             return Err(Fault::Failed);
         }
+        self.touch(region);
         self.files.read(region, offset, width).map_err(|fault| self.look_after(fault))
     }
 
@@ -202,6 +227,7 @@ impl Backend for Device {
             // Nothing is done with a device before its COMMAND register is written.
             self.function.fresh.store(false, Relaxed);
         }
+        self.touch(region);
         self.files.write(region, offset, width, value).map_err(|fault| self.look_after(fault))
     }
 
@@ -210,6 +236,7 @@ impl Backend for Device {
             return Err(Fault::Failed);
         }
         let file = self.files.file(region).ok_or(Fault::NoRegister)?.clone();
+        self.touch(region);
         if region != Region::ROM {
             return open::transfer(&file, offset, bytes).map_err(|fault| self.look_after(fault));
         }
@@ -226,6 +253,7 @@ impl Backend for Device {
             return Err(Fault::Failed);
         }
         let place = self.files.file(region).ok_or(Fault::NoRegister)?;
+        self.touch(region);
         let sent = open::send(place, offset, bytes, &self.files.stopping());
         sent.map_err(|fault| self.look_after(fault))
     }

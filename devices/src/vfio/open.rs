@@ -19,17 +19,21 @@ use super::reset::{self, Facts, Method};
 use super::sys::Question;
 use super::{Error, Iommu, bus_reset, irq, sysfs, view};
 use crate::assigned::backend::{Irqs, RegionInfo};
+use crate::assigned::bonaire;
 use crate::pci::{PciAddress, spec};
 
 /// The regions that a PCI function can have: six BARs, ROM, configuration space, legacy VGA. Those
-/// behind them belong to some vendor's driver.
+/// behind them are of types that some vendor's driver gives them; nobody has more than these.
 const REGIONS: u8 = 9;
+const REGIONS_MOST: u8 = 32;
 /// How many bytes one transfer asks for.
 const CHUNK: usize = 64 << 10;
 
 /// All that was learned.
 pub(super) struct Opened {
     pub regions: Vec<RegionInfo>,
+    /// Type and subtype of each region that has them.
+    pub kinds: Vec<Option<(u32, u32)>>,
     pub files: FileDevice,
     pub irqs: Irqs,
     pub attention: Attention,
@@ -64,7 +68,8 @@ pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error>
         return Err(Error::step(address, "use it: it is no PCI device to VFIO", Errno::NODEV));
     }
     let mut learned = Vec::new();
-    for index in 0..REGIONS {
+    let count = word(&info, 8).and_then(|count| u8::try_from(count).ok()).unwrap_or(REGIONS_MOST);
+    for index in 0..count.clamp(REGIONS, REGIONS_MOST) {
         let region = region::learn(file, index.into()).map_err(step("ask for its regions"))?;
         learned.push(region.unwrap_or_default());
     }
@@ -92,6 +97,7 @@ pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error>
         kernel: flags & VFIO_DEVICE_FLAGS_RESET != 0,
         methods: sysfs::reset_methods(address),
         flr: header.has_flr(),
+        own: bonaire::is_one(header.identity()),
         power: header.has_power_reset(),
     };
     let method = reset::plan(&facts, &bus_reset::affected(file, owned));
@@ -105,7 +111,8 @@ pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error>
     let attention = Attention::new(file)
         .map_err(|source| Error::step(address, "be told of its errors and of the host's wishes", source))?;
     let express = header.is_express();
-    Ok(Opened { regions, files, irqs: irq::learn(file), attention, facts, method, express })
+    let kinds = learned.iter().map(|region| region.kind).collect();
+    Ok(Opened { regions, kinds, files, irqs: irq::learn(file), attention, facts, method, express })
 }
 
 /// The regions as the rest of the program sees them, BARs mapped where that is allowed.

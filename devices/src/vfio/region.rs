@@ -6,8 +6,9 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::mm::ProtFlags;
 use vfio_bindings::bindings::vfio::{
-    VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, VFIO_REGION_INFO_CAP_SPARSE_MMAP, VFIO_REGION_INFO_FLAG_CAPS,
-    VFIO_REGION_INFO_FLAG_MMAP, VFIO_REGION_INFO_FLAG_READ, VFIO_REGION_INFO_FLAG_WRITE,
+    VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, VFIO_REGION_INFO_CAP_SPARSE_MMAP, VFIO_REGION_INFO_CAP_TYPE,
+    VFIO_REGION_INFO_FLAG_CAPS, VFIO_REGION_INFO_FLAG_MMAP, VFIO_REGION_INFO_FLAG_READ,
+    VFIO_REGION_INFO_FLAG_WRITE,
 };
 
 use super::message::{self, long, put, word};
@@ -36,6 +37,8 @@ pub(super) struct Learned {
     pub mappable: bool,
     /// The parts that may be mapped, if not all of it.
     pub areas: Option<Vec<Range<u64>>>,
+    /// Type and subtype, of a region of some vendor's driver.
+    pub kind: Option<(u32, u32)>,
     /// The MSI-X table in it may be mapped too.
     pub msix_mappable: bool,
 }
@@ -65,12 +68,16 @@ fn decode(message: &[u8]) -> Option<Learned> {
         writable: flags & VFIO_REGION_INFO_FLAG_WRITE != 0,
         mappable: flags & VFIO_REGION_INFO_FLAG_MMAP != 0,
         areas: None,
+        kind: None,
         msix_mappable: false,
     };
     let first = if flags & VFIO_REGION_INFO_FLAG_CAPS != 0 { word(message, 12)? } else { 0 };
     for (id, at) in message::capabilities(message, first, FIXED) {
         match id {
             VFIO_REGION_INFO_CAP_MSIX_MAPPABLE => learned.msix_mappable = true,
+            VFIO_REGION_INFO_CAP_TYPE => {
+                learned.kind = Some((word(message, at + 8)?, word(message, at + 12)?));
+            }
             VFIO_REGION_INFO_CAP_SPARSE_MMAP => learned.areas = Some(sparse(message, at)?),
             _ => {}
         }

@@ -15,6 +15,8 @@ pub enum Method {
     Function(String),
     /// The kernel resets the bus, and all these functions with it.
     Bus(Vec<PciAddress>),
+    /// The chip's own controller does, in a sequence of its registers: a bus reset does not work on it.
+    Own,
     /// The kernel switches the function's power state: what it forgets is the device's to know.
     Power,
     /// Not at all. Why not is told.
@@ -26,6 +28,7 @@ impl fmt::Display for Method {
         match self {
             Method::Function(how) => write!(f, "function reset ({how})"),
             Method::Bus(all) => write!(f, "bus reset of {}", list(all.iter())),
+            Method::Own => write!(f, "by the chip's own controller"),
             Method::Power => write!(f, "power state (D3hot and back), which may leave some state"),
             Method::None(why) => write!(f, "none: {why}"),
         }
@@ -41,6 +44,8 @@ pub(super) struct Facts {
     pub methods: Option<Vec<String>>,
     /// The function has a function level reset (PCI Express or Advanced Features capability).
     pub flr: bool,
+    /// It is a chip that only its own controller can reset ([`crate::assigned::bonaire`]).
+    pub own: bool,
     /// Going to D3hot and back resets it (No_Soft_Reset is clear).
     pub power: bool,
 }
@@ -68,6 +73,7 @@ pub(super) fn plan(facts: &Facts, bus: &Bus) -> Method {
     };
     match (kernel, bus) {
         (Some(how), _) if how != "pm" => Method::Function(how),
+        (None, _) if facts.own => Method::Own,
         (_, Bus::Ours(all)) => Method::Bus(all.clone()),
         (Some(_), _) => Method::Power,
         (None, Bus::Others(others)) => Method::None(format!(

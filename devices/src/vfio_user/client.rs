@@ -5,7 +5,10 @@
 //! an end of the connection, and a message that is none make the device *dead*: it is reported once,
 //! and everything asked of it after that fails at once.
 //!
-//! Writes are acknowledged: when a write returns, the device has seen it.
+//! Writes are acknowledged: when a write returns, the device has seen it. Where the function's owner allows
+//! it ([`Backend::post`](crate::assigned::Backend::post)) writes to BARs and legacy VGA are only sent. The
+//! server takes messages in their order, so whatever it answers next comes behind them; the room of the
+//! socket is the bound on how many are under way.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -129,6 +132,12 @@ pub struct Client {
     irqs: Irqs,
     /// INTx masks itself when it fires, and is unmasked by an eventfd.
     automasked: bool,
+    /// INTx is connected. Its end goes past the socket, so what acknowledges it must be there first.
+    by_line: bool,
+    /// Writes to BARs and legacy VGA need no reply.
+    posting: bool,
+    /// Writes that were sent so, and nothing has been answered since.
+    posted: u32,
     regions: Vec<RegionInfo>,
     memory: Option<GuestMemoryMmap>,
     windows: Vec<dma::Window>,
@@ -178,6 +187,9 @@ impl Client {
             irq_types: 0,
             irqs: Irqs::default(),
             automasked: false,
+            by_line: false,
+            posting: false,
+            posted: 0,
             regions: Vec::new(),
             memory: None,
             windows: Vec::new(),
@@ -230,6 +242,7 @@ impl Client {
             }
             match self.channel.receive(Wait::Poll) {
                 Ok(None) => return,
+                Ok(Some(header)) if self.is_unasked(header) => {}
                 Ok(Some(header)) => {
                     if let Err(source) = self.serve(header) {
                         self.die(header.command, &source);
@@ -348,23 +361,57 @@ impl Client {
         }
     }
 
+    /// Sends a request that nobody answers.
+    fn tell(&mut self, request: &Request<'_>) -> Result<(), Error> {
+        if self.dead {
+            return Err(Error::Dead);
+        }
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(1);
+        self.posted = self.posted.saturating_add(1);
+        self.send(id, request, true, &[]).map_err(|source| self.lost(request.command(), source))
+    }
+
+    fn send(
+        &self,
+        id: u16,
+        request: &Request<'_>,
+        no_reply: bool,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), ChannelError> {
+        request.encode(|fixed, data| {
+            let kind = Kind::Command { no_reply };
+            let header = Header::new(id, request.command(), kind, fixed.len() + data.len()).encode();
+            self.channel.send([&header, fixed, data], fds)
+        })
+    }
+
+    /// Whether this is the answer to a write that asked for none: there are servers that give it.
+    fn is_unasked(&mut self, header: Header) -> bool {
+        let answers = !matches!(header.kind, Kind::Command { .. }) && header.command == Command::REGION_WRITE;
+        let unasked = answers && self.posted > 0;
+        self.posted -= u32::from(unasked);
+        unasked
+    }
+
     fn exchange(&mut self, request: &Request<'_>, fds: &[BorrowedFd<'_>]) -> Result<Kind, ChannelError> {
         let command = request.command();
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
         let start = Instant::now();
-        request.encode(|fixed, data| {
-            let kind = Kind::Command { no_reply: false };
-            let header = Header::new(id, command, kind, fixed.len() + data.len()).encode();
-            self.channel.send([&header, fixed, data], fds)
-        })?;
+        self.send(id, request, false, fds)?;
         loop {
             let Some(header) = self.channel.receive(Wait::Reply(start))? else {
                 return Err(ChannelError::Timeout);
             };
             match header.kind {
                 Kind::Command { .. } => self.serve(header)?,
-                kind if header.id == id && header.command == command => return Ok(kind),
+                kind if header.id == id && header.command == command => {
+                    // All that was sent before has been carried out.
+                    self.posted = 0;
+                    return Ok(kind);
+                }
+                _ if self.is_unasked(header) => {}
                 _ => return Err(Malformed::Unexpected(header.command).into()),
             }
             // Many small requests of the server may come first, but not for ever.

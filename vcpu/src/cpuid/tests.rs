@@ -101,4 +101,22 @@ fn physical_addresses_have_a_sane_size() {
     assert_eq!(bits(&host(b"Auth")), 48);
     assert_eq!(bits(&[]), 36);
     assert_eq!(bits(&[leaf(0x8000_0008, 0x40, 0, 0, 0)]), 52);
+    // Page tables that reach less far than the processor.
+    assert_eq!(bits(&[leaf(0x8000_0008, 0x0030_3934, 0, 0, 0)]), 48);
+}
+
+#[test]
+fn the_guest_is_told_the_size_that_it_is_given() {
+    let mut cpuid = Cpuid::from_supported(&[leaf(0x8000_0008, 0x0030_3934, 0, 0, 0)], 1, false);
+    cpuid.set_phys_bits(39);
+    assert_eq!(find(&cpuid.of_vcpu(0, None), 0x8000_0008, 0).eax, 0x3927);
+    assert_eq!(cpuid.phys_bits(), 39);
+}
+
+#[test]
+fn the_vendor_is_read_in_its_order_of_registers() {
+    let word = |text: &[u8; 4]| u32::from_le_bytes(*text);
+    let leaves = [leaf(0, 1, word(b"Genu"), word(b"ntel"), word(b"ineI"))];
+    assert_eq!(&Cpuid::from_supported(&leaves, 1, false).vendor(), b"GenuineIntel");
+    assert_eq!(Cpuid::from_supported(&[], 1, false).vendor(), [0; 12]);
 }

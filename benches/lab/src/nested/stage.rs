@@ -22,7 +22,7 @@ const PROCESS: &str = "process";
 /// The exit status after SIGTERM.
 const TERMINATED: i32 = 128 + 15;
 /// The adapter that the outer machine itself has booted on, and which stands in text mode.
-const BOOT_ADAPTER: &str = "0000:00:01.0";
+pub const BOOT_ADAPTER: &str = "0000:00:01.0";
 /// Numbers of folders.
 static NUMBER: AtomicU32 = AtomicU32::new(1);
 

@@ -99,7 +99,7 @@ fn pictures_in(stage: &Stage<'_>, adapter: &Place, way: &str, wanted: &[Picture]
 }
 
 /// What a screen shows that is painted no more: the wanted picture, or else the same at two looks.
-fn settled(stage: &Stage<'_>, id: &str, wanted: Option<&Picture>) -> Result<Picture> {
+pub fn settled(stage: &Stage<'_>, id: &str, wanted: Option<&Picture>) -> Result<Picture> {
     let patience = stage.deadline.min(Instant::now() + SETTLING);
     let mut before = stage.outer.screen(id)?.picture;
     loop {
@@ -264,7 +264,7 @@ fn two(stage: &Stage<'_>) -> Result<()> {
 }
 
 /// Waits until the screen has the firmware's text, and below it letters from `first` on that change.
-fn bursting(stage: &Stage<'_>, guest: &mut Job<'_>, adapter: &Place, first: u8) -> Result<()> {
+pub fn bursting(stage: &Stage<'_>, guest: &mut Job<'_>, adapter: &Place, first: u8) -> Result<()> {
     let mut before = None;
     loop {
         let screen = stage.until_text(guest, &adapter.id, FIRMWARE)?;

@@ -2,16 +2,13 @@
 
 use std::fmt::Write;
 
+use super::super::paragraph::{WIDTH, cut, entry};
 use crate::host::environment::{LegacyVga, VfioPci};
 use crate::host::function::Reset;
 use crate::host::obstacle::size;
 use crate::host::resource::{HostBar, HostBarKind};
 use crate::host::{Function, Host, Obstacle};
 
-/// The longest line, in characters.
-const WIDTH: usize = 100;
-/// Where a paragraph's text starts.
-const INDENT: usize = 16;
 /// The longest name of a driver that is shown whole in the table.
 const DRIVER_MOST: usize = 16;
 
@@ -167,32 +164,4 @@ fn tell(page: &mut String, obstacles: &[Obstacle]) {
     for obstacle in obstacles {
         entry(page, if obstacle.stops { "! stops" } else { "! limits" }, &obstacle.text);
     }
-}
-
-/// A word and what is to be said of it, in lines that are not too long.
-fn entry(page: &mut String, word: &str, text: &str) {
-    let mut line = format!("    {word:width$}", width = INDENT - 4);
-    let mut room = WIDTH - INDENT;
-    for (index, part) in text.split(' ').enumerate() {
-        let length = part.chars().count();
-        if index > 0 && length + 1 > room {
-            let _ = writeln!(page, "{}", line.trim_end());
-            line = " ".repeat(INDENT);
-            room = WIDTH - INDENT;
-        } else if index > 0 {
-            line.push(' ');
-            room = room.saturating_sub(1);
-        }
-        line.push_str(part);
-        room = room.saturating_sub(length);
-    }
-    let _ = writeln!(page, "{}", line.trim_end());
-}
-
-/// The first characters of a text, with three dots where something is missing.
-fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    text.chars().take(most.saturating_sub(3)).chain("...".chars()).collect()
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 
 use crate::config::{RunConfig, TextOutput};
+use crate::report::Run;
+use crate::report::files::Files;
 use crate::screen::text::Snapshot;
 use crate::screen::{file, png, text};
 
@@ -14,6 +16,7 @@ use crate::screen::{file, png, text};
 pub(super) struct Outputs {
     screenshot: Option<PathBuf>,
     text: Option<TextOutput>,
+    report: Option<Files>,
 }
 
 impl Outputs {
@@ -28,10 +31,16 @@ impl Outputs {
         if let Some(TextOutput::File(path)) = &config.screen_text {
             checked("screen-text", path)?;
         }
-        Ok(Self { screenshot: config.screenshot.clone(), text: config.screen_text.clone() })
+        let report = config.report.as_ref().map(Files::open).transpose()?;
+        Ok(Self { screenshot: config.screenshot.clone(), text: config.screen_text.clone(), report })
     }
 
-    /// Writes them. All are tried; the first error is returned.
+    /// Adds the run to its report, if there is one.
+    pub(super) fn report(&mut self, run: impl FnOnce() -> Run) -> anyhow::Result<()> {
+        self.report.take().map_or(Ok(()), |files| files.add(run()))
+    }
+
+    /// Writes what the screen showed. All are tried; the first error is returned.
     pub(super) fn write(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
         let text = self.write_text(snapshot);
         let screenshot = self.write_screenshot(snapshot);

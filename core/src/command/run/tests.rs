@@ -166,7 +166,7 @@ fn the_run_of_a_child() {
         Ok(Status::Success) => 30,
         Ok(Status::Timeout) => 31,
         Ok(Status::Signal(number)) => 100 + i32::from(number),
-        Err(_) => 32,
+        Ok(Status::Unfit) | Err(_) => 32,
     };
     std::process::exit(status);
 }

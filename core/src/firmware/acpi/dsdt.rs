@@ -133,13 +133,18 @@ fn root_resources(platform: &Platform) -> Raw {
         let cacheable = AddressSpaceCacheable::Cacheable;
         AddressSpace::new_memory(cacheable, true, span.first().0, span.last().0, None)
     });
+    // What RAM leaves free among itself is a window of its own, which holds no RAM.
+    let gap = platform.ram.gap.map(|span| {
+        let cacheable = AddressSpaceCacheable::Cacheable;
+        AddressSpace::new_memory(cacheable, true, span.first().0, span.last().0, None)
+    });
     let buses = AddressSpace::new_bus_number(0u16, 0xff);
     let config = IO::new(0xcf8, 0xcf8, 1, 8);
     let ports_below = AddressSpace::new_io(0u16, 0xcf7, None);
     let ports_above = AddressSpace::new_io(0xd00u16, 0xffff, None);
     let mut children: Vec<&dyn Aml> = vec![&buses, &config, &ports_below, &ports_above];
     children.extend(windows.iter().flatten().map(|window| window as &dyn Aml));
-    children.extend(high.iter().map(|window| window as &dyn Aml));
+    children.extend(gap.iter().chain(&high).map(|window| window as &dyn Aml));
     encoded(&resources(children))
 }
 

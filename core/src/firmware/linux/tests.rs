@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const RAM: RamSplit = RamSplit { low: 256 << 20, high: 0 };
+const RAM: RamSplit = RamSplit { low: 256 << 20, high: 0, gap: None };
 
 /// A bzImage of protocol 2.15 with `sectors` of setup and a protected mode part of `kernel` bytes.
 fn image(sectors: u8, kernel: usize) -> Vec<u8> {

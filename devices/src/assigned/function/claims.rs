@@ -9,7 +9,6 @@ use trapline_io::{Gpa, Region, Span};
 use super::Function;
 use crate::assigned::backend::Backend;
 use crate::assigned::msix::{self, Area};
-use crate::assigned::quirks::Dispi;
 use crate::legacy;
 
 /// Memory slots have whole pages.
@@ -19,11 +18,12 @@ impl<B: Backend> Function<B> {
     /// The ranges, overlays first.
     pub(super) fn ranges(&self) -> Vec<Claim> {
         let mut ranges = Vec::new();
+        self.claim_repeats(&mut ranges);
+        self.claim_quirks(&mut ranges);
         if !self.config.asleep() {
             self.claim_legacy(&mut ranges);
         }
         self.claim_msix(&mut ranges);
-        self.claim_repeats(&mut ranges);
         for bar in 0..6 {
             self.claim_bar(bar, &mut ranges);
         }
@@ -33,10 +33,6 @@ impl<B: Backend> Function<B> {
 
     fn claim_legacy(&self, ranges: &mut Vec<Claim>) {
         let command = self.config.space().command();
-        if command.io() && self.dispi.is_some() {
-            let retire = if self.mode() == Mode::Shadowed { Retire::Topology } else { Retire::Strict };
-            ranges.extend(Dispi::claim().map(|claim| claim.retire(retire)));
-        }
         match &self.owner {
             Some(owner) => ranges.extend(owner.claims(command)),
             None if self.has_vga() => ranges.extend(legacy::claims(command)),

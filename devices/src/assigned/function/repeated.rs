@@ -34,7 +34,10 @@ impl<B: Backend> Function<B> {
                 let Some(range) = self.register(write) else { continue };
                 match claims.iter_mut().find(|claim| claim.range == range) {
                     Some(claim) => claim.signals.push(signal),
-                    None => claims.push(Claim::region(range, write.region, write.offset).signal(signal)),
+                    None => {
+                        let region = self.overlay_at(write.region, write.offset).unwrap_or(write.region);
+                        claims.push(Claim::region(range, region, write.offset).signal(signal));
+                    }
                 }
             }
             ranges.append(&mut claims);
@@ -64,7 +67,8 @@ impl<B: Backend> Function<B> {
     }
 
     /// Whether a write there traps for good. A page that is mapped may trap for a while, and would for ever
-    /// with a register of its own; a page with a part of the MSI-X table is never mapped.
+    /// with a register of its own; a page with a part of the MSI-X table, or with an overlay of a quirk, is never
+    /// mapped.
     fn traps_always(&self, write: Write) -> bool {
         let page = |at: u64| at / PAGE;
         let mapped = |mapping: &crate::assigned::backend::Mapping| {
@@ -77,6 +81,8 @@ impl<B: Backend> Function<B> {
                 && page(area.offset) <= page(write.offset)
                 && page(write.offset) <= page(last)
         });
-        table || !self.backend.region(write.region).mappings.iter().any(mapped)
+        table
+            || self.has_overlay(write.region, page(write.offset) * PAGE, PAGE)
+            || !self.backend.region(write.region).mappings.iter().any(mapped)
     }
 }

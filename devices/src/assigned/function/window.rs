@@ -6,7 +6,7 @@ use std::time::Instant;
 use trapline_io::window::{Mode, Window};
 use trapline_io::{Access, Fault, Op, Region, Width};
 
-use super::{DISPI, Function};
+use super::{Function, regions};
 use crate::assigned::backend::Backend;
 use crate::legacy;
 use crate::pci::spec;
@@ -18,7 +18,9 @@ impl<B: Backend> Function<B> {
         if region == Region::VGA && backend.region(region).holds(offset, width) {
             return owner.read(backend, offset, width);
         }
-        self.before(region);
+        if !regions::is_quirk(region) {
+            self.before(region);
+        }
         self.load(region, offset, width)
     }
 
@@ -34,9 +36,12 @@ impl<B: Backend> Function<B> {
         if region == Region::VGA && backend.region(region).holds(offset, width) {
             return owner.write(backend, offset, width, value);
         }
+        if regions::is_quirk(region) {
+            return self.store(region, offset, width, value);
+        }
         self.before(region);
         let done = self.store(region, offset, width, value);
-        if is_card(region) {
+        if region < Region::ROM {
             self.disturb();
         }
         done
@@ -113,13 +118,17 @@ impl<B: Backend> Window for Function<B> {
 
     fn tick(&mut self, now: Instant) -> Mode {
         let Function { backend, owner, .. } = self;
-        owner.as_mut().map_or(Mode::Native, |owner| owner.tick(backend, now))
+        let wish = owner.as_mut().map_or(Mode::Native, |owner| owner.tick(backend, now));
+        backend.settle();
+        wish
     }
 
     fn turn(&mut self, to: Mode) {
         let Function { backend, owner, .. } = self;
         if let Some(owner) = owner {
             owner.turn(backend, to, Instant::now());
+            // While the clock ticks it asks now and then whether the device is still there.
+            backend.post(owner.mode().collects());
         }
     }
 
@@ -129,13 +138,10 @@ impl<B: Backend> Window for Function<B> {
 
     fn admits(&self, access: Access) -> bool {
         let Some(owner) = &self.owner else { return true };
+        // What comes to the device of it.
+        let Some(access) = self.reaching_device(access) else { return true };
         let write = matches!(access.op, Op::Write(_));
-        let elsewhere = is_card(access.region) && write && owner.mode() == Mode::Shadowed;
+        let elsewhere = access.region < Region::ROM && write && owner.mode() == Mode::Shadowed;
         !elsewhere && owner.admits(access)
     }
-}
-
-/// Whether the device has its own registers or memory there: a BAR, or what a quirk leads into one.
-fn is_card(region: Region) -> bool {
-    region < Region::ROM || region == DISPI
 }

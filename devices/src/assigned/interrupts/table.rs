@@ -5,6 +5,7 @@ use trapline_io::{Fault, Width};
 
 use super::{Interrupts, Mode, Trouble, eventfds};
 use crate::assigned::backend::{Backend, Signalled};
+use crate::assigned::wire::Wire;
 use crate::pci::ConfigSpace;
 
 impl Interrupts {
@@ -21,6 +22,7 @@ impl Interrupts {
         let index = msix.write_table(offset, width, value)?;
         if self.mode == Mode::Msix {
             self.follow_vector(space, backend, index);
+            self.note(space);
         }
         Ok(())
     }
@@ -28,6 +30,12 @@ impl Interrupts {
     /// Whether the device's MSI-X is on.
     pub(super) fn any_connected(&self) -> bool {
         self.msix.as_ref().is_some_and(|msix| msix.entries.iter().any(|entry| entry.wire.is_some()))
+    }
+
+    /// Whether a vector is unmasked, and delivers.
+    pub(super) fn any_delivers(&self) -> bool {
+        let entries = self.msix.as_ref().map_or(&[][..], |msix| &msix.entries);
+        entries.iter().filter_map(|entry| entry.wire.as_ref()).any(Wire::delivers)
     }
 
     /// Switches the device's MSI-X on. A guest does so long before it unmasks anything, and the device

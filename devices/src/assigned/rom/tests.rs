@@ -104,6 +104,23 @@ fn the_devices_own_image_is_put_right() {
 }
 
 #[test]
+fn what_was_found_is_one_line_and_what_matters_to_a_bios_is_said() {
+    let image = Build::bios(0x1234, 0x0bad, 2).then(Build::efi(0x1234, 0x1111, 1).last());
+    let rom = Card::new(image.clone()).load().unwrap();
+    assert_eq!(
+        rom.found(),
+        "BIOS image of 1 KiB for 1234:1111; UEFI image of 512 bytes for 1234:1111; a BIOS runs the image at 0x0"
+    );
+    let ids = Ids { vendor: 0x1234, device: 0x1111 };
+    let (report, said) = put_right(&mut image.clone(), Some(ids), Repair::All);
+    // UEFI would not load the second, which is nothing to a BIOS.
+    assert!(report.verdict(check::Firmware::Uefi).is_err());
+    assert_eq!(said, ["the image at 0x0 is for 1234:0bad; the guest sees 1234:1111 in it"]);
+    let (report, said) = put_right(&mut Build::efi(0x1234, 0x1111, 1).last().rom(), Some(ids), Repair::All);
+    assert_eq!(said, ["it has no image for a BIOS; SeaBIOS will show nothing on this adapter"], "{report}");
+}
+
+#[test]
 fn a_device_without_a_usable_rom_has_none() {
     assert!(Card::new(Vec::new()).load().is_none(), "no region");
     assert!(Card::new(vec![0xff; 4096]).load().is_none(), "no signature");

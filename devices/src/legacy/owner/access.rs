@@ -9,6 +9,7 @@ use super::{Known, Owner};
 use crate::assigned::Backend;
 use crate::legacy::WINDOW;
 use crate::legacy::state::{beyond_crtc, decides};
+use crate::seen::Mark;
 
 impl Owner {
     /// Reads a port, or from the window.
@@ -145,6 +146,7 @@ impl Owner {
         let done = card.write(Region::VGA, offset, width, value);
         if follows && done.is_ok() {
             self.known = Known::Registers(state);
+            self.fresh |= decides(offset, width);
         } else {
             self.forget();
         }
@@ -176,6 +178,20 @@ impl Owner {
         if window {
             self.phases.window();
             self.learn(card);
+            if std::mem::take(&mut self.fresh) {
+                self.note_mode();
+            }
+        }
+    }
+
+    /// Notes what kind of mode the window is used in.
+    fn note_mode(&self) {
+        if let Known::Registers(state) = &self.known {
+            match state.plain_text() {
+                Some(_) => self.seen.note(Mark::Text),
+                None if state.shows_graphics() => self.seen.note(Mark::Graphics),
+                None => {}
+            }
         }
     }
 }

@@ -3,6 +3,7 @@ use trapline_io::{Address, Op, Trap};
 use vm_memory::GuestAddress;
 
 use super::*;
+use crate::q35::Pages;
 
 mod model;
 
@@ -35,10 +36,10 @@ fn layout(bridge: &HostBridge) -> Vec<(u64, u64, Region, u64, DirectKind)> {
     let row = |claim: &Claim| {
         let (Range::Memory(span), Some(direct)) = (claim.range, &claim.direct) else { return None };
         let Target::Region { region, offset, .. } = claim.target else { return None };
-        let (memory, kind) = bridge.memory(region).unwrap();
+        let (memory, kind, at) = bridge.memory(region, offset).unwrap();
         assert!(Arc::ptr_eq(memory, &direct.memory));
-        assert_eq!((direct.offset, direct.kind), (offset, kind));
-        assert!(offset + span.extent() < memory.size() as u64, "{claim:?}");
+        assert_eq!((direct.offset, direct.kind), (at, kind));
+        assert!(at + span.extent() < memory.size() as u64, "{claim:?}");
         Some((span.first().0, span.last().0, region, offset, kind))
     };
     bridge.claims().ranges.iter().filter_map(row).collect()
@@ -352,4 +353,27 @@ fn only_what_goes_on_in_memory_too_is_merged() {
     push(&mut runs, 0x4000, 0x5000, region::SHADOW, 0x9000);
     push(&mut runs, 0x6000, 0x7000, region::SHADOW, 0xb000);
     assert_eq!(runs.len(), 4);
+}
+
+#[test]
+fn high_ram_on_both_sides_of_a_gap_is_reached_trapped_and_directly() {
+    let kept = Span::of_len(Gpa(0x1_4000_0000), 1 << 20).unwrap();
+    let ram = Ram::around(4 << 30, Pages::Transparent, &[kept]).unwrap();
+    let mut bridge = HostBridge::new(ram.clone(), firmware(FIRMWARE)).unwrap();
+    let above: Vec<_> = layout(&bridge).into_iter().filter(|run| run.0 >= 1 << 32).collect();
+    let expected = [
+        (0x1_0000_0000, 0x1_3fff_ffff, region::HIGH_RAM, 0, DirectKind::Ram),
+        (0x1_8000_0000, 0x1_bfff_ffff, region::HIGH_RAM, 0x8000_0000, DirectKind::Ram),
+    ];
+    assert_eq!(above, expected);
+    poke(&mut bridge, 0x1_8000_1000, Width::B4, 0x1122_3344);
+    assert_eq!(peek(&mut bridge, 0x1_8000_1000, Width::B4), 0x1122_3344);
+    let seen: u32 = ram.guest_memory().read_obj(GuestAddress(0x1_8000_1000)).unwrap();
+    assert_eq!(seen, 0x1122_3344);
+    let directly = bridge.claims().ranges.into_iter().find_map(|claim| match claim.range {
+        Range::Memory(span) if span.first() == Gpa(0x1_8000_0000) => claim.direct,
+        _ => None,
+    });
+    let direct = directly.unwrap();
+    assert_eq!((direct.offset, direct.memory.size()), (0, 1 << 30));
 }

@@ -36,8 +36,26 @@ impl Build {
         Build::bios(vendor, device, blocks).set(PCIR + 0x14, 3)
     }
 
+    /// A driver for UEFI on x64 in it: compressed, or a PE file with `names` in it.
+    pub(crate) fn driver(vendor: u16, device: u16, names: Option<&[u8]>) -> Build {
+        let header = [0xf1, 0x0e, 0, 0, 0x0b, 0, 0x64, 0x86, names.is_none().into(), 0];
+        let image = Build::efi(vendor, device, 2).put(4, &header).put(0x16, &[0x80, 0]);
+        match names {
+            None => image.put(0x80, &[0x20, 0, 0, 0, 0, 1, 0, 0]),
+            Some(names) => {
+                let image = image.put(0x80, b"MZ").put(0x80 + 0x3c, &[0x40, 0, 0, 0]);
+                image.put(0xc0, b"PE\0\0\x64\x86").put(0x100, names)
+            }
+        }
+    }
+
     pub(crate) fn set(mut self, at: usize, byte: u8) -> Build {
         self.bytes[at] = byte;
+        self
+    }
+
+    pub(crate) fn put(mut self, at: usize, bytes: &[u8]) -> Build {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
         self
     }
 
@@ -111,8 +129,17 @@ fn nvidias_structure_tells_of_images_that_the_specification_hides() {
     for (at, byte) in b"NPDE".iter().enumerate() {
         first = first.set(0x60 + at, *byte);
     }
-    let rom = first.set(0x60 + NPDE_INDICATOR, 0).then(Build::efi(0x10de, 0x2204, 1).last());
-    assert_eq!(chain(&rom).images.len(), 2);
+    let first = first.put(0x68, &[0, 0]);
+    let rom = first.clone().set(0x60 + npde::INDICATOR, 0).then(Build::efi(0x10de, 0x2204, 1).last());
+    let images = chain(&rom).images;
+    assert_eq!(images.len(), 2);
+    assert_eq!(
+        (images[0].last, images[0].pcir_last, images[0].npde.map(|npde| npde.at)),
+        (false, true, Some(0x60))
+    );
+    // A length that it has goes before the other.
+    let longer = first.set(0x60 + npde::INDICATOR, 0).set(0x60 + 8, 2).rom();
+    assert_eq!(chain(&longer).images[0].length, 1024);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use trapline_io::Fault;
 
 use super::Device;
+use crate::assigned::bonaire;
 use crate::pci::spec::Command;
 use crate::vfio::bus_reset;
 use crate::vfio::owned::Owned;
@@ -25,6 +26,15 @@ impl Device {
             return Ok(());
         }
         self.set_command(Command::new()).map_err(|fault| self.look_after(fault))?;
+        if self.way(&self.iommu.owned()) == Method::Own {
+            match bonaire::reset(self) {
+                Ok(()) => return self.verify(&Method::Own),
+                Err(why) => {
+                    tracing::warn!(device = self.name, "its own controller can not reset it: {why}");
+                    self.facts.own = false;
+                }
+            }
+        }
         let mut method = self.reset_now();
         if let Err((Method::Bus(_), errno)) = method {
             // A device that cannot be reset is used all the same, so one whose bus cannot be is too.
@@ -71,7 +81,7 @@ impl Device {
             let done = match method {
                 Method::Function(_) | Method::Power => file.reset(),
                 Method::Bus(_) => bus_reset::carry_out(file, owned),
-                Method::None(_) => Err(Errno::OPNOTSUPP),
+                Method::Own | Method::None(_) => Err(Errno::OPNOTSUPP),
             };
             match done {
                 // Somebody looks at it in sysfs.

@@ -22,6 +22,8 @@ fn an_answer_is_read_as_the_kernel_writes_it() {
         ..mappable(0x1_0000)
     };
     assert_eq!(learned, expected);
+    let typed = [vec![caps, 2, 32, 0x2000, 0, 0, 0x900], vec![2 | 1 << 16, 0, 0x8000_8086, 1]].concat();
+    assert_eq!(decode(&message(&typed)).unwrap().kind, Some((0x8000_8086, 1)));
     // An area list that is cut off is no answer.
     assert_eq!(decode(&message(words.get(..15).unwrap())), None);
 }

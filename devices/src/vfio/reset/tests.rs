@@ -9,7 +9,7 @@ fn address(text: &str) -> PciAddress {
 
 fn facts(kernel: bool, methods: Option<&str>, flr: bool, power: bool) -> Facts {
     let methods = methods.map(|methods| methods.split_whitespace().map(str::to_owned).collect());
-    Facts { kernel, methods, flr, power }
+    Facts { kernel, methods, flr, own: false, power }
 }
 
 #[test]
@@ -40,6 +40,16 @@ fn the_best_way_is_taken() {
     ] {
         assert_eq!(plan(&facts, bus), expected, "{facts:?} {bus:?}");
     }
+}
+
+#[test]
+fn a_chip_that_resets_itself_does_where_the_kernel_can_not() {
+    let ours = Bus::Ours(vec![address("01:00.0")]);
+    let own = |kernel, methods| Facts { own: true, ..facts(kernel, methods, false, true) };
+    assert_eq!(plan(&own(false, None), &ours), Method::Own);
+    assert_eq!(plan(&own(false, None), &Bus::Impossible), Method::Own);
+    assert_eq!(plan(&own(true, Some("bus")), &ours), Method::Function("bus".into()));
+    assert_eq!(plan(&own(true, Some("pm")), &ours), Method::Bus(vec![address("01:00.0")]));
 }
 
 #[test]

@@ -9,6 +9,10 @@ use super::{Client, Error, irq};
 use crate::assigned::backend::{Backend, Irqs, RegionInfo, Signalled};
 use crate::vfio_user::wire::{Command, MAX_DATA, RegionAccess, Request};
 
+/// Writes under way before one has to be answered: what a read may have to wait for, and, from a server that
+/// answers all the same, less than the socket holds.
+const MOST_POSTED: u32 = 128;
+
 impl Client {
     /// Reads from a region, in as many messages as the server's limit asks for.
     ///
@@ -42,6 +46,25 @@ impl Client {
             at = at.wrapping_add(piece.len() as u64);
         }
         Ok(())
+    }
+
+    /// As [`Client::region_write`]; where nobody has to wait for the device, the bytes are only sent.
+    fn put(&mut self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let index = region.0.into();
+        let done = if self.may_post(region) && bytes.len() <= self.most_data() {
+            self.tell(&Request::RegionWrite(access(index, offset, bytes.len()), bytes))
+        } else {
+            self.region_write(index, offset, bytes)
+        };
+        done.map_err(|error| fault(&error))
+    }
+
+    /// Whether a write there needs no reply now. A server that has requests of its own may wait for us
+    /// while we wait for room in its socket.
+    fn may_post(&self, region: Region) -> bool {
+        let known = region < Region::ROM || region == Region::VGA;
+        let room = self.posted < MOST_POSTED;
+        known && room && self.posting && !self.by_line && self.windows.is_empty()
     }
 
     fn most_data(&self) -> usize {
@@ -94,7 +117,7 @@ impl Backend for Client {
     fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         let bytes = value.to_le_bytes();
         let (used, _) = bytes.split_at(width.bytes());
-        self.region_write(region.0.into(), offset, used).map_err(|error| fault(&error))
+        self.put(region, offset, used)
     }
 
     fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
@@ -102,7 +125,23 @@ impl Backend for Client {
     }
 
     fn write_bytes(&mut self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
-        self.region_write(region.0.into(), offset, bytes).map_err(|error| fault(&error))
+        self.put(region, offset, bytes)
+    }
+
+    fn post(&mut self, may: bool) {
+        self.posting = may;
+        if !may {
+            self.settle();
+        }
+    }
+
+    /// Asks for what every function has, and the server answers when it is done with what came before.
+    fn settle(&mut self) {
+        if self.posted > 0 && !self.dead {
+            let mut identity = [0; 4];
+            // One that does not answer is dead then, and was told of.
+            let _ = self.region_read(Region::CONFIG.0.into(), 0, &mut identity);
+        }
     }
 
     fn reset(&mut self) -> Result<(), Fault> {

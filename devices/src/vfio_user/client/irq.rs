@@ -52,6 +52,7 @@ impl Client {
     ) -> Result<(), Error> {
         let eventfd = IrqSetFlags::new().with_eventfds(true);
         self.set_irqs(INTX, eventfd.with_trigger(true), 0, 1, &[trigger])?;
+        self.by_line = true;
         if !self.automasked {
             return Ok(());
         }
@@ -81,6 +82,8 @@ impl Client {
     /// Disconnects all of a type.
     pub(super) fn disconnect_all(&mut self, index: u32) -> Result<(), Error> {
         let flags = IrqSetFlags::new().with_none(true).with_trigger(true);
-        self.set_irqs(index, flags, 0, 0, &[])
+        let done = self.set_irqs(index, flags, 0, 0, &[]);
+        self.by_line &= index != INTX;
+        done
     }
 }

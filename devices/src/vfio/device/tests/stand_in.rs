@@ -28,6 +28,7 @@ fn device(file: &File, told: &Arc<Told>) -> Device {
         name: "stand-in".to_owned(),
         settings: Settings { events: Some(told.clone() as Arc<dyn Events>) },
         regions: vec![RegionInfo::default(); 9],
+        kinds: Vec::new(),
         files: files.with_region(Region::CONFIG, region(0)),
         irqs: Irqs { intx: true, msi: 32, msix: 64, msix_grows: true },
         attention: Attention::new(&file).unwrap(),
@@ -38,6 +39,7 @@ fn device(file: &File, told: &Arc<Told>) -> Device {
         dead: false,
         asked_back: false,
         refused: Vec::new(),
+        lease: None,
         iommu: Iommu::new(Interface::Group),
         function: Function {
             address: "0000:01:00.0".parse().unwrap(),

@@ -1,0 +1,184 @@
+//! The host's legacy VGA ranges, which two guests and the host's own console share.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::life::greets;
+use super::stage::BOOT_ADAPTER;
+use super::window::{bursting, settled};
+use super::{Case, Set, Stage};
+use crate::outer::{Device, Job, Place};
+use crate::payload::burst::{self, Pace};
+
+/// Two adapters, each behind a root port of its own. The outer machine's console is on another one.
+static SET: Set = Set {
+    name: "two adapters behind two root ports",
+    devices: |_| Ok(vec![Device::new("VGA"), Device::new("cirrus-vga")]),
+};
+
+/// How long screens are counted.
+const COUNTED: Duration = Duration::from_secs(6);
+/// The part of the other's screens that the slower one of two equal guests must have at least: two processors
+/// that are shared with others do not give each the same time.
+const FAIR: f64 = 0.2;
+/// Longer than the ranges stay with a card that is not used.
+const AWAY: Duration = Duration::from_secs(2);
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "vfio: the host's console has legacy VGA while a guest rests, and after it",
+        set: &SET,
+        seconds: 200,
+        run: console,
+    },
+    Case {
+        name: "vfio: two guests that write at full speed share legacy VGA, and neither starves",
+        set: &SET,
+        seconds: 400,
+        run: share,
+    },
+    Case {
+        name: "vfio: a machine that is stopped or killed in the middle of its lease keeps nobody",
+        set: &SET,
+        seconds: 300,
+        run: held,
+    },
+    Case {
+        name: "vfio: the host's text is on its adapter again after a guest had it",
+        set: &SET,
+        seconds: 200,
+        run: in_time,
+    },
+];
+
+/// A guest that fills its screen without end.
+struct Writer<'a> {
+    job: Job<'a>,
+    adapter: Place,
+    letter: u8,
+    debug: String,
+}
+
+impl<'a> Writer<'a> {
+    fn start(stage: &Stage<'a>, number: usize, window: &str, lease: &str) -> Result<Writer<'a>> {
+        let adapter = stage.place(number)?;
+        let letter = [b'0', b'a'][number];
+        let disk = burst::disk("Side by side.", letter, Pace::Counted);
+        let disk = stage.write(&format!("burst-{number}.disk"), &disk)?;
+        let disk = format!("{},readonly", disk.display());
+        let debug = format!("debug-{number}-{window}-{lease}");
+        let device = format!("{},arbiter={lease}", adapter.function);
+        let words = ["--device", &device, "--disk", &disk, "--debugcon", &debug, "--window", window];
+        let job = stage.machine(&words)?;
+        let mut writer = Writer { job, adapter, letter, debug };
+        writer.shows(stage)?;
+        Ok(writer)
+    }
+
+    /// Its screen has its own letters, and they change.
+    fn shows(&mut self, stage: &Stage<'_>) -> Result<()> {
+        bursting(stage, &mut self.job, &self.adapter, self.letter)
+    }
+
+    /// The words by which a process of its machine is found.
+    fn words(&self, command: &str) -> String {
+        format!("trapline {command} .*{}", self.adapter.function)
+    }
+}
+
+fn share(stage: &Stage<'_>) -> Result<()> {
+    for (window, lease) in [("strict", "off"), ("strict", "on"), ("auto", "off"), ("auto", "on")] {
+        let mut writers = [Writer::start(stage, 0, window, lease)?, Writer::start(stage, 1, window, lease)?];
+        let [one, other] = rates(stage, &writers);
+        eprintln!("  --window {window}, arbiter={lease}: {one:.1} and {other:.1} screens a second");
+        let fair = one.min(other) > 0.0 && one.min(other) >= FAIR * one.max(other);
+        ensure!(
+            fair || lease == "off",
+            "with --window {window} one guest writes {one:.1} screens a second, the other {other:.1}"
+        );
+        for writer in &mut writers {
+            writer.shows(stage).with_context(|| format!("--window {window}, arbiter={lease}"))?;
+        }
+        for mut writer in writers {
+            writer.job.kill()?;
+        }
+    }
+    Ok(())
+}
+
+fn held(stage: &Stage<'_>) -> Result<()> {
+    let mut writers = [Writer::start(stage, 0, "strict", "on")?, Writer::start(stage, 1, "strict", "on")?];
+    let first = writers[0].words("run");
+    stage.output(&format!("pkill -STOP -f '{first}'"))?;
+    let [stopped, other] = rates(stage, &writers);
+    ensure!(
+        stopped == 0.0 && other > 0.0,
+        "while one is stopped the other writes {other:.1} screens a second"
+    );
+    stage.output(&format!("pkill -CONT -f '{first}'"))?;
+    for writer in &mut writers {
+        writer.shows(stage).context("after one was stopped")?;
+    }
+    // The keeper of a machine that was killed ends by itself.
+    stage.output(&format!("pkill -KILL -f '{first}'"))?;
+    let keeper = writers[0].words("vga-lease");
+    stage.output(&format!(
+        "for time in $(seq 50); do pgrep -f '{keeper}' || exit 0; sleep 0.1; done; exit 1"
+    ))?;
+    // And a machine goes on without its keeper.
+    let keeper = writers[1].words("vga-lease");
+    stage.output(&format!("pkill -KILL -f '{keeper}'"))?;
+    let [_, other] = rates(stage, &writers);
+    ensure!(other > 0.0, "without its keeper the other stands still");
+    writers[1].shows(stage)?;
+    writers[1].job.kill()
+}
+
+fn console(stage: &Stage<'_>) -> Result<()> {
+    let adapter = stage.place(0)?;
+    says(stage, "the host speaks first", true)?;
+    let guest = greets(stage, std::slice::from_ref(&adapter.function), &adapter, "The guest is here.")?;
+    std::thread::sleep(AWAY);
+    let before = stage.outer.screen(&adapter.id)?.text;
+    says(stage, "the host speaks while it rests", true)?;
+    let after = stage.outer.screen(&adapter.id)?.text;
+    ensure!(after == before, "what the host said stands on the guest's screen:\n{after}");
+    stage.terminate(guest)?;
+    says(stage, "the host speaks after it", true)
+}
+
+/// The outer machine's own console shows this line, or does not.
+fn says(stage: &Stage<'_>, line: &str, shows: bool) -> Result<()> {
+    stage.output(&format!("echo '{line}' > /dev/tty1"))?;
+    std::thread::sleep(Duration::from_millis(300));
+    let screen = stage.outer.screen("boot")?;
+    ensure!(screen.shows(line) == shows, "\"{line}\" on the host's console: {}\n{}", !shows, screen.text);
+    Ok(())
+}
+
+fn in_time(stage: &Stage<'_>) -> Result<()> {
+    says(stage, "this stays", true)?;
+    let function = stage.boot_adapter()?.to_owned();
+    let before = stage.outer.screen("boot")?;
+    ensure!(before.shows("this stays") && before.picture.width == 720, "it shows:\n{}", before.text);
+    let adapter = Place { id: "boot".into(), function, companion: None };
+    // Its own ROM is the copy that ran already.
+    let device = format!("{BOOT_ADAPTER},rom={}", stage.tree.rom("vgabios-stdvga.bin")?.display());
+    let guest = greets(stage, &[device], &adapter, "A guest has it now.")?;
+    let during = stage.outer.screen("boot")?;
+    ensure!(!during.shows("this stays"), "the guest has left the host's text there:\n{}", during.text);
+    stage.terminate(guest)?;
+    settled(stage, "boot", Some(&before.picture)).context("after the guest")?;
+    Ok(())
+}
+
+/// Screens a second of each.
+fn rates(stage: &Stage<'_>, writers: &[Writer<'_>; 2]) -> [f64; 2] {
+    let counts = || writers.each_ref().map(|writer| stage.text(&writer.debug).matches(burst::FILLED).count());
+    let (begun, before) = (Instant::now(), counts());
+    std::thread::sleep(COUNTED);
+    let (time, after) = (begun.elapsed().as_secs_f64(), counts());
+    #[expect(clippy::cast_precision_loss, reason = "counts are small")]
+    [0, 1].map(|one: usize| (after[one] - before[one]) as f64 / time)
+}

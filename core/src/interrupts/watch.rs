@@ -1,0 +1,245 @@
+//! The thread that looks whether interrupts of the host's functions come and end.
+//!
+//! It is called when a function goes over to another way to interrupt ([`Seen::call`]), looks at it at the times
+//! of [`LOOKS`], and sleeps then until it is called again: a guest that changes nothing is looked at five times and
+//! costs nothing from then on. What goes wrong later than that is not seen. It reads sysfs alone: it takes no
+//! token, and no access to a function waits for it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use trapline_devices::assigned::{Messages, Offered};
+use trapline_devices::pci::PciAddress;
+use trapline_devices::seen::{Seen, Signalling};
+
+use super::count::{self, Pins, Taken};
+use super::judge::{Judge, LOOKS, Look};
+use crate::host::Tree;
+
+/// How often the registers are read at a look, and how long it waits in between.
+const SAMPLES: u32 = 16;
+const BETWEEN: Duration = Duration::from_millis(1);
+/// How long the thread may take to end: a read of a device's registers can wait for its reset.
+const FAREWELL: Duration = Duration::from_secs(15);
+
+/// A function to be watched.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched {
+    /// What messages call it.
+    pub(crate) name: String,
+    /// Where it is on the host.
+    pub(crate) address: PciAddress,
+    /// What the guest does with it.
+    pub(crate) seen: Arc<Seen>,
+    /// The ways that the guest sees, and why.
+    pub(crate) offered: Offered,
+    /// What the guest was to see.
+    pub(crate) shown: Messages,
+    /// What is found out.
+    pub(crate) found: Arc<Mutex<Found>>,
+}
+
+/// What was found of a function's interrupts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// How many came at least, by the line, by MSI and by MSI-X: those that were there at a look.
+    pub(crate) line: u64,
+    pub(crate) msi: u64,
+    pub(crate) msix: u64,
+    /// Messages may go to the guest uncounted.
+    pub(crate) posted: bool,
+    /// What was told to the user.
+    pub(crate) told: Option<String>,
+}
+
+/// The thread. Dropping this has it count a last time and end, and waits for that, 15 seconds at most.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
+}
+
+impl Watch {
+    /// Watches these functions of the host of which `tree` tells. Before the guest runs.
+    ///
+    /// # Errors
+    /// The system refuses the thread.
+    pub(crate) fn start(tree: Tree, functions: Vec<Watched>) -> io::Result<Watch> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (running, ended) = channel();
+        let listened: Vec<_> = functions.iter().map(|function| Arc::clone(&function.seen)).collect();
+        let posted = count::are_posted(&tree);
+        let states = functions.into_iter().map(|function| State::new(function, posted)).collect();
+        let watcher = Watcher { tree, states };
+        let flag = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("interrupts".into()).spawn(move || {
+            watcher.run(&flag);
+            drop(running);
+        })?;
+        listened.iter().for_each(|seen| seen.call(thread.thread().clone()));
+        // What they did before.
+        thread.thread().unpark();
+        Ok(Watch { thread: Some(thread), stop, ended })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        self.stop.store(true, Ordering::Release);
+        thread.thread().unpark();
+        match self.ended.recv_timeout(FAREWELL) {
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::error!(
+                    "the interrupts' thread does not end: the registers of a device can not be read"
+                );
+            }
+            _ if thread.join().is_err() => tracing::error!("the interrupts' thread panicked"),
+            _ => {}
+        }
+    }
+}
+
+/// What the thread knows.
+struct Watcher {
+    tree: Tree,
+    states: Vec<State>,
+}
+
+impl Watcher {
+    fn run(mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Acquire) {
+            let now = Instant::now();
+            let due = self.states.iter_mut().filter_map(|state| state.step(&self.tree, now)).min();
+            match due {
+                Some(due) => std::thread::park_timeout(due.saturating_duration_since(Instant::now())),
+                None => std::thread::park(),
+            }
+        }
+        for state in &mut self.states {
+            state.follow(&self.tree, Instant::now());
+            state.count(&self.tree);
+        }
+    }
+}
+
+/// One function.
+struct State {
+    function: Watched,
+    posted: bool,
+    /// The way that it went over to, after how many resets, and when.
+    way: (Signalling, u32),
+    since: Instant,
+    /// How many looks there were since then.
+    looks: usize,
+    /// What was counted before, of this way.
+    before: u64,
+    /// How many came since it went over.
+    came: u64,
+    judge: Judge,
+}
+
+impl State {
+    fn new(function: Watched, posted: bool) -> State {
+        function.found.lock().posted = posted;
+        State {
+            function,
+            posted,
+            way: (Signalling::Off, 0),
+            since: Instant::now(),
+            looks: LOOKS.len(),
+            before: 0,
+            came: 0,
+            judge: Judge::default(),
+        }
+    }
+
+    /// Does what is due, and gives when the next look is.
+    fn step(&mut self, tree: &Tree, now: Instant) -> Option<Instant> {
+        self.follow(tree, now);
+        while let Some(at) = LOOKS.get(self.looks) {
+            let due = self.since + *at;
+            if due > now {
+                return Some(due);
+            }
+            self.looks += 1;
+            self.look(tree, now);
+        }
+        None
+    }
+
+    /// Begins anew where the function went over to another way.
+    fn follow(&mut self, tree: &Tree, now: Instant) {
+        let way = (self.function.seen.signalling(), self.function.seen.resets());
+        if way.0 == Signalling::Off || way == self.way {
+            return;
+        }
+        (self.way, self.since, self.looks, self.came) = (way, now, 0, 0);
+        self.judge.start_over();
+        // Messages are counted anew when they are connected, a line goes on.
+        let taken = Taken::read(tree, self.function.address);
+        self.before = if way.0 == Signalling::Line { taken.count } else { 0 };
+    }
+
+    fn look(&mut self, tree: &Tree, now: Instant) {
+        let more = self.count(tree);
+        if self.function.seen.signalling() != self.way.0 {
+            // It is held back now.
+            return;
+        }
+        let messages = self.way.0 != Signalling::Line;
+        let Some(pins) = pins(tree, self.function.address, more > 0 && !messages) else { return };
+        let count = (!messages || !self.posted).then_some(self.came);
+        let at = now.saturating_duration_since(self.since);
+        let wrong = self.judge.weigh(Look { at, way: self.way.0, count, pins });
+        if let Some(wrong) = wrong.filter(|_| self.function.found.lock().told.is_none()) {
+            let Watched { name, offered, shown, .. } = &self.function;
+            let words = wrong.words(*offered, *shown);
+            tracing::warn!("{name}: {words}");
+            self.function.found.lock().told = Some(words);
+        }
+    }
+
+    /// Counts what came since it was last counted.
+    fn count(&mut self, tree: &Tree) -> u64 {
+        let Taken { way, count } = Taken::read(tree, self.function.address);
+        if way != self.way.0 {
+            return 0;
+        }
+        // Fewer than before: the messages were connected anew.
+        let more = count.checked_sub(self.before).unwrap_or(count);
+        (self.before, self.came) = (count, self.came + more);
+        let mut found = self.function.found.lock();
+        match way {
+            Signalling::Line => found.line += more,
+            Signalling::Msi => found.msi += more,
+            Signalling::Msix => found.msix += more,
+            Signalling::Off => {}
+        }
+        more
+    }
+}
+
+/// A function's registers, several times in a row where it has to be known whether they are always so.
+fn pins(tree: &Tree, address: PciAddress, always: bool) -> Option<Pins> {
+    let mut pins = Pins::read(tree, address)?;
+    for _ in 1..if always { SAMPLES } else { 1 } {
+        if !pins.asserted {
+            break;
+        }
+        std::thread::sleep(BETWEEN);
+        let next = Pins::read(tree, address)?;
+        pins = Pins { asserted: pins.asserted && next.asserted, ..next };
+    }
+    Some(pins)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! What a machine leaves for a report: the functions that its guest was given, and what is noted of them while it
+//! runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use trapline_devices::assigned::{self, Backend, Messages, Offered};
+use trapline_devices::pci::PciAddress;
+use trapline_devices::rom::{Chain, CodeType};
+use trapline_devices::seen::{Life, Mark, Seen};
+
+use super::{Function, Interrupts, Run};
+use crate::bench;
+use crate::config::{Adapters, AssignedDevice, Phase, Rom, RunConfig, Vga, Window};
+use crate::host::Host;
+use crate::host::resource::{HostBar, HostBarKind};
+use crate::interrupts::watch::{Found, Watched};
+
+/// What is told of the host, by the names that the benchmark has for it.
+const HOST: [&str; 5] = ["kernel", "processor", "virtual machine", "IOMMU", "KVM module"];
+
+/// A function that a guest has. Clones share what is noted.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// What messages call it; no name of a file.
+    pub(crate) name: String,
+    /// Where it is on the host, if it is a function of it.
+    pub(crate) address: Option<PciAddress>,
+    /// How it is reached, and where in the guest it sits.
+    pub(crate) given: String,
+    /// How the host resets it, and whether it owns legacy VGA.
+    pub(crate) reset: String,
+    pub(crate) legacy_vga: String,
+    /// Its own options, where they are not the default.
+    pub(crate) options: Vec<String>,
+    pub(crate) shown: Messages,
+    rom: String,
+    identity: (u16, u16, u32),
+    offered: Offered,
+    sees_window: bool,
+    seen: Arc<Seen>,
+    found: Arc<Mutex<Found>>,
+}
+
+impl Account {
+    /// Of a function under this name; all else is to be filled in.
+    pub(crate) fn of<B: Backend>(name: &str, function: &assigned::Function<B>) -> Account {
+        Account {
+            name: name.to_owned(),
+            address: None,
+            given: String::new(),
+            reset: String::new(),
+            legacy_vga: String::new(),
+            options: Vec::new(),
+            shown: Messages::Guest,
+            rom: function.rom_chain().map_or_else(|| "none".into(), |chain| images(&chain)),
+            identity: function.identity(),
+            offered: function.offered(),
+            sees_window: function.sees_window(),
+            seen: Arc::clone(function.seen()),
+            found: Arc::default(),
+        }
+    }
+
+    /// One that nobody has, with the ids of an 82574L.
+    #[cfg(test)]
+    pub(crate) fn example() -> Account {
+        Account {
+            name: "a device over vfio-user".into(),
+            address: None,
+            given: String::new(),
+            reset: String::new(),
+            legacy_vga: String::new(),
+            options: Vec::new(),
+            shown: Messages::Guest,
+            rom: "none".into(),
+            identity: (0x8086, 0x10d3, 0x02_0000),
+            offered: Offered::default(),
+            sees_window: false,
+            seen: Arc::default(),
+            found: Arc::default(),
+        }
+    }
+
+    /// The same with the options of its device.
+    pub(crate) fn asked(self, device: &AssignedDevice) -> Account {
+        Account { options: of_device(device), shown: device.messages, ..self }
+    }
+
+    /// What is to be watched of it, if the host has its interrupts.
+    pub(crate) fn watched(&self) -> Option<Watched> {
+        Some(Watched {
+            name: self.name.clone(),
+            address: self.address?,
+            seen: Arc::clone(&self.seen),
+            offered: self.offered,
+            shown: self.shown,
+            found: Arc::clone(&self.found),
+        })
+    }
+
+    /// What became of it.
+    fn told(&self, host: &Host) -> Function {
+        let (vendor, device, class) = self.identity;
+        let there = self.address.and_then(|address| host.function(address));
+        let [_, base, sub, _] = class.to_be_bytes();
+        let class_name = host.names().class(base, sub).map(str::to_owned);
+        let resets = self.seen.resets();
+        Function {
+            name: there.map_or_else(|| self.name.clone(), |function| host.name_of(function)),
+            class_name: there
+                .map_or_else(|| class_name.unwrap_or_default(), |function| host.class_of(function)),
+            ids: format!("{vendor:04x}:{device:04x}"),
+            class: format!("{class:06x}"),
+            given: self.given.clone(),
+            options: self.options.clone(),
+            bars: there.map(|function| function.bars.iter().map(bar).collect()).unwrap_or_default(),
+            rom: self.rom.clone(),
+            reset: self.reset.clone(),
+            legacy_vga: self.legacy_vga.clone(),
+            resets,
+            first: self.life(Life::First),
+            later: (resets > 0).then(|| self.life(Life::Later)),
+            interrupts: self.interrupts(),
+        }
+    }
+
+    fn life(&self, life: Life) -> super::Life {
+        let has = |mark| self.seen.has(life, mark);
+        let shown = |mark| self.sees_window.then(|| has(mark));
+        super::Life {
+            rom: has(Mark::Rom),
+            text: shown(Mark::Text),
+            graphics: shown(Mark::Graphics),
+            bars: shown(Mark::Native),
+            bus_master: has(Mark::Master),
+            msi: has(Mark::Msi),
+            msix: has(Mark::Msix),
+            function_reset: has(Mark::FunctionReset),
+        }
+    }
+
+    fn interrupts(&self) -> Interrupts {
+        let Offered { line, msi, msix } = self.offered;
+        let ways = [("INTx", line), ("MSI", msi), ("MSI-X", msix)];
+        let found = self.found.lock().clone();
+        Interrupts {
+            offered: ways.into_iter().filter(|(_, there)| *there).map(|(way, _)| way.to_owned()).collect(),
+            intx: found.line,
+            msi: found.msi,
+            msix: found.msix,
+            posted: found.posted,
+            trouble: found.told,
+        }
+    }
+}
+
+/// A run of `config` that ended in these words, on `host`, for which the machine left `accounts`.
+pub(crate) fn run(config: &RunConfig, (end, clean): (&str, bool), accounts: &[Account], host: &Host) -> Run {
+    let mut facts: BTreeMap<String, String> = bench::host::facts(&host.tree().path(""));
+    facts.retain(|name, _| HOST.contains(&name.as_str()));
+    Run {
+        trapline: env!("CARGO_PKG_VERSION").to_owned(),
+        host: facts,
+        options: of_run(config),
+        end: end.to_owned(),
+        clean,
+        functions: accounts.iter().map(|account| account.told(host)).collect(),
+    }
+}
+
+/// The options of a run, without names of files.
+fn of_run(config: &RunConfig) -> Vec<String> {
+    let mut options = vec![format!("--cpus {}", config.cpus), format!("--memory {}M", config.memory >> 20)];
+    let mut add = |given: bool, option: &str| {
+        if given {
+            options.push(option.to_owned());
+        }
+    };
+    add(config.adapters == Adapters::None, "--device none");
+    add(config.firmware.is_some(), "--firmware FILE");
+    config
+        .disks
+        .iter()
+        .for_each(|disk| add(true, if disk.readonly { "--disk FILE,readonly" } else { "--disk FILE" }));
+    add(config.linux.is_some(), "--kernel FILE");
+    add(config.trace.is_some(), "--trace FILE");
+    add(config.window == Window::Strict, "--window strict");
+    add(config.window == Window::Coalesced, "--window coalesced");
+    add(config.window == Window::Shadowed, "--window shadowed");
+    options
+}
+
+/// The options of a device, without names of files.
+fn of_device(device: &AssignedDevice) -> Vec<String> {
+    let all = [
+        match device.vga {
+            Vga::Auto => None,
+            Vga::On => Some("vga=on"),
+            Vga::Off => Some("vga=off"),
+        },
+        match device.rom {
+            Rom::Device => None,
+            Rom::File(_) => Some("rom=FILE"),
+            Rom::Off => Some("rom=off"),
+        },
+        match device.root_port {
+            None => None,
+            Some(true) => Some("root-port=on"),
+            Some(false) => Some("root-port=off"),
+        },
+        match device.messages {
+            Messages::Guest => None,
+            Messages::NoMsix => Some("msi=no-msix"),
+            Messages::NoMsi => Some("msi=no-msi"),
+            Messages::Off => Some("msi=off"),
+        },
+        match device.phase {
+            Phase::Auto => None,
+            Phase::Legacy => Some("phase=legacy"),
+            Phase::Native => Some("phase=native"),
+        },
+    ];
+    all.into_iter().flatten().map(str::to_owned).collect()
+}
+
+/// A base address register in words.
+fn bar(bar: &HostBar) -> String {
+    let kind = match bar.kind {
+        HostBarKind::Io => "ports",
+        HostBarKind::Memory32 => "32-bit memory",
+        HostBarKind::Memory64 => "64-bit memory",
+    };
+    let prefetchable = if bar.prefetchable { ", prefetchable" } else { "" };
+    format!("{}: {} of {kind}{prefetchable}", bar.index, bytes(bar.size))
+}
+
+/// The images of a ROM in words.
+fn images(chain: &Chain) -> String {
+    let image = |image: &trapline_devices::rom::Image| {
+        let code = match image.code {
+            CodeType::Bios => "BIOS".to_owned(),
+            CodeType::Efi => "UEFI".to_owned(),
+            CodeType::OpenFirmware => "Open Firmware".to_owned(),
+            CodeType::PaRisc => "PA-RISC".to_owned(),
+            CodeType::Other(code) => format!("code type {code:02x}"),
+        };
+        let length = bytes(image.length as u64);
+        format!("{code} for {:04x}:{:04x}, {length}", image.vendor, image.device)
+    };
+    let images: Vec<String> = chain.images.iter().map(image).collect();
+    if images.is_empty() { "one without a PCI data structure".into() } else { images.join("; ") }
+}
+
+/// A size in the largest unit that it is a whole number of.
+fn bytes(size: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(shift, _)| size != 0 && size.trailing_zeros() >= *shift);
+    unit.map_or_else(|| format!("{size} bytes"), |(shift, unit)| format!("{} {unit}", size >> shift))
+}

@@ -1,0 +1,72 @@
+//! The files of a report.
+
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::{Report, Run, markdown};
+use crate::config::ReportFiles;
+use crate::screen::file;
+
+/// The largest report that is read, in bytes: some thousand runs.
+const MOST: u64 = 16 << 20;
+
+/// The files of `--report`, to which a run is to be added.
+#[derive(Clone, Debug)]
+pub(crate) struct Files(ReportFiles);
+
+impl Files {
+    /// Looks whether they can be read and written: better now than after the run.
+    ///
+    /// # Errors
+    /// For a person: what is in the way, or that the file is no report.
+    pub(crate) fn open(files: &ReportFiles) -> Result<Files> {
+        for path in [&files.json, &files.markdown] {
+            file::check(path).map_err(|problem| anyhow!("--report {}: {problem}", path.display()))?;
+        }
+        before(&files.json)?;
+        Ok(Files(files.clone()))
+    }
+
+    /// Adds a run to what is there by now, and writes both files. Each is replaced as a whole.
+    ///
+    /// # Errors
+    /// A file can not be read or written.
+    pub(crate) fn add(self, run: Run) -> Result<()> {
+        let Files(ReportFiles { json, markdown }) = self;
+        let mut report = before(&json)?;
+        report.runs.push(run);
+        write(&json, &report.to_json()?)?;
+        write(&markdown, &markdown::page(&report))
+    }
+}
+
+/// What the runs before left in a file: nothing, if it is not there.
+fn before(path: &Path) -> Result<Report> {
+    if path.exists() { read(path) } else { Ok(Report::default()) }
+}
+
+/// Reads a report.
+///
+/// # Errors
+/// For a person: the file can not be read, or is none.
+pub(crate) fn read(path: &Path) -> Result<Report> {
+    let name = || format!("the report {}", path.display());
+    let mut text = String::new();
+    let file = std::fs::File::open(path).with_context(name)?;
+    let length = file.take(MOST + 1).read_to_string(&mut text).with_context(name)?;
+    if length as u64 > MOST {
+        return Err(anyhow!("{}: it is larger than any; give another name", name()));
+    }
+    Report::from_json(&text).with_context(|| format!("{}: give another name", name()))
+}
+
+/// Writes a file of a report.
+///
+/// # Errors
+/// For a person: why it can not be written.
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+    file::replace(path, |out| out.write_all(text.as_bytes()))
+        .with_context(|| format!("the report {}", path.display()))
+}

@@ -1,0 +1,184 @@
+//! A report as a page for people: first what worked of each adapter, a line each, then what is known of it, and then
+//! its starts.
+
+use std::fmt::Write;
+
+use super::{Function, Interrupts, Life, Report, Run};
+
+/// The page.
+pub(crate) fn page(report: &Report) -> String {
+    let mut page = String::from(
+        "# What worked\n\nSeen by trapline while guests ran, not asked of anybody. A dash stands for what could not be seen or \
+         was not tried.\n\n",
+    );
+    let adapters = adapters(report);
+    page += "| adapter | text before any driver | graphics mode | driver | interrupts | after a reset | starts |\n";
+    page += "|---|---|---|---|---|---|---|\n";
+    for adapter in &adapters {
+        page += &adapter.line();
+    }
+    for adapter in &adapters {
+        adapter.tell(&mut page);
+    }
+    page += &hosts(report);
+    page
+}
+
+/// One function in all its runs.
+struct Adapter<'a> {
+    starts: Vec<(&'a Run, &'a Function)>,
+}
+
+/// The functions, in the order in which they were first seen: what has the same ids, name and place is the same.
+fn adapters(report: &Report) -> Vec<Adapter<'_>> {
+    let mut adapters: Vec<Adapter<'_>> = Vec::new();
+    for run in &report.runs {
+        let mut taken = Vec::new();
+        for function in &run.functions {
+            let same = |adapter: &Adapter<'_>| {
+                let (_, first) = adapter.starts[0];
+                (&first.ids, &first.name) == (&function.ids, &function.name)
+            };
+            let place =
+                adapters.iter().enumerate().position(|(place, it)| same(it) && !taken.contains(&place));
+            let place = place.unwrap_or(adapters.len());
+            taken.push(place);
+            match adapters.get_mut(place) {
+                Some(adapter) => adapter.starts.push((run, function)),
+                None => adapters.push(Adapter { starts: vec![(run, function)] }),
+            }
+        }
+    }
+    adapters
+}
+
+impl Adapter<'_> {
+    fn functions(&self) -> impl Iterator<Item = &Function> {
+        self.starts.iter().map(|(_, function)| *function)
+    }
+
+    fn title(&self) -> String {
+        self.functions().next().map_or_else(String::new, |it| format!("{} ({})", cell(&it.name), it.ids))
+    }
+
+    /// Its line of the table.
+    fn line(&self) -> String {
+        let seen = |what: fn(&Life) -> Option<bool>| {
+            let all: Vec<bool> = self.functions().flat_map(Function::lives).filter_map(what).collect();
+            if all.is_empty() { "-" } else { yes(all.contains(&true)) }
+        };
+        let text = seen(|life| life.text);
+        let graphics = seen(|life| life.graphics);
+        let driver = self.functions().find_map(Function::driver).unwrap_or("none seen");
+        let (interrupts, again, starts) = (self.interrupts(), self.after_a_reset(), self.started());
+        format!("| {} | {text} | {graphics} | {driver} | {interrupts} | {again} | {starts} |\n", self.title())
+    }
+
+    fn interrupts(&self) -> String {
+        let sum = |what: fn(&Interrupts) -> u64| self.functions().map(|it| what(&it.interrupts)).sum::<u64>();
+        let ways = [("INTx", sum(|it| it.intx)), ("MSI", sum(|it| it.msi)), ("MSI-X", sum(|it| it.msix))];
+        let came: Vec<&str> = ways.iter().filter(|(_, count)| *count > 0).map(|(way, _)| *way).collect();
+        let mut text = match came.as_slice() {
+            [] if self.functions().all(|it| it.interrupts.offered.is_empty()) => "-".to_owned(),
+            [] if self.functions().any(|it| it.interrupts.posted) => "not counted".to_owned(),
+            [] => "none came".to_owned(),
+            came => came.join(", "),
+        };
+        if self.functions().any(|it| it.interrupts.trouble.is_some()) {
+            text += ", with trouble";
+        }
+        text
+    }
+
+    fn after_a_reset(&self) -> &'static str {
+        let mut after = self.functions().filter_map(|it| it.later.as_ref());
+        match after.next() {
+            None => "-",
+            Some(life) => yes(life.is_anything() || after.any(Life::is_anything)),
+        }
+    }
+
+    /// How many starts there were, and whether something was seen in those after the first.
+    fn started(&self) -> String {
+        let again = self.functions().skip(1).filter(|it| it.lives().any(Life::is_anything)).count();
+        match self.starts.len() {
+            1 => "1".to_owned(),
+            all if again + 1 == all => format!("{all}, seen in all"),
+            all => format!("{all}, seen again in {again} of {}", all - 1),
+        }
+    }
+
+    /// Its part of the page: what it is, from the last start, and each start.
+    fn tell(&self, page: &mut String) {
+        let Some((_, last)) = self.starts.last() else { return };
+        let _ = write!(page, "\n## {}\n\n", self.title());
+        let of = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join("; ") };
+        let facts = [
+            ("class", format!("{} ({})", last.class_name, last.class)),
+            ("given", last.given.clone()),
+            ("options", of(&last.options)),
+            ("base address registers", of(&last.bars)),
+            ("ROM", last.rom.clone()),
+            ("reset", last.reset.clone()),
+            ("legacy VGA", last.legacy_vga.clone()),
+            ("ways to interrupt", of(&last.interrupts.offered)),
+        ];
+        for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
+            let _ = writeln!(page, "- {name}: {}", cell(value));
+        }
+        *page += "\n| start | ROM decoded | text | graphics mode | BARs worked through | bus master | MSI / MSI-X enabled | \
+                  interrupts INTx / MSI / MSI-X, at least | resets | end |\n";
+        *page += "|---|---|---|---|---|---|---|---|---|---|\n";
+        for (number, (run, function)) in (1..).zip(&self.starts) {
+            let Interrupts { intx, msi, msix, .. } = function.interrupts;
+            *page += &start(&number.to_string(), &function.first);
+            let _ = writeln!(page, " {intx} / {msi} / {msix} | {} | {} |", function.resets, cell(&run.end));
+            if let Some(later) = &function.later {
+                *page += &start(&format!("{number}, after a reset"), later);
+                *page += " | | |\n";
+            }
+        }
+        let troubles = self.functions().filter_map(|it| it.interrupts.trouble.as_ref());
+        for trouble in troubles {
+            let _ = write!(page, "\nIts interrupts: {}\n", cell(trouble));
+        }
+    }
+}
+
+/// The columns of a start that a life tells of.
+fn start(name: &str, life: &Life) -> String {
+    let maybe = |seen: Option<bool>| seen.map_or("-", yes);
+    format!(
+        "| {name} | {} | {} | {} | {} | {} | {} / {} |",
+        yes(life.rom),
+        maybe(life.text),
+        maybe(life.graphics),
+        maybe(life.bars),
+        yes(life.bus_master),
+        yes(life.msi),
+        yes(life.msix),
+    )
+}
+
+/// The hosts and options of the runs, each kind once.
+fn hosts(report: &Report) -> String {
+    let mut told: Vec<String> = Vec::new();
+    for run in &report.runs {
+        let facts: Vec<String> = run.host.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let line = format!("trapline {}; {}; {}", run.trapline, facts.join("; "), run.options.join(" "));
+        if !told.contains(&line) {
+            told.push(line);
+        }
+    }
+    let lines: String = told.iter().map(|line| format!("- {}\n", cell(line))).collect();
+    format!("\n## Where\n\n{lines}")
+}
+
+fn yes(seen: bool) -> &'static str {
+    if seen { "yes" } else { "no" }
+}
+
+/// Text that stays in its cell.
+fn cell(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().replace('|', "\\|")
+}

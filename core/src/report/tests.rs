@@ -1,0 +1,156 @@
+//! Reports of runs that tests make up, and of functions of a host that a test builds.
+
+use super::account::{self, Account};
+use super::files::{self, Files};
+use super::*;
+use crate::config::{Options, ReportFiles, RunConfig};
+use crate::host::Host;
+use crate::host::fake::Fake;
+
+const ADDRESS: &str = "0000:01:00.0";
+/// What must never be told, wherever the host or the user has it.
+const SECRETS: [&str; 9] = [
+    "secret-host",
+    "secret-user",
+    "secret-disk",
+    "secret-serial",
+    "52:54:00:12:34:56",
+    "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
+    "S3CR3T",
+    "10.1.2.3",
+    "/home/",
+];
+
+fn function(ids: &str, first: Life) -> Function {
+    Function { name: "Some Card".into(), ids: ids.into(), first, ..Function::default() }
+}
+
+fn life() -> Life {
+    Life { text: Some(false), graphics: Some(false), bars: Some(false), ..Life::default() }
+}
+
+fn report(runs: Vec<Vec<Function>>) -> Report {
+    let run = |functions| Run { functions, end: "it ended".into(), clean: true, ..Run::default() };
+    Report { runs: runs.into_iter().map(run).collect(), ..Report::default() }
+}
+
+/// The line of the table that tells of these ids.
+fn line(page: &str, ids: &str) -> Vec<String> {
+    let line = page.lines().find(|line| line.starts_with('|') && line.contains(ids)).unwrap();
+    line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+}
+
+#[test]
+fn what_worked_is_told_of_all_starts_together() {
+    let text = Life { text: Some(true), rom: true, ..life() };
+    let driven = Life { msix: true, bus_master: true, graphics: Some(true), ..text.clone() };
+    let interrupts = Interrupts { offered: vec!["MSI-X".into()], msix: 7, ..Interrupts::default() };
+    let again = Function {
+        resets: 1,
+        later: Some(Life { rom: true, ..life() }),
+        interrupts,
+        ..function("1af4:1050", driven)
+    };
+    let page = markdown::page(&report(vec![vec![function("1af4:1050", text)], vec![again]]));
+    let cells = line(&page, "1af4:1050");
+    let wanted = ["Some Card (1af4:1050)", "yes", "yes", "enabled MSI-X", "MSI-X", "yes", "2, seen in all"];
+    assert_eq!(cells, wanted);
+    assert!(page.contains("\n| 2, after a reset | yes | no | no | no | no | no / no | | | |\n"), "{page}");
+}
+
+#[test]
+fn what_was_not_seen_is_not_made_up() {
+    // Strict: what the window shows is not looked at.
+    let dark = report(vec![vec![function("1234:11e8", Life::default())]; 2]);
+    let wanted = ["Some Card (1234:11e8)", "-", "-", "none seen", "-", "-", "2, seen again in 0 of 1"];
+    assert_eq!(line(&markdown::page(&dark), "1234:11e8"), wanted);
+    let offered = vec!["INTx".to_owned(), "MSI".to_owned()];
+    let mut silent = function("1234:11e8", Life { bus_master: true, msi: true, ..life() });
+    silent.interrupts = Interrupts { offered, trouble: Some("a|b".into()), ..Interrupts::default() };
+    let page = markdown::page(&report(vec![vec![silent]]));
+    let wanted = ["Some Card (1234:11e8)", "no", "no", "enabled MSI", "none came, with trouble", "-", "1"];
+    assert_eq!(line(&page, "1234:11e8"), wanted);
+    assert!(page.contains("Its interrupts: a\\|b"));
+}
+
+#[test]
+fn two_of_a_kind_are_two() {
+    let cards = || vec![function("10de:1c82", life()), function("10de:1c82", life())];
+    let page = markdown::page(&report(vec![cards(), cards()]));
+    assert_eq!(page.matches("\n## Some Card (10de:1c82)\n").count(), 2);
+    assert_eq!(page.matches("| 2, seen again").count(), 2);
+}
+
+#[test]
+fn runs_are_added_to_a_file_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = |name: &str| ReportFiles {
+        json: folder.path().join(format!("{name}.json")),
+        markdown: folder.path().join(format!("{name}.md")),
+    };
+    let one = report(vec![vec![function("1234:1111", life())]]).runs.remove(0);
+    for count in 1..=2 {
+        Files::open(&names("a")).unwrap().add(one.clone()).unwrap();
+        let read = files::read(&names("a").json).unwrap();
+        assert_eq!(read.runs, vec![one.clone(); count]);
+        assert_eq!(std::fs::read_to_string(names("a").markdown).unwrap(), markdown::page(&read));
+    }
+    std::fs::write(names("b").json, "{\"runs\": []}").unwrap();
+    let problem = Files::open(&names("b")).unwrap_err();
+    assert!(format!("{problem:#}").contains("it is no report"), "{problem:#}");
+    assert_eq!(std::fs::read_to_string(names("b").json).unwrap(), "{\"runs\": []}", "it is left alone");
+    std::fs::write(names("c").json, "{\"format\": 9}").unwrap();
+    assert!(format!("{:#}", Files::open(&names("c")).unwrap_err()).contains("format 9"));
+    assert!(Files::open(&ReportFiles { json: folder.path().join("no/a.json"), ..names("d") }).is_err());
+}
+
+/// A host and a user with everything that must stay there.
+fn told_host() -> Fake {
+    let fake = Fake::new();
+    let [host, user, _, serial, mac, uuid, number, ip, _] = SECRETS;
+    fake.function(ADDRESS, "8086:10d3", 0x02_0000, Some("vfio-pci"), Some(1));
+    fake.set(ADDRESS, "serial_number", serial);
+    fake.set(ADDRESS, "vpd", number);
+    fake.set(ADDRESS, "net/eth0/address", mac);
+    fake.write("proc/sys/kernel/hostname", host);
+    fake.write("proc/version", format!("Linux version 6.12 ({user}@{host})"));
+    fake.write("proc/sys/kernel/osrelease", "6.12.95-amd64\n");
+    fake.write("proc/cpuinfo", format!("model name\t: Some CPU\nserial\t: {number}\nflags\t: fpu\n"));
+    fake.write("etc/hostname", host);
+    fake.write("etc/hosts", format!("{ip} {host}\n"));
+    fake.write("etc/machine-id", uuid.replace('-', ""));
+    fake.write("sys/class/dmi/id/product_uuid", uuid);
+    fake.write("sys/class/dmi/id/board_serial", serial);
+    fake
+}
+
+#[test]
+fn nothing_tells_whose_machine_it_is() {
+    let fake = told_host();
+    let [_, user, disk, ..] = SECRETS;
+    let home = format!("/home/{user}");
+    let toml = format!(
+        "device = ['{ADDRESS},rom={home}/a.rom', 'vfio-user:{home}/{disk}.sock']\nfirmware = '{home}/f'\n\
+         disk = '{home}/{disk}.img'\nkernel = '{home}/k'\ninitrd = '{home}/i'\n\
+         append = 'ip=10.1.2.3 host=secret-host'\nserial = '{home}/s'\ntrace = '{home}/t'\n\
+         report = '{home}/r'\ndebugcon = '{home}/d'"
+    );
+    let config = RunConfig::new(Options::from_toml(&toml).unwrap(), None).unwrap();
+    let crate::config::Adapters::Given(devices) = &config.adapters else { unreachable!("two are given") };
+    let mut accounts: Vec<Account> = devices.iter().map(|device| Account::example().asked(device)).collect();
+    accounts[0].address = Some(ADDRESS.parse().unwrap());
+    let host = Host::read(fake.tree().clone());
+    let run = account::run(&config, ("it ended", true), &accounts, &host);
+    let report = Report { runs: vec![run], ..Report::default() };
+    let (json, page) = (report.to_json().unwrap(), markdown::page(&report));
+    for secret in SECRETS {
+        assert!(!json.contains(secret), "{secret} is told: {json}");
+        assert!(!page.contains(secret), "{secret} is told: {page}");
+        let plain = secret.replace('-', "");
+        assert!(!json.contains(&plain) && !page.contains(&plain), "{plain} is told");
+    }
+    // What is to be told is there: else this test could not fail.
+    for wanted in ["6.12.95-amd64", "Some CPU", "8086:10d3", "rom=FILE", "--disk FILE", "--firmware FILE"] {
+        assert!(json.contains(wanted) && page.contains(wanted), "{wanted} is not told: {page}");
+    }
+}

@@ -1,0 +1,179 @@
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use super::terms::{AWAY, SLICE};
+use super::*;
+use crate::vfio::arbiter::Legacy;
+
+/// Longer than anything takes, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Lock,
+    Unlock,
+    HandOver,
+}
+
+/// An arbiter that tells what it is asked, with the time, and lets a lock wait for `free`.
+struct Fake {
+    told: Sender<(Said, Instant)>,
+    free: Option<Receiver<()>>,
+    gone: bool,
+}
+
+impl Fake {
+    fn say(&self, what: Said) -> io::Result<()> {
+        let _ = self.told.send((what, Instant::now()));
+        if self.gone { Err(io::Error::from_raw_os_error(19)) } else { Ok(()) }
+    }
+}
+
+impl Legacy for Fake {
+    fn lock(&mut self) -> io::Result<()> {
+        self.say(Said::Lock)?;
+        if let Some(free) = &self.free {
+            let _ = free.recv();
+        }
+        Ok(())
+    }
+    fn unlock(&mut self) -> io::Result<()> {
+        self.say(Said::Unlock)
+    }
+    fn hand_over(&mut self) -> io::Result<()> {
+        self.say(Said::HandOver)
+    }
+}
+
+struct Rig {
+    word: Word,
+    bell: UnixStream,
+    told: Receiver<(Said, Instant)>,
+    keeper: JoinHandle<io::Result<()>>,
+}
+
+impl Rig {
+    fn new(free: Option<Receiver<()>>, gone: bool) -> Rig {
+        let (bell, theirs) = UnixStream::pair().unwrap();
+        let word = Word::new().unwrap();
+        let (tell, told) = channel();
+        let other = Word::of(File::from(word.fd().try_clone_to_owned().unwrap())).unwrap();
+        let keeper = std::thread::spawn(move || {
+            let mut fake = Fake { told: tell, free, gone };
+            keeper::keep(&other, OwnedFd::from(theirs).as_fd(), &mut fake)
+        });
+        Rig { word, bell, told, keeper }
+    }
+
+    /// As [`Lease::used`].
+    fn used(&self) {
+        if self.word.used() {
+            (&self.bell).write_all(&[0]).unwrap();
+        }
+    }
+
+    fn die(&self) {
+        self.bell.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+
+    fn next(&self) -> (Said, Instant) {
+        self.told.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Uses the card until the keeper says something more.
+    fn use_until_next(&self) -> (Said, Instant) {
+        let begun = Instant::now();
+        loop {
+            self.used();
+            match self.told.recv_timeout(Duration::from_micros(100)) {
+                Ok(told) => return told,
+                Err(_) => assert!(begun.elapsed() < PATIENCE, "nothing is said"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_burst_has_a_lease_and_the_console_the_rest() {
+    let rig = Rig::new(None, false);
+    assert!(rig.told.recv_timeout(Duration::from_millis(20)).is_err(), "nobody used it");
+    rig.used();
+    let (said, _) = rig.next();
+    assert_eq!(said, Said::Lock);
+    let (said, given_up) = rig.next();
+    assert_eq!(said, Said::Unlock);
+    let (said, handed) = rig.next();
+    assert_eq!(said, Said::HandOver);
+    assert!(handed - given_up >= AWAY);
+    // From sleep again.
+    rig.used();
+    assert_eq!(rig.next().0, Said::Lock);
+    rig.die();
+    assert_eq!([rig.next().0, rig.next().0], [Said::Unlock, Said::HandOver]);
+    rig.keeper.join().unwrap().unwrap();
+}
+
+#[test]
+fn who_never_stops_gives_it_up_again_and_again() {
+    let rig = Rig::new(None, false);
+    let mut before = None;
+    for _ in 0..5 {
+        let (said, locked) = rig.use_until_next();
+        assert_eq!(said, Said::Lock);
+        if let Some(before) = before {
+            assert!(locked - before >= terms::REST, "it does not rest");
+        }
+        let (said, unlocked) = rig.use_until_next();
+        assert_eq!(said, Said::Unlock);
+        // On a busy machine it may look late, or find the card unused when this thread does not run.
+        assert!(unlocked - locked < 100 * SLICE);
+        before = Some(unlocked);
+    }
+}
+
+#[test]
+fn a_machine_that_dies_while_its_keeper_waits_leaves_no_lock() {
+    let (free, wait) = channel();
+    let rig = Rig::new(Some(wait), false);
+    rig.used();
+    assert_eq!(rig.next().0, Said::Lock);
+    rig.die();
+    assert!(rig.told.recv_timeout(Duration::from_millis(20)).is_err(), "it waits for the lock");
+    free.send(()).unwrap();
+    assert_eq!([rig.next().0, rig.next().0], [Said::Unlock, Said::HandOver]);
+    rig.keeper.join().unwrap().unwrap();
+}
+
+#[test]
+fn without_its_card_the_keeper_ends_and_nobody_rings() {
+    let rig = Rig::new(None, true);
+    rig.used();
+    assert_eq!(rig.next().0, Said::Lock);
+    assert_eq!(rig.keeper.join().unwrap().unwrap_err().raw_os_error(), Some(19));
+    assert!(!rig.word.used() || !rig.word.used(), "at most one ring more");
+    assert!(!rig.word.used());
+}
+
+#[test]
+fn a_lease_whose_keeper_is_gone_or_stuck_hinders_nobody() {
+    let arbiter = || Arbiter::blind(File::open("/dev/null").unwrap(), "0000:01:00.0".parse().unwrap());
+    for (program, argument) in [("true", ""), ("sleep", "1000")] {
+        let mut command = Command::new(program);
+        command.arg(argument);
+        let mut lease = Lease::start(command, arbiter()).unwrap();
+        for _ in 0..100_000 {
+            lease.used();
+        }
+        let begun = Instant::now();
+        let id = lease.keeper.id();
+        // The one that sleeps must be ended by somebody.
+        let left = lease.keeper.try_wait();
+        drop(lease);
+        assert!(begun.elapsed() < PATIENCE);
+        if matches!(left, Ok(None)) && program == "sleep" {
+            let id = rustix::process::Pid::from_raw(id.cast_signed()).unwrap();
+            rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+        }
+    }
+}
