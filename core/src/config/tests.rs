@@ -126,6 +126,7 @@ fn functions_of_the_host_are_read() {
     for (text, adapters) in cases {
         assert_eq!(with("device", text).map(|config| config.adapters), Ok(adapters), "{text}");
     }
+    assert!(toml("device = ['01:00.0,vga=on', 'vfio-user:a,vga=on']").is_ok(), "the guest hands it over");
     let twice = toml("device = ['01:00.0', 'vfio:0000:01:00.0,vga=off']").unwrap_err();
     assert!(twice.ends_with("0000:01:00.0 is given twice"), "{twice}");
 }
@@ -380,13 +381,6 @@ fn the_value_is_repeated_as_it_was_given() {
     assert_eq!(message(""), "--cpus \"\": not a number of processors; give 1 to 255");
     assert_eq!(message("a\nb"), "--cpus \"a\\nb\": not a number of processors; give 1 to 255");
     assert!(message(&"9".repeat(100_000)).len() < 200);
-}
-
-#[test]
-fn several_adapters_may_have_legacy_vga_if_it_is_said_of_each() {
-    let config = toml("device = ['vfio-user:a,vga=on', 'vfio-user:b,vga=on']").unwrap();
-    let Adapters::Given(devices) = config.adapters else { panic!("no devices") };
-    assert!(devices.len() == 2 && devices.iter().all(|device| device.vga == Vga::On));
 }
 
 #[test]
