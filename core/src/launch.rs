@@ -103,8 +103,9 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         ways: ways::find(config.window, Collecting::of(&vm))?,
         every_write: trace.is_some(),
     };
-    let Given { display, process, mapping, peers, reach, graphics, accounts } =
-        adapters::add(&config.adapters, &around, &mut parts)?;
+    let mut given = adapters::add(&config.adapters, &around, &mut parts)?;
+    let display = given.display();
+    let Given { process, mapping, peers, reach, graphics, accounts, .. } = given;
     let cpus = config.cpus.into();
     let cpuid =
         Cpuid::of_host(&vm, usize::from(cpus)).context("KVM does not tell its processors' features")?;

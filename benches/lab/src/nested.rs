@@ -24,6 +24,7 @@ mod rom;
 mod speed;
 mod stage;
 mod units;
+mod vga;
 mod window;
 
 use std::path::Path;
@@ -79,6 +80,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         identity::CASES,
         speed::CASES,
         adapters::CASES,
+        vga::CASES,
         life::CASES,
         window::CASES,
         arbiter::CASES,

@@ -13,7 +13,7 @@ use crate::host::{AddressError, PciAddress};
 pub enum Adapters {
     /// The software adapter, in its own process, started and ended with the machine.
     Software,
-    /// Those named, in this order; never empty, none named twice, and `vga=on` at most once.
+    /// Those named, in this order; never empty, and none named twice.
     Given(Vec<AssignedDevice>),
     /// None at all.
     None,
@@ -82,7 +82,8 @@ pub enum Arbitration {
     Auto,
 }
 
-/// Whether an adapter owns the legacy VGA addresses.
+/// Whether an adapter decodes the legacy VGA addresses. Several may, if it is said of each: the guest hands the
+/// addresses over from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vga {
     /// It does.

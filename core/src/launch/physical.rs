@@ -91,6 +91,9 @@ pub(super) fn tell_kvm(vm: &Vm, iommu: &Iommu) {
 /// says that another device has them.
 pub(super) fn legacy(became: LegacyVga, wish: Vga, owned: bool) -> &'static str {
     match became {
+        LegacyVga::Owned if owned => {
+            "has legacy VGA as others do, while the guest leads it there by COMMAND and VGA Enable"
+        }
         LegacyVga::Owned => "owns legacy VGA, so firmware and boot loader show on its screen",
         LegacyVga::Off if wish == Vga::Off => "without legacy VGA, as vga=off says",
         LegacyVga::Off if owned => "without legacy VGA, which another device owns",

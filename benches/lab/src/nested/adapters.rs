@@ -36,7 +36,8 @@ pub const STDVGA: usize = 0;
 pub const CIRRUS: usize = 1;
 const RADEON: usize = 2;
 const VIRTIO: usize = 3;
-const WITH_COMPANION: usize = 4;
+/// See [`STDVGA`].
+pub const WITH_COMPANION: usize = 4;
 /// The network card.
 pub const NETWORK: usize = 5;
 
