@@ -155,7 +155,7 @@ out() {
     printf "$2" | dd of=/dev/port bs=1 seek="$1" 2> /dev/null
 }
 
-# byte PORT
+# byte PORT: what stands there, as two digits
 byte() {
     dd if=/dev/port bs=1 skip="$1" count=1 2> /dev/null | hexdump -v -e '1/1 "%02x"'
 }
