@@ -75,8 +75,7 @@ impl Device for Model {
     }
 
     fn claims(&self) -> Claims {
-        let ranges =
-            (0..7).filter_map(|bar| Some(Claim::region(self.0.decoded(bar)?, Region(bar), 0)));
+        let ranges = (0..7).filter_map(|bar| Some(Claim::region(self.0.decoded(bar)?, Region(bar), 0)));
         Claims { ranges: ranges.collect(), bridge: None }
     }
 }
