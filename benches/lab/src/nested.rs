@@ -13,14 +13,18 @@ mod devices;
 mod firmware;
 mod guest;
 mod host;
+mod identity;
+mod interrupts;
 mod large;
 mod life;
 mod linux;
 mod peer;
+mod report;
 mod rom;
 mod speed;
 mod stage;
 mod units;
+mod vga;
 mod window;
 
 use std::path::Path;
@@ -68,11 +72,15 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         firmware::CASES,
         linux::CASES,
         devices::CASES,
+        interrupts::CASES,
+        report::CASES,
         units::CASES,
         bars::CASES,
         large::CASES,
+        identity::CASES,
         speed::CASES,
         adapters::CASES,
+        vga::CASES,
         life::CASES,
         window::CASES,
         arbiter::CASES,
