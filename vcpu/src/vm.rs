@@ -124,7 +124,7 @@ impl Vm {
     }
 
     /// Says how many bits of a physical address the vCPUs are to tell, in place of
-    /// [`crate::Cpuid::phys_bits`] of this host; before they are made. The first word counts.
+    /// [`crate::cpuid::Cpuid::phys_bits`] of this host; before they are made. The first word counts.
     pub fn set_phys_bits(&self, bits: u8) {
         // Said before: that word counts.
         let _ = self.phys_bits.set(bits);
