@@ -13,9 +13,13 @@ mod devices;
 mod firmware;
 mod guest;
 mod host;
+mod identity;
+mod interrupts;
+mod large;
 mod life;
 mod linux;
 mod peer;
+mod report;
 mod rom;
 mod speed;
 mod stage;
@@ -68,8 +72,12 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         firmware::CASES,
         linux::CASES,
         devices::CASES,
+        interrupts::CASES,
+        report::CASES,
         units::CASES,
         bars::CASES,
+        large::CASES,
+        identity::CASES,
         speed::CASES,
         adapters::CASES,
         vga::CASES,

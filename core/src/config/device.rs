@@ -369,4 +369,20 @@ mod tests {
         assert!(problem.ends_with("give msi=guest, msi=no-msix, msi=no-msi or msi=off"), "{problem}");
         assert_eq!(messages("01:00.0,msi=off,msi=off"), Err("msi is given twice".into()));
     }
+
+    #[test]
+    fn a_lease_is_wanted_or_not() {
+        let cases =
+            [("", Arbitration::Auto), (",arbiter=on", Arbitration::On), (",arbiter=off", Arbitration::Off)];
+        for (text, wish) in cases {
+            let Ok(Choice::Device(device)) = device(&format!("01:00.0{text}")) else { panic!("{text}") };
+            assert_eq!(device.arbiter, wish, "{text}");
+        }
+        for (text, problem) in [
+            ("01:00.0,arbiter=always", "give arbiter=on, arbiter=off or arbiter=auto"),
+            ("vfio-user:/socket,arbiter=on", "arbiter=on is for functions of this host"),
+        ] {
+            assert!(device(text).is_err_and(|error| error.contains(problem)), "{text}");
+        }
+    }
 }

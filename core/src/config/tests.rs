@@ -106,17 +106,9 @@ fn devices_are_read() {
 fn functions_of_the_host_are_read() {
     let function = |address: &str, vga, rom, root_port| {
         let origin = DeviceOrigin::Host(address.parse().unwrap());
-        Adapters::Given(vec![AssignedDevice {
-            origin,
-            vga,
-            rom,
-            root_port,
-            messages: Messages::Guest,
-            phase: Phase::Auto,
-            identity: None,
-            gpudirect_clique: None,
-            arbiter: Arbitration::Auto,
-        }])
+        let Adapters::Given(mut devices) = given("a", vga, rom) else { panic!("one is given") };
+        devices.iter_mut().for_each(|device| (device.origin, device.root_port) = (origin.clone(), root_port));
+        Adapters::Given(devices)
     };
     let cases = [
         ("01:00.0", function("0000:01:00.0", Vga::Auto, Rom::Device, None)),
@@ -147,19 +139,6 @@ fn windows_and_phases_are_read() {
         let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
         assert_eq!(devices.iter().map(|device| device.phase).collect::<Vec<_>>(), [phase], "{text}");
     }
-}
-
-#[test]
-fn a_lease_is_wanted_or_not() {
-    for (text, wish) in [("on", Arbitration::On), ("off", Arbitration::Off), ("auto", Arbitration::Auto)] {
-        let config = with("device", &format!("01:00.0,arbiter={text}")).unwrap();
-        let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
-        assert_eq!(devices.iter().map(|device| device.arbiter).collect::<Vec<_>>(), [wish], "{text}");
-    }
-    let problem = with("device", "01:00.0,arbiter=always").unwrap_err();
-    assert!(problem.contains("give arbiter=on, arbiter=off or arbiter=auto"), "{problem}");
-    let problem = with("device", "vfio-user:/socket,arbiter=on").unwrap_err();
-    assert!(problem.ends_with("arbiter=on is for functions of this host"), "{problem}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use trapline_devices::assigned::{self, Backend, Function, Placement, RomSource};
+use trapline_devices::assigned::{self, Backend, Function, Igd, Placement, RomSource};
 use trapline_devices::host;
 use trapline_devices::legacy::Ways;
 use trapline_devices::pci::{Devfn, Link};
@@ -63,14 +63,17 @@ pub(crate) struct Given {
     pub(crate) peers: Option<Peers>,
     /// The addresses that functions of the host reach by DMA, ascending; none where there is no such function.
     pub(crate) reach: Vec<Span<Gpa>>,
+    /// Integrated graphics of Intel's, for the firmware.
+    pub(crate) graphics: Option<Igd>,
     /// The functions, for who watches them and tells of them.
     pub(crate) accounts: Vec<Account>,
 }
 
 /// Connects to the adapters that are wanted, or starts ours, and adds them to `parts`.
 pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Parts>) -> Result<Given> {
-    let (reach, accounts) = (Vec::new(), Vec::new());
-    let mut given = Given { display: None, process: None, mapping: None, peers: None, reach, accounts };
+    let (reach, graphics, accounts) = (Vec::new(), None, Vec::new());
+    let mut given =
+        Given { display: None, process: None, mapping: None, peers: None, reach, graphics, accounts };
     match wanted {
         Adapters::None => {}
         Adapters::Software => {
@@ -109,7 +112,7 @@ fn add_given(
             DeviceOrigin::Host(address) => Some(*address),
             DeviceOrigin::Socket(_) => None,
         },
-        express: matches!(opened, Opened::Host(physical) if physical.device.is_express()),
+        express: matches!(opened, Opened::Host(physical) if physical.device.is_express() && physical.igd.is_none()),
         root_port: device.root_port,
     });
     let wishes: Vec<Wish> = wishes.collect();
@@ -117,10 +120,16 @@ fn add_given(
     told.iter().for_each(|line| (machine.tell)(line));
     let gate = Arc::new(Gate::default());
     map_memory(&opened, machine, &gate, given)?;
+    let mut of_igd = opened
+        .iter()
+        .zip(&seats)
+        .filter_map(|(opened, seat)| Some((opened.as_host()?.igd.clone()?, seat.card)));
+    let (igd, igd_card) = of_igd.next().unzip();
+    given.graphics = igd;
     let mut ports = BTreeMap::new();
     let mut has_vga: Vec<bool> = devices.iter().map(|device| device.vga == Vga::On).collect();
     for (((device, opened), seat), index) in devices.iter().zip(opened).zip(seats).zip(0_usize..) {
-        let card = place::adapter(seat.card)?;
+        let card = place::adapter_beside(seat.card, igd_card)?;
         let parent = seat.behind_port.then(|| {
             let port = || root_port(seat.card, card, parts);
             *ports.entry(seat.card).or_insert_with(port)
@@ -192,6 +201,7 @@ fn host_part(
         is_console,
         shadowed,
         name: known_as,
+        ..
     } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
     let options = options(device, owned, seat, machine.ways);
