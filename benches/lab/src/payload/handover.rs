@@ -62,6 +62,9 @@ pub fn disk() -> Vec<u8> {
     let mut code = Code::at(0x7c00);
     code.begin();
     route(&mut code, 1);
+    // As its own BIOS would begin: colour addresses and memory on, without which mode 3 misses the attributes.
+    code.op16(&[0xba], 0x3c2).op(&[0xb0, 0xc3, 0xee]); // mov dx, 0x3c2; mov al, 0xc3; out dx, al
+    code.op16(&[0xba], 0x3c4).op(&[0xb8, 4, 2, 0xef]); // mov dx, 0x3c4; mov ax, 0x0204; out dx, ax
     code.op16(&[0xb8], 3).op(&[0xcd, 0x10]); //        mov ax, 3; int 0x10
     code.op(&[0xb8, 0x00, 0xb8, 0x8e, 0xc0]); //       mov ax, 0xb800; mov es, ax
     code.op(&[0xb3, 0x00]); //                         mov bl, 0
