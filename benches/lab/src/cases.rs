@@ -9,7 +9,9 @@ mod grub;
 mod life;
 mod linux;
 mod options;
+mod pam;
 mod picture;
+mod vga;
 mod window;
 
 use std::path::{Path, PathBuf};
@@ -43,6 +45,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         linux::CASES,
         picture::CASES,
         bare::CASES,
+        pam::CASES,
+        vga::CASES,
         window::CASES,
         grub::CASES,
         life::CASES,

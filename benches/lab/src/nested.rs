@@ -13,7 +13,9 @@ mod devices;
 mod firmware;
 mod guest;
 mod host;
+mod identity;
 mod interrupts;
+mod large;
 mod life;
 mod linux;
 mod peer;
@@ -22,6 +24,7 @@ mod rom;
 mod speed;
 mod stage;
 mod units;
+mod vga;
 mod window;
 
 use std::path::Path;
@@ -73,8 +76,11 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         report::CASES,
         units::CASES,
         bars::CASES,
+        large::CASES,
+        identity::CASES,
         speed::CASES,
         adapters::CASES,
+        vga::CASES,
         life::CASES,
         window::CASES,
         arbiter::CASES,

@@ -12,10 +12,16 @@
 //! * `wire`, `server`, `client`: vfio-user, its messages and both ends against a hostile other end.
 //! * `chipset`: host bridge, LPC bridge, root port, and the map that follows from their registers.
 //! * `function`: an assigned function over a device of any content.
+//! * `quirks`: back doors of adapters to configuration space, through the address space.
 //! * `window`: the owner of legacy VGA in all its modes, beside the same adapter used strictly.
 //! * `rom`: files with an expansion ROM in them: read, told, repaired, compared.
 //! * `fw_cfg`, `platform`, `block`: the devices that are no adapters, with hostile guest memory.
 
+/// The card of the target `quirks`.
+#[path = "../../tests/assigned_card/adapter.rs"]
+#[allow(missing_docs, reason = "a test's")]
+pub mod adapter;
+pub mod quirks;
 pub mod rom;
 pub mod server;
 
