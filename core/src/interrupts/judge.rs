@@ -5,7 +5,11 @@
 //! | [`Wrong::Silent`] | the guest enabled messages and lets the function master the bus; none has come in [`LAST`] |
 //! | [`Wrong::Storm`] by its line | at two looks in a row the line came again and again, and the device had its reason for it at every moment: the guest acknowledges, and the reason stays |
 //! | [`Wrong::Storm`] by messages | at two looks in a row there were more than any device has reasons for |
-//! | [`Wrong::Unserved`] | the line has been asserted and held back by the host since an earlier look: the guest does not acknowledge |
+//! | [`Wrong::Unserved`] | the line has been asserted and held back since an earlier look: the guest does not acknowledge, or that ends nothing |
+//!
+//! The two of the line are one for a device that holds its line back by its own COMMAND register (PCI 2.3): where that is
+//! let through again and the reason is still there, the host's kernel tells the guest once more without an interrupt that
+//! it could count, or letting it through in between. Only a device that can not is told of as a storm.
 //!
 //! A device that is merely idle, or merely busy, is none of these: it has no reason pending while it is idle, and
 //! has none for moments while it is served.
@@ -49,7 +53,7 @@ pub(crate) enum Wrong {
     Silent(Signalling),
     /// So many a second, without end.
     Storm(Signalling, u64),
-    /// The guest does not acknowledge the line.
+    /// The line stays asserted, whatever the guest does.
     Unserved,
 }
 
@@ -119,7 +123,8 @@ impl Wrong {
                 other()
             ),
             Wrong::Unserved => format!(
-                "it interrupts by its INTx line, and nothing in the guest acknowledges that; {}",
+                "its INTx line is asserted without end: nothing in the guest serves it, or what does can not end its \
+                 reason; {}",
                 other()
             ),
         }

@@ -189,13 +189,13 @@ impl State {
     }
 
     fn look(&mut self, tree: &Tree, now: Instant) {
-        let more = self.count(tree);
+        self.count(tree);
         if self.function.seen.signalling() != self.way.0 {
             // It is held back now.
             return;
         }
         let messages = self.way.0 != Signalling::Line;
-        let Some(pins) = pins(tree, self.function.address, more > 0 && !messages) else { return };
+        let Some(pins) = pins(tree, self.function.address, !messages) else { return };
         let count = (!messages || !self.posted).then_some(self.came);
         let at = now.saturating_duration_since(self.since);
         let wrong = self.judge.weigh(Look { at, way: self.way.0, count, pins });
@@ -208,10 +208,10 @@ impl State {
     }
 
     /// Counts what came since it was last counted.
-    fn count(&mut self, tree: &Tree) -> u64 {
+    fn count(&mut self, tree: &Tree) {
         let Taken { way, count } = Taken::read(tree, self.function.address);
         if way != self.way.0 {
-            return 0;
+            return;
         }
         // Fewer than before: the messages were connected anew.
         let more = count.checked_sub(self.before).unwrap_or(count);
@@ -223,7 +223,6 @@ impl State {
             Signalling::Msix => found.msix += more,
             Signalling::Off => {}
         }
-        more
     }
 }
 

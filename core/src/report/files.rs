@@ -59,7 +59,7 @@ pub(crate) fn read(path: &Path) -> Result<Report> {
     if length as u64 > MOST {
         return Err(anyhow!("{}: it is larger than any; give another name", name()));
     }
-    Report::from_json(&text).with_context(|| format!("{}: give another name", name()))
+    Report::from_json(&text).map_err(|error| anyhow!("{}: {error}; give another name", name()))
 }
 
 /// Writes a file of a report.

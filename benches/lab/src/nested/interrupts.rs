@@ -17,7 +17,7 @@ pub const CASES: &[Case] = &[
         run: kinds,
     },
     Case {
-        name: "vfio: interrupts that never come, never end or that nobody serves are named",
+        name: "vfio: interrupts that never come, never end or are never served are named",
         set: &DEVICES,
         seconds: 400,
         run: lying,
@@ -74,8 +74,8 @@ fn lying(stage: &Stage<'_>) -> Result<()> {
     let device = stage.place(EDU)?.function;
     let cases = [
         (Lie::Silent, "msi=guest", "enabled its MSI 31 s ago and none has come", "give msi=off"),
-        (Lie::Storm, "msi=off", "by its INTx line without end", "give msi=guest"),
-        (Lie::Unserved, "msi=guest", "nothing in the guest acknowledges that", "its driver in the guest"),
+        (Lie::Storm, "msi=off", "its INTx line is asserted without end", "give msi=guest"),
+        (Lie::Unserved, "msi=guest", "its INTx line is asserted without end", "its driver in the guest"),
     ];
     for (lie, option, what, advice) in cases {
         let disk = stage.write("lies.disk", &lies::disk(lie))?;
