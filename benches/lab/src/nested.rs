@@ -13,6 +13,7 @@ mod devices;
 mod firmware;
 mod guest;
 mod host;
+mod hostile;
 mod life;
 mod linux;
 mod peer;
@@ -73,6 +74,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         adapters::CASES,
         life::CASES,
         window::CASES,
+        hostile::CASES,
         arbiter::CASES,
         rom::CASES,
     ]

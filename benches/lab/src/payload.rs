@@ -7,7 +7,7 @@
 //! * [`burst`]: a boot sector that writes to the screen without end, and resets the machine when told to.
 //! * [`modes`]: a program that goes through what an adapter's window can mean.
 //! * [`bare`]: what programs for the bare machine in 32-bit mode have in common: [`irqs`], [`edu`],
-//!   [`movebar`], [`accesses`].
+//!   [`movebar`], [`accesses`], [`hostile`].
 
 pub mod accesses;
 pub mod bare;
@@ -16,6 +16,7 @@ mod code;
 pub mod edu;
 mod flat;
 pub mod greeting;
+pub mod hostile;
 pub mod irqs;
 pub mod kernel;
 pub mod mark;
