@@ -142,13 +142,18 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
+    let text = error.render().to_string();
     let problem = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand
+            if text.contains("trapline rom") =>
+        {
+            "rom is given no command; there are dump, check and fix".to_owned()
+        }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             "no command is given; there are run, adapter, devices, bind, unbind, rom, report and bench"
                 .to_owned()
         }
         _ => {
-            let text = error.render().to_string();
             let first = text.split("\n\n").next().unwrap_or_default();
             let words: Vec<&str> = first.split_whitespace().collect();
             let line = words.join(" ");

@@ -109,7 +109,11 @@ impl Host {
 
     /// A function's class in words.
     pub fn class_of(&self, function: &Function) -> String {
-        let (base, sub) = (function.base_class(), (function.class >> 8 & 0xff) as u8);
+        self.class_name(function.base_class(), (function.class >> 8 & 0xff) as u8)
+    }
+
+    /// Base class and subclass in words.
+    pub fn class_name(&self, base: u8, sub: u8) -> String {
         let known = self.names.class(base, sub).map(str::to_owned);
         known.unwrap_or_else(|| {
             class_words(base, sub).map_or_else(|| format!("class {base:02x}{sub:02x}"), str::to_owned)

@@ -1,8 +1,8 @@
 //! Interrupts of assigned functions: what the devices ask for, joined to KVM and the chipset's wires.
 //!
 //! Once it is joined an interrupt goes from the host's kernel to the guest without any code of ours. Whether
-//! interrupts come, and end, is therefore looked at from outside: [`count`] has what sysfs tells, [`judge`] what
-//! that means, [`watch`] the thread that looks, a few times after each change and then no more.
+//! interrupts come, and end, is therefore looked at from outside: `count` has what sysfs tells, `judge` what
+//! that means, `watch` the thread that looks, a few times after each change and then no more.
 
 pub(crate) mod count;
 pub(crate) mod judge;

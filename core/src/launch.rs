@@ -36,7 +36,7 @@ use crate::dma::Mapping;
 use crate::events::{Event, Events};
 use crate::firmware::boot::{Boot, Choices, Target};
 use crate::firmware::placement::{self, Function, Version};
-use crate::firmware::{image, linux};
+use crate::firmware::{igd, image, linux};
 use crate::guest::{End, Ends, Guest};
 use crate::host::Tree;
 use crate::interrupts::watch::Watch;
@@ -105,8 +105,9 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         every_write: trace.is_some(),
         seccomp: config.seccomp,
     };
-    let Given { display, process, mapping, peers, reach, accounts } =
-        adapters::add(&config.adapters, &around, &mut parts)?;
+    let mut given = adapters::add(&config.adapters, &around, &mut parts)?;
+    let display = given.display();
+    let Given { process, mapping, peers, reach, graphics, accounts, .. } = given;
     let cpus = config.cpus.into();
     let cpuid =
         Cpuid::of_host(&vm, usize::from(cpus)).context("KVM does not tell its processors' features")?;
@@ -118,7 +119,11 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     };
     tell_plan(&functions, &fit);
     vm.set_phys_bits(fit.phys_bits);
-    parts.push(platform::fw_cfg(boot(config, ram.split(), fit, &published)?.into_items()?, &ram));
+    let mut items = boot(config, ram.split(), fit, &published)?.into_items()?;
+    if let Some(graphics) = graphics {
+        igd::add(&graphics, &mut items)?;
+    }
+    parts.push(platform::fw_cfg(items, &ram));
     let start =
         |opened: Opened| opened.start(&mut parts, cpus, &config.trace_filters, &published, config.seccomp);
     let trace = trace.map(start).transpose()?;

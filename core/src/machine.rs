@@ -20,6 +20,7 @@ use trapline_io::publish::Published;
 use trapline_io::queue::CallerId;
 use trapline_io::space::{ConfigLatch, EndpointId};
 use trapline_io::stages::Stages;
+use trapline_io::window::Mode;
 use trapline_io::worker::{Served, Worker};
 use trapline_io::{Gpa, Trap};
 use trapline_vcpu::slots::SlotError;
@@ -102,9 +103,9 @@ impl std::fmt::Debug for Observer<'_> {
 /// A machine, its vCPUs not yet running.
 pub struct Machine {
     world: Arc<World>,
-    /// That of the function whose writes KVM collects.
-    clock: Option<Clock>,
-    owner: Option<Arc<Endpoint>>,
+    /// Those of the functions whose writes KVM may collect, and those functions.
+    clocks: Vec<Clock>,
+    windows: Vec<Arc<Endpoint>>,
     vcpus: Vcpus,
     topology: Arc<Topology>,
     endpoints: Endpoints,
@@ -180,8 +181,8 @@ impl Machine {
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
         let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
         let stopping: Vec<_> = parts.iter().filter_map(|part| part.stopping.clone()).collect();
-        let owner = parts.iter().position(|part| !part.collected.is_empty());
-        let owner = owner.and_then(|id| Some((id, parts.get(id)?.collected.clone())));
+        let windows = parts.iter().enumerate().filter(|(_, part)| !part.collected.is_empty());
+        let windows: Vec<_> = windows.map(|(id, part)| (id, part.collected.clone())).collect();
         let (endpoints, workers) = serve(parts, &completions, service, seccomp)?;
         record(&endpoints, probes);
         let world = Arc::new(World::new(usize::from(cpus)));
@@ -213,8 +214,8 @@ impl Machine {
         let vcpus = Vcpus::spawn(Arc::clone(&vm), Arc::clone(&world), paths.collect(), reports)?;
         let mut machine = Machine {
             world,
-            clock: None,
-            owner: None,
+            clocks: Vec::new(),
+            windows: Vec::new(),
             vcpus,
             topology,
             endpoints,
@@ -224,32 +225,40 @@ impl Machine {
             stopping,
             trace: probes.map(|probes| probes.notes().clone()),
         };
-        if let Some((id, ranges)) = owner {
-            machine.collect(vm, id, ranges, seccomp)?;
+        if !windows.is_empty() {
+            machine.collect(&vm, windows, seccomp)?;
         }
         Ok(machine)
     }
 
-    /// Lets KVM collect writes to `ranges` for a function, as its window wishes.
+    /// Lets KVM collect writes to these ranges for these functions, as their windows wish; for one at a time.
     fn collect(
         &mut self,
-        vm: Arc<Vm>,
-        owner: PartId,
-        ranges: Vec<Range>,
+        vm: &Arc<Vm>,
+        windows: Vec<(PartId, Vec<Range>)>,
         seccomp: Seccomp,
     ) -> Result<(), Error> {
-        let place = u16::try_from(owner).ok().zip(self.endpoints.get(owner));
-        let Some((id, endpoint)) = place else { return Ok(()) };
-        let ring = Ring(self.vcpus.collected().ok_or(Error::Ring)?);
-        let id = EndpointId(id);
-        let feed = Arc::new(Feed::new(Box::new(ring), self.topology.published(), id));
-        endpoint.feed_from(Arc::clone(&feed));
-        let zones = Zones::new(vm, ranges.clone());
-        self.topology.collect(Collection { owner, id, feed, zones, ranges, trace: self.trace.clone() });
-        let clock =
-            Clock::start(Arc::clone(&self.topology), Arc::clone(endpoint), self.events.clone(), seccomp);
-        self.clock = Some(clock.map_err(|source| Error::Thread { thread: "vga".into(), source })?);
-        self.owner = Some(Arc::clone(endpoint));
+        let ring = self.vcpus.collected().ok_or(Error::Ring)?;
+        let mut collections = Vec::new();
+        for (function, ranges) in windows {
+            let place = u16::try_from(function).ok().zip(self.endpoints.get(function));
+            let Some((id, endpoint)) = place else { continue };
+            let (id, ring) = (EndpointId(id), Ring(Arc::clone(&ring)));
+            let feed = Arc::new(Feed::new(Box::new(ring), self.topology.published(), id));
+            endpoint.feed_from(Arc::clone(&feed));
+            let zones = Zones::new(Arc::clone(vm), ranges.clone());
+            let (most, trace) = (Mode::Shadowed, self.trace.clone());
+            collections.push(Collection { function, id, feed, zones, ranges, most, trace });
+            self.windows.push(Arc::clone(endpoint));
+        }
+        let functions: Vec<PartId> = collections.iter().map(|with| with.function).collect();
+        self.topology.collect(collections);
+        for (function, endpoint) in functions.into_iter().zip(&self.windows) {
+            let topology = Arc::clone(&self.topology);
+            let (endpoint, events) = (Arc::clone(endpoint), self.events.clone());
+            let clock = Clock::start(topology, function, endpoint, events, seccomp);
+            self.clocks.push(clock.map_err(|source| Error::Thread { thread: "vga".into(), source })?);
+        }
         Ok(())
     }
 
@@ -278,9 +287,7 @@ impl Machine {
     pub fn run(&mut self, deadline: Option<Instant>) -> Result<Ending, Error> {
         self.release();
         let ending = self.run_on(deadline);
-        if let Some(owner) = &self.owner {
-            window::bring_out(owner);
-        }
+        self.windows.iter().for_each(|function| window::bring_out(function));
         ending
     }
 
@@ -331,7 +338,7 @@ impl Machine {
         if let Err(error) = self.vcpus.join() {
             tracing::error!(%error, "at the end of the run");
         }
-        drop(self.clock);
+        drop(self.clocks);
         for worker in self.workers {
             worker.stop();
         }

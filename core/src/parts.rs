@@ -58,7 +58,7 @@ pub struct Parts {
     /// Futures that its worker drives.
     pub tasks: Vec<Task>,
     /// The ranges whose writes KVM may collect, as its [`trapline_io::window::Window`] wishes: none for all
-    /// but one function with legacy VGA.
+    /// but functions with legacy VGA.
     pub collected: Vec<Range>,
     /// The host's addresses that it keeps; see [`crate::identity`].
     pub identity: Option<Identity>,

@@ -2,7 +2,7 @@
 //!
 //! `trapline run --report FILE` adds a run to the file at its end, `trapline report` joins files and prints them. So a
 //! file tells of the first start of an adapter, of what it did after a reset of the guest, and of the next start.
-//! [`account`] has what a machine leaves for it, [`files`] the files, [`markdown`] the page for people.
+//! [`account`] has what a machine leaves for it, `files` the files, `markdown` the page for people.
 //!
 //! Nothing in it tells one machine or person from another: no addresses of networks, no names of hosts, users, files
 //! and disks, no serial numbers, no UUIDs.
@@ -13,7 +13,7 @@
 //! | `runs` | a list, the first one first; each with the names below |
 //! | `trapline` | the program's version |
 //! | `host` | names and values: kernel, processor, IOMMU, KVM's module |
-//! | `options` | those of the run that are not the default, files as `FILE` |
+//! | `options` | processors, memory, and what else is not the default, files as `FILE` |
 //! | `end`, `clean` | how it ended, in words; whether that was in good order |
 //! | `functions` | a list of the functions that the guest was given, each with the names below |
 //! | `name`, `class_name`, `ids`, `class` | words; four and four, and six hexadecimal digits |
@@ -54,7 +54,7 @@ pub struct Run {
     pub trapline: String,
     /// What is known of the host: names and values for people.
     pub host: BTreeMap<String, String>,
-    /// What was asked for, where it is not the default.
+    /// What was asked for: processors, memory, and what else is not the default.
     pub options: Vec<String>,
     /// How it ended.
     pub end: String,

@@ -14,6 +14,7 @@
 //! decodes something else (`ask_again`), and a turn of the legacy window (`turn.rs` beside [`map`]). Before
 //! each what KVM has collected for the window is brought out, or, before a reset, dropped.
 
+mod handover;
 pub mod map;
 mod turn;
 
@@ -28,7 +29,6 @@ use trapline_io::device::{Claims, DirectKind};
 use trapline_io::endpoint::Endpoint;
 use trapline_io::publish::Published;
 use trapline_io::space::{AddressSpace, EndpointId};
-use trapline_io::window::Mode;
 use trapline_io::{Gpa, Region};
 use trapline_vcpu::ioeventfd::{self, Ioeventfds};
 use trapline_vcpu::slots::{self, Slot, SlotError, Slots};
@@ -38,7 +38,9 @@ use trapline_vcpu::{Vm, ZoneError};
 use crate::dma::{Gate, Peers};
 use crate::events::{Event, Events};
 use crate::parts::PartId;
+use handover::Led;
 use map::Node;
+use turn::Collector;
 pub(crate) use turn::{Collection, Turned, window_of};
 
 /// The map of one machine, and the only one who changes it.
@@ -51,11 +53,11 @@ pub struct Topology {
     world: Arc<World>,
     /// Touched only by who holds the world's lock; the mutex is never waited for.
     state: Mutex<State>,
-    /// The function whose legacy window can be turned.
-    owner: OnceLock<PartId>,
-    /// KVM collects writes for the function with legacy VGA. Changed while all vCPUs are parked.
-    collecting: AtomicBool,
-    /// Another function answers where KVM would collect.
+    /// The functions whose legacy windows can be turned.
+    windows: OnceLock<Box<[PartId]>>,
+    /// For which of them KVM collects writes. Changed while all vCPUs are parked.
+    collector: Collector,
+    /// Another function answers where KVM collects.
     contested: AtomicBool,
     events: Events,
 }
@@ -73,10 +75,10 @@ struct State {
     untrapped: Untrapped,
     /// BARs for the DMA of other functions, if there are several that do any.
     peers: Option<Peers>,
-    /// What KVM may collect, for the function whose legacy window can be turned.
-    collection: Option<Collection>,
-    /// The most that KVM has not refused that function.
-    most: Mode,
+    /// What KVM may collect, for the functions whose legacy windows can be turned.
+    collections: Vec<Collection>,
+    /// Where legacy VGA leads.
+    led: Led,
 }
 
 impl std::fmt::Debug for Topology {
@@ -114,11 +116,11 @@ impl Topology {
                 claims,
                 untrapped,
                 peers: None,
-                collection: None,
-                most: Mode::Shadowed,
+                collections: Vec::new(),
+                led: Led::default(),
             }),
-            owner: OnceLock::new(),
-            collecting: AtomicBool::new(false),
+            windows: OnceLock::new(),
+            collector: Collector::default(),
             contested: AtomicBool::new(false),
             events,
         };
@@ -170,7 +172,7 @@ impl Topology {
     pub(crate) fn before_reset(&self) -> Result<(), Trouble> {
         let mut state = self.state.lock();
         let devices: Vec<bool> = state.claims.iter().map(|claims| has(claims, DirectKind::Bar)).collect();
-        let is_device = |id| devices.get(id).is_some_and(|device| *device) || self.is_owner(id);
+        let is_device = |id| devices.get(id).is_some_and(|device| *device) || self.has_window(id);
         self.show(&mut state, is_device)?;
         self.drop_collected(&mut state)
     }
@@ -207,17 +209,19 @@ impl Topology {
             true => Some(guard.park()?),
             false => None,
         };
-        self.drain_owner();
+        self.drain_collector();
         Ok(self.show(&mut state, |_| false)?)
     }
 
     /// Publishes the map and brings the slots in line, as if what `hidden` names decoded nothing.
     fn show(&self, state: &mut State, hidden: impl Fn(PartId) -> bool) -> Result<(), SlotError> {
-        let space = self.space(state, hidden);
+        let claims = shown(state, hidden);
+        let space = map::address_space(&self.nodes, &claims);
         let wanted = slots::wanted(&space);
         let eventfds = ioeventfd::wanted(&space);
-        self.look_for_rivals(state);
+        self.look_for_rivals(state, &space);
         self.published.publish(space);
+        self.lead(state, &map::vga_decoders(&self.nodes, &claims));
         if let Some(peers) = &mut state.peers {
             peers.remove_unwanted(&wanted);
         }
@@ -232,16 +236,7 @@ impl Topology {
     }
 
     fn space(&self, state: &State, hidden: impl Fn(PartId) -> bool) -> AddressSpace {
-        let claims: Vec<_> = state
-            .claims
-            .iter()
-            .enumerate()
-            .map(|(id, claims)| match hidden(id) {
-                true => Some(Claims { ranges: Vec::new(), bridge: claims.bridge }),
-                false => Some(claims.clone()),
-            })
-            .collect();
-        map::address_space(&self.nodes, &claims)
+        map::address_space(&self.nodes, &shown(state, hidden))
     }
 
     fn ask(&self, state: &mut State, id: PartId) {
@@ -263,10 +258,12 @@ impl Topology {
     ) -> Result<(), Trouble> {
         let behind = |id| map::is_behind(&self.nodes, id, root);
         let shown = (0..self.nodes.len()).any(|id| behind(id) && !state.claims[id].ranges.is_empty());
-        if shown {
+        // It may decode nothing just now, and be shadowed all the same.
+        let collects = self.collector.get().is_some_and(behind);
+        if shown || collects {
             let _parked = guard.park()?;
-            self.drain_owner();
-            if self.owner.get().is_some_and(|owner| behind(*owner)) {
+            self.drain_collector();
+            if collects {
                 self.end_shadow(state, "the map changes")?;
             }
             self.show(state, behind)?;
@@ -276,7 +273,7 @@ impl Topology {
             self.ask(state, root);
             return Ok(self.show(state, |_| false)?);
         }
-        self.drain_owner();
+        self.drain_collector();
         write();
         self.follow_reset(state, root);
         let before = state.claims.get(root).cloned();
@@ -339,6 +336,15 @@ impl Topology {
             self.ask(state, id);
         }
     }
+}
+
+/// What the functions claim, without the ranges of what is hidden.
+fn shown(state: &State, hidden: impl Fn(PartId) -> bool) -> Vec<Option<Claims>> {
+    let shown = |(id, claims): (PartId, &Claims)| match hidden(id) {
+        true => Some(Claims { ranges: Vec::new(), bridge: claims.bridge }),
+        false => Some(claims.clone()),
+    };
+    state.claims.iter().enumerate().map(shown).collect()
 }
 
 /// Whether memory of that kind is claimed.

@@ -17,6 +17,7 @@ use trapline_io::endpoint::Endpoint;
 use trapline_io::window::Mode;
 
 use crate::events::{Event, Events};
+use crate::parts::PartId;
 use crate::sandbox::{Kind, Seccomp};
 use crate::topology::{Topology, Trouble, Turned, window_of};
 
@@ -40,20 +41,21 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts the clock of the function behind `endpoint`, whose window `topology` turns. Before the
-    /// vCPUs run.
+    /// Starts the clock of a function, the one behind `endpoint`, whose window `topology` turns. Before
+    /// the vCPUs run.
     ///
     /// # Errors
     /// The system refuses the thread.
     pub fn start(
         topology: Arc<Topology>,
+        function: PartId,
         endpoint: Arc<Endpoint>,
         events: Events,
         seccomp: Seccomp,
     ) -> io::Result<Clock> {
         let stop = Arc::new(AtomicBool::new(false));
         let (running, ended) = channel();
-        let ticker = Ticker { topology, endpoint: Arc::clone(&endpoint), events, again: None };
+        let ticker = Ticker { topology, function, endpoint: Arc::clone(&endpoint), events, again: None };
         let flag = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("vga".into()).spawn(move || {
             seccomp.confine(Kind::Window);
@@ -91,6 +93,7 @@ pub fn bring_out(endpoint: &Endpoint) {
 /// What the thread knows.
 struct Ticker {
     topology: Arc<Topology>,
+    function: PartId,
     endpoint: Arc<Endpoint>,
     events: Events,
     /// A wish that was not fulfilled, and when to try again.
@@ -105,7 +108,7 @@ impl Ticker {
                 let text = format!("the legacy window of {} can not turn: {trouble}", self.endpoint.name());
                 self.events.push(Event::Guest(host::Event::Failed(text)));
             }
-            match self.topology.is_collecting() {
+            match self.topology.is_collecting(self.function) {
                 // A wish that stands calls again and again; and nobody may call any more.
                 _ if self.again.is_some() => std::thread::sleep(BEAT),
                 true => std::thread::park_timeout(BEAT),
@@ -119,7 +122,7 @@ impl Ticker {
         let now = Instant::now();
         let beat = window_of(&self.endpoint, |window| (window.tick(now), window.mode()));
         let Some((wish, mode)) = beat else { return Ok(()) };
-        let collecting = self.topology.is_collecting();
+        let collecting = self.topology.is_collecting(self.function);
         // A reset on a vCPU has changed the mode, or another function lies in the zones.
         let stale = collecting && (!mode.collects() || self.topology.is_contested());
         self.again = self.again.filter(|(_, until)| now < *until);
@@ -127,7 +130,7 @@ impl Ticker {
         if !stale && (refused || wish == mode) {
             return Ok(());
         }
-        self.again = match self.topology.turn(wish) {
+        self.again = match self.topology.turn(self.function, wish) {
             Ok(Turned::AsWished) => None,
             Ok(Turned::Slower) => Some((wish, now + PAUSE)),
             Err(Trouble::Park(error)) => {

@@ -27,7 +27,8 @@ fn line_of(arguments: &[&str], status: i32) -> String {
 #[test]
 fn bad_usage_is_one_line_and_status_2() {
     let cases: &[(&[&str], &str)] = &[
-        (&[], "no command is given; there are run, adapter, devices, bind, unbind, rom and bench"),
+        (&[], "no command is given; there are run, adapter, devices, bind, unbind, rom, report and bench"),
+        (&["rom"], "rom is given no command; there are dump, check and fix"),
         (&["walk"], "unrecognized subcommand 'walk'"),
         (&["bench", "--only", "scrol"], "--only scrol: there is no such case; there are nop, exit, port-in"),
         (&["bench", "--device", "none"], "--device none: there is nothing to measure; give null"),

@@ -11,11 +11,11 @@ use trapline::parts::Parts;
 use trapline_devices::host::{Event, Events as _};
 use trapline_devices::pci::{Bar, BarKind, ConfigSpace, Devfn, Identity};
 use trapline_devices::q35::{HostBridge, Ram};
-use trapline_io::device::{Claim, Claims, Direct, DirectKind, Range};
+use trapline_io::device::{Claim, Claims, Direct, DirectKind, Range, Retire};
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
 use trapline_io::space::AddressSpace;
-use trapline_io::{Device, Fault, Gpa, Port, Region, Span, Width};
+use trapline_io::{Access, Device, Fault, Gpa, Op, Port, Region, Span, Width};
 use trapline_vcpu::Vm;
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
@@ -48,7 +48,11 @@ impl Device for Switch {
     }
 }
 
-/// A function with one BAR: registers, of which a write is counted, or memory.
+/// A register of the card's at port 0x5010 that leads to COMMAND, but for one value.
+const BACK_DOOR: Region = Region(0xe0);
+const NOTHING: u64 = 0xffff;
+
+/// A function with one BAR: registers, of which a write is counted, or memory; and a back door.
 struct Card {
     config: ConfigSpace,
     memory: Option<Arc<MmapRegion>>,
@@ -58,6 +62,8 @@ struct Card {
     /// Where the map is, and how often a register was written while memory of the card was in it.
     published: Published,
     shown: Arc<AtomicU64>,
+    /// How often a register of the card's own was written while its memory was in the map.
+    writes_while_shown: Arc<AtomicU64>,
 }
 
 impl Card {
@@ -65,8 +71,9 @@ impl Card {
         let id = Identity { vendor: 0x1234, device: 1, revision: 0, class: 0x03_8000, subsystem: (0, 0) };
         let mut config = ConfigSpace::new(id);
         config.add_bar(0, bar);
-        let [writes, masters, shown] = std::array::from_fn(|_| Arc::default());
-        Card { config, memory, writes, masters, published: Published::default(), shown }
+        let [writes, masters, shown, writes_while_shown] = std::array::from_fn(|_| Arc::default());
+        let published = Published::default();
+        Card { config, memory, writes, masters, published, shown, writes_while_shown }
     }
 
     /// Its memory is in the map as it is now.
@@ -88,8 +95,16 @@ impl Device for Card {
             self.shown.fetch_add(u64::from(self.is_shown()), SeqCst);
             return self.config.write_region(offset, width, value).map(drop);
         }
+        if region == BACK_DOOR && value != NOTHING {
+            return self.write(Region::CONFIG, 4, width, value);
+        }
+        self.writes_while_shown.fetch_add(u64::from(self.is_shown()), SeqCst);
         self.writes.fetch_add(1, SeqCst);
         Ok(())
+    }
+
+    fn changes_map(&self, access: Access) -> bool {
+        access.region == BACK_DOOR && access.op != Op::Write(NOTHING)
     }
 
     fn reset(&mut self) {
@@ -109,7 +124,9 @@ impl Device for Card {
         let rom = rom.zip(self.memory.as_ref()).map(|(claim, memory)| {
             claim.direct(Direct { memory: Arc::clone(memory), offset: 0, kind: DirectKind::Rom })
         });
-        Claims { ranges: bar.into_iter().chain(rom).collect(), bridge: None }
+        let ports = Range::Ports(Span::new(Port(0x5010), Port(0x5011)).unwrap());
+        let back_door = Claim::region(ports, BACK_DOOR, 0).retire(Retire::Topology);
+        Claims { ranges: bar.into_iter().chain(rom).chain([back_door]).collect(), bridge: None }
     }
 }
 
@@ -237,6 +254,31 @@ fn a_card_is_out_of_the_map_while_its_registers_change() {
     let run = run(card, 1, &code.concat(), &[]);
     assert_eq!((run.ending.unwrap(), run.told), (Ending::PowerOff, 1));
     assert_eq!(shown.load(SeqCst), 0);
+}
+
+/// A write to the card's back door.
+fn by_back_door(value: u16) -> Vec<u8> {
+    let [low, high] = value.to_le_bytes();
+    vec![0xb8, low, high, 0xba, 0x10, 0x50, 0xef] // mov ax, ...; mov dx, 0x5010; out dx, ax
+}
+
+#[test]
+fn a_back_door_to_command_changes_the_map_and_what_leads_nowhere_does_not() {
+    let card = memory_card(MIB, BarKind::Memory32 { prefetchable: false });
+    let (shown, plain) = (Arc::clone(&card.shown), Arc::clone(&card.writes_while_shown));
+    let code = [
+        configure(0x10, 0xe000_0000),
+        by_back_door(2),
+        by_back_door(0xffff),
+        by_back_door(0),
+        by_back_door(0xffff),
+        by_back_door(2),
+        TELL_AND_SWITCH_OFF.to_vec(),
+    ];
+    let run = run(card, 1, &code.concat(), &[]);
+    assert_eq!((run.ending.unwrap(), run.told), (Ending::PowerOff, 1));
+    assert_eq!((shown.load(SeqCst), plain.load(SeqCst)), (0, 1), "the map is left alone where it can be");
+    assert!(run.space.direct().any(|(span, _)| span.contains(Gpa(0xe000_0000))));
 }
 
 #[test]

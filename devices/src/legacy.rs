@@ -28,6 +28,9 @@
 //!   ([`trapline_io::window::Mode`]). It never changes the mode by itself but by a reset, since slots and zones
 //!   belong to the machine.
 //!
+//! Beside that, [`picture`] is what the host's console shows on a card before a guest has it, and again
+//! after it.
+//!
 //! # What holds
 //!
 //! 1. A flush comes before whatever could tell that text is late: an access to configuration space or a

@@ -15,6 +15,7 @@ mod pirq;
 mod pm;
 mod ram;
 mod root_port;
+mod smram;
 mod split;
 
 pub use host_bridge::{FirmwareError, HostBridge};

@@ -9,6 +9,8 @@ use trapline_io::{Access, Address, Device, Gpa, Op, Port, Region, Trap, Width};
 
 #[path = "assigned_card/adapter.rs"]
 mod adapter;
+#[path = "../fuzz/src/quirks.rs"]
+mod any;
 #[path = "assigned_card/card.rs"]
 mod fake;
 use adapter::{Adapter, Bars, IO, MEMORY, MSI, NONE, WIDE, own};
@@ -325,6 +327,19 @@ fn without_decode_and_asleep_there_is_no_back_door() {
     guest.driver.set32(0x20, 0xc000);
     guest.driver.set16(4, 1);
     assert_eq!(guest.ind(0xc004), own(Region::bar(4), 4), "the index is forgotten");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    /// The body of the fuzz target of this name.
+    #[test]
+    fn whatever_a_guest_does_the_map_and_the_mirror_stay_true(
+        card in 0..3_u8,
+        steps in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400),
+    ) {
+        any::run(&[vec![card], steps].concat());
+    }
 }
 
 #[test]

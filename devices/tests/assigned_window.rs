@@ -408,11 +408,11 @@ fn host_console(resettable: bool) -> Card {
     let mut card = Card { resettable, ..Card::new(false) };
     let mut put = |at, width, value| card.write(Region::VGA, at, width, value).unwrap();
     put(0x3c2, Width::B1, 0x67);
-    [0x0300, 0x0402, 0x0604].map(|both| put(0x3c4, Width::B2, both));
-    [0x0001, 0x0003, 0x0004, 0x0005, 0x0506, 0xff08].map(|both| put(0x3ce, Width::B2, both));
+    [0x0300, 0x0402, 0x0604].into_iter().for_each(|both| put(0x3c4, Width::B2, both));
+    [0x0001, 0x0003, 0x0004, 0x0005, 0x0506, 0xff08].into_iter().for_each(|both| put(0x3ce, Width::B2, both));
     put(0xa_0000 + 32 * 0x41, Width::B4, word(b"bits"));
-    [0x0302, 0x0204].map(|both| put(0x3c4, Width::B2, both));
-    [0x1005, 0x0e06].map(|both| put(0x3ce, Width::B2, both));
+    [0x0302, 0x0204].into_iter().for_each(|both| put(0x3c4, Width::B2, both));
+    [0x1005, 0x0e06].into_iter().for_each(|both| put(0x3ce, Width::B2, both));
     put(0xb_8000, Width::B4, word(b"h\x07o\x07"));
     card
 }

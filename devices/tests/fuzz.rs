@@ -9,6 +9,9 @@
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
 
+// The body of quirks looks for its card here.
+use fuzz::adapter;
+
 #[allow(clippy::cast_possible_truncation, reason = "random numbers are cut to size")]
 #[path = "../../io/fuzz/src/driver.rs"]
 mod driver;
@@ -65,6 +68,11 @@ fn fw_cfg() {
 #[test]
 fn platform() {
     driver::run("platform", fuzz::platform::run, &[]);
+}
+
+#[test]
+fn quirks() {
+    driver::run("quirks", fuzz::quirks::run, &[]);
 }
 
 #[test]

@@ -29,6 +29,10 @@ fn image() -> impl Strategy<Value = Vec<u8>> {
             bytes[0x40..0x44].copy_from_slice(b"NPDE");
             bytes[0x48..0x4b].copy_from_slice(&[0, 0, u8::from(next) << 7]);
         }
+        if code == 0xe0 && next {
+            bytes[..2].copy_from_slice(b"VN");
+            bytes[0x1c..0x20].copy_from_slice(b"NPDS");
+        }
         let sum = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
         bytes[0x60] = bytes[0x60].wrapping_sub(if right { sum } else { 0 });
         bytes

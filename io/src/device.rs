@@ -43,8 +43,7 @@ pub trait Device: Send {
     /// Back to the state at power-on: registers, config space, latches; not host resources.
     fn reset(&mut self);
 
-    /// What this function decodes right now. Asked after every write that [`Retire::Topology`]
-    /// marks, after a turn of its window, after a reset, and when the function lets the machine know
+    /// What this function decodes right now. Asked after every write that changes the map, after a turn of its window, after a reset, and when the function lets the machine know
     /// that it decodes something else; never on a plain access.
     fn claims(&self) -> Claims;
 

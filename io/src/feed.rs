@@ -1,7 +1,7 @@
 //! Writes that the kernel has collected, on their way into the queue of the function they are for.
 //!
 //! KVM keeps them in one ring per machine, which holds only writes for the legacy ranges of the
-//! function that owns VGA (design rule 3). Whoever makes an access to that function takes them out
+//! function that legacy VGA leads to (design rule 3). Whoever makes an access to that function takes them out
 //! first, and so does a clock, since a guest that only writes never exits.
 //!
 //! # Nothing is overtaken
@@ -56,7 +56,8 @@ const BUSY: u32 = 2;
 /// A write was taken out and found no room.
 const LEFT: u32 = 4;
 
-/// The kernel's ring, and the function that its writes are for. One per machine; see
+/// The kernel's ring, and a function that its writes may be for. One per function with a legacy window, over one
+/// ring, of which one is active at a time; see
 /// [`crate::endpoint::Endpoint::feed_from`].
 pub struct Feed {
     ring: Box<dyn Collected>,

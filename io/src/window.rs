@@ -52,6 +52,10 @@ pub trait Window {
     /// the mode stays as it was. Afterwards the machine asks for the claims and makes the slots follow.
     fn turn(&mut self, to: Mode);
 
+    /// The legacy addresses lead here from now on, and led elsewhere before: what registers and memory hold
+    /// is to be asked anew.
+    fn regained(&mut self);
+
     /// Whether this access may be carried out in this mode. If not, the machine turns to
     /// [`Mode::Coalesced`] first. Asked for writes that [`crate::device::Retire::Topology`] marks.
     fn admits(&self, access: Access) -> bool;

@@ -233,6 +233,8 @@ impl Window for Even {
         Mode::Shadowed
     }
     fn turn(&mut self, _: Mode) {}
+    fn regained(&mut self) {}
+
     fn admits(&self, access: Access) -> bool {
         matches!(access.op, trapline_io::Op::Write(value) if value % 2 == 0)
     }

@@ -103,6 +103,8 @@ impl Window for Card {
     }
     fn turn(&mut self, _: Mode) {}
     /// Asked last, so what it sees at that moment is what an answer rests on.
+    fn regained(&mut self) {}
+
     fn admits(&self, access: Access) -> bool {
         matches!(access.op, Op::Write(value) if value & 2 == 0)
     }

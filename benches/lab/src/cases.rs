@@ -10,7 +10,9 @@ mod hostile;
 mod life;
 mod linux;
 mod options;
+mod pam;
 mod picture;
+mod vga;
 mod window;
 
 use std::path::{Path, PathBuf};
@@ -44,6 +46,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         linux::CASES,
         picture::CASES,
         bare::CASES,
+        pam::CASES,
+        vga::CASES,
         window::CASES,
         grub::CASES,
         life::CASES,

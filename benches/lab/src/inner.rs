@@ -8,10 +8,13 @@
 //! |---|---|
 //! | `Console` | the kernel's console: `colour VGA+ 80x25` on a VGA adapter whose BIOS ran |
 //! | `Functions` | address, ids and class of every PCI function |
+//! | `Addresses` | what the BARs of every function decode: address, index, first and last address |
 //! | `Configuration` | every function's configuration space, on the serial line only |
 //! | `Nvme` | the SHA-256 of the first NVMe disk, its interrupts and their kind |
 //! | `Net` | link, packets from and to a peer, by an e1000e; its interrupts and their kind |
+//! | `Ends` | both ends of the BARs of a function with large ones, before and after a write |
 //! | `Ports` | a Radeon by its I/O BAR and its memory, and its interrupt line |
+//! | `Quirks` | what a Radeon's back doors to configuration space tell, and a write of COMMAND by one |
 //! | `Gpu` | a virtio GPU by its driver, which then has the screen; its interrupts and their kind |
 //! | `Scroll` | [`LINES`] numbered lines on the screen, see [`last_lines`] |
 //! | `Reset` | the machine is reset, which ends the steps |
@@ -59,14 +62,20 @@ pub enum Step {
     Console,
     /// Lists the PCI functions.
     Functions,
+    /// Lists what their BARs decode.
+    Addresses,
     /// Dumps their configuration spaces.
     Configuration,
     /// Reads an NVMe disk.
     Nvme,
     /// Exchanges packets with a peer.
     Net,
+    /// Reads and writes both ends of large BARs.
+    Ends,
     /// Drives a Radeon by hand; the initramfs has [`UIO`].
     Ports,
+    /// Looks at a Radeon's configuration space by ways of its own.
+    Quirks,
     /// Drives a virtio GPU; the initramfs has [`VIRTIO_GPU`].
     Gpu,
     /// Scrolls the screen.
@@ -83,10 +92,13 @@ impl Step {
         match self {
             Step::Console => "console",
             Step::Functions => "functions",
+            Step::Addresses => "addresses",
             Step::Configuration => "configuration",
             Step::Nvme => "nvme",
             Step::Net => "net",
+            Step::Ends => "ends",
             Step::Ports => "ports",
+            Step::Quirks => "quirks",
             Step::Gpu => "gpu",
             Step::Scroll => "scroll",
             Step::Reset => "reset",
@@ -174,7 +186,9 @@ mod tests {
             Step::Configuration,
             Step::Nvme,
             Step::Net,
+            Step::Ends,
             Step::Ports,
+            Step::Quirks,
             Step::Gpu,
             Step::Scroll,
             Step::Reset,

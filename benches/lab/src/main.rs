@@ -76,9 +76,9 @@ enum Command {
     /// Boot the outer machine, run a command in it, show an adapter's screen
     Shot(shot::Options),
     /// Write a guest program to a file: a disk that paints (text, planes, chained, linear, modes) or carries out
-    /// a program on the bare machine (irqs, edu, movebar, accesses), or a kernel
+    /// a program on the bare machine (irqs, edu, movebar, accesses, pam), or a kernel
     Payload {
-        /// text, planes, chained, linear, irqs, edu, movebar, accesses, modes or kernel
+        /// text, planes, chained, linear, irqs, edu, movebar, accesses, pam, modes or kernel
         name: String,
         /// The file
         file: PathBuf,
@@ -125,6 +125,9 @@ fn write_payload(name: &str, file: &Path) -> Result<ExitCode> {
         None if name == "edu" => payload::edu::disk(),
         None if name == "accesses" => payload::accesses::disk(),
         None if name == "movebar" => payload::movebar::disk(),
+        None if name == "handover" => payload::handover::disk(),
+        None if name == "stranger" => payload::stranger::disk(),
+        None if name == "pam" => payload::pam::disk(),
         None if name == "irqs" => payload::irqs::disk(),
         None => bail!("there is no payload {name}"),
     };

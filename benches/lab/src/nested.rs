@@ -14,13 +14,18 @@ mod firmware;
 mod guest;
 mod host;
 mod hostile;
+mod identity;
+mod interrupts;
+mod large;
 mod life;
 mod linux;
 mod peer;
+mod report;
 mod rom;
 mod speed;
 mod stage;
 mod units;
+mod vga;
 mod window;
 
 use std::path::Path;
@@ -68,10 +73,15 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         firmware::CASES,
         linux::CASES,
         devices::CASES,
+        interrupts::CASES,
+        report::CASES,
         units::CASES,
         bars::CASES,
+        large::CASES,
+        identity::CASES,
         speed::CASES,
         adapters::CASES,
+        vga::CASES,
         life::CASES,
         window::CASES,
         hostile::CASES,

@@ -5,9 +5,11 @@
 //! * [`kernel`]: a bzImage whose setup code prints what it was given and turns the machine off.
 //! * [`greeting`]: a boot sector that writes a line.
 //! * [`burst`]: a boot sector that writes to the screen without end, and resets the machine when told to.
+//! * [`handover`]: a boot sector that hands legacy VGA over between two adapters.
+//! * [`stranger`]: a boot sector that leaves an adapter in a state that no firmware would.
 //! * [`modes`]: a program that goes through what an adapter's window can mean.
 //! * [`bare`]: what programs for the bare machine in 32-bit mode have in common: [`irqs`], [`edu`],
-//!   [`movebar`], [`accesses`], [`hostile`].
+//!   [`movebar`], [`accesses`], [`mod@pam`], [`hostile`].
 
 pub mod accesses;
 pub mod bare;
@@ -16,6 +18,7 @@ mod code;
 pub mod edu;
 mod flat;
 pub mod greeting;
+pub mod handover;
 pub mod hostile;
 pub mod irqs;
 pub mod kernel;
@@ -23,3 +26,5 @@ pub mod mark;
 pub mod modes;
 pub mod movebar;
 pub mod painter;
+pub mod pam;
+pub mod stranger;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::device::{self, Adapters, AssignedDevice, Choice, Disk, Vga};
+use super::device::{self, Adapters, AssignedDevice, Choice, Disk};
 use super::error::{ConfigError, Origin};
 use super::identity::{self, Identity};
 use super::keys::Script;
@@ -307,11 +307,6 @@ impl Checker<'_> {
                     return Err(self.option_error("none can not be given together with another device"));
                 }
             }
-        }
-        if devices.iter().filter(|device| device.vga == Vga::On).count() > 1 {
-            return Err(
-                self.option_error("vga=on is given to more than one; only one can own the VGA addresses")
-            );
         }
         Ok(Some(Adapters::Given(devices)))
     }

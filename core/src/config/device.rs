@@ -13,7 +13,7 @@ use crate::host::{AddressError, PciAddress};
 pub enum Adapters {
     /// The software adapter, in its own process, started and ended with the machine.
     Software,
-    /// Those named, in this order; never empty, none named twice, and `vga=on` at most once.
+    /// Those named, in this order; never empty, and none named twice.
     Given(Vec<AssignedDevice>),
     /// None at all.
     None,
@@ -82,7 +82,8 @@ pub enum Arbitration {
     Auto,
 }
 
-/// Whether an adapter owns the legacy VGA addresses.
+/// Whether an adapter decodes the legacy VGA addresses. Several may, if it is said of each: the guest hands the
+/// addresses over from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vga {
     /// It does.
@@ -367,5 +368,21 @@ mod tests {
         let problem = messages("01:00.0,msi=on").unwrap_err();
         assert!(problem.ends_with("give msi=guest, msi=no-msix, msi=no-msi or msi=off"), "{problem}");
         assert_eq!(messages("01:00.0,msi=off,msi=off"), Err("msi is given twice".into()));
+    }
+
+    #[test]
+    fn a_lease_is_wanted_or_not() {
+        let cases =
+            [("", Arbitration::Auto), (",arbiter=on", Arbitration::On), (",arbiter=off", Arbitration::Off)];
+        for (text, wish) in cases {
+            let Ok(Choice::Device(device)) = device(&format!("01:00.0{text}")) else { panic!("{text}") };
+            assert_eq!(device.arbiter, wish, "{text}");
+        }
+        for (text, problem) in [
+            ("01:00.0,arbiter=always", "give arbiter=on, arbiter=off or arbiter=auto"),
+            ("vfio-user:/socket,arbiter=on", "arbiter=on is for functions of this host"),
+        ] {
+            assert!(device(text).is_err_and(|error| error.contains(problem)), "{text}");
+        }
     }
 }

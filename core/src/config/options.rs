@@ -24,7 +24,8 @@ pub struct Options {
     ///
     /// A function of this host, as 0000:01:00.0 (also vfio:0000:01:00.0), is bound to vfio-pci first: trapline
     /// bind does it. After the name, separated by commas: vga=on|off|auto (does it own the legacy VGA addresses;
-    /// auto: the first that can), rom=FILE|off (another expansion ROM, or none), root-port=on|off (behind a PCI
+    /// auto: the first that can; on of several: the guest hands them over by COMMAND and VGA Enable), rom=FILE|off
+    /// (another expansion ROM, or none), root-port=on|off (behind a PCI
     /// Express root port of its own; PCI Express functions are), msi=guest|no-msix|no-msi|off (which message signalled
     /// interrupts the guest sees, for a device whose own do not work: all, only MSI, only MSI-X, or none, so that it uses the
     /// INTx line; what the guest uses the device uses), phase=auto|legacy|native (what the owner of the

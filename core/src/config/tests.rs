@@ -109,17 +109,9 @@ fn devices_are_read() {
 fn functions_of_the_host_are_read() {
     let function = |address: &str, vga, rom, root_port| {
         let origin = DeviceOrigin::Host(address.parse().unwrap());
-        Adapters::Given(vec![AssignedDevice {
-            origin,
-            vga,
-            rom,
-            root_port,
-            messages: Messages::Guest,
-            phase: Phase::Auto,
-            identity: None,
-            gpudirect_clique: None,
-            arbiter: Arbitration::Auto,
-        }])
+        let Adapters::Given(mut devices) = given("a", vga, rom) else { panic!("one is given") };
+        devices.iter_mut().for_each(|device| (device.origin, device.root_port) = (origin.clone(), root_port));
+        Adapters::Given(devices)
     };
     let cases = [
         ("01:00.0", function("0000:01:00.0", Vga::Auto, Rom::Device, None)),
@@ -129,6 +121,7 @@ fn functions_of_the_host_are_read() {
     for (text, adapters) in cases {
         assert_eq!(with("device", text).map(|config| config.adapters), Ok(adapters), "{text}");
     }
+    assert!(toml("device = ['01:00.0,vga=on', 'vfio-user:a,vga=on']").is_ok(), "the guest hands it over");
     let twice = toml("device = ['01:00.0', 'vfio:0000:01:00.0,vga=off']").unwrap_err();
     assert!(twice.ends_with("0000:01:00.0 is given twice"), "{twice}");
 }
@@ -149,19 +142,6 @@ fn windows_and_phases_are_read() {
         let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
         assert_eq!(devices.iter().map(|device| device.phase).collect::<Vec<_>>(), [phase], "{text}");
     }
-}
-
-#[test]
-fn a_lease_is_wanted_or_not() {
-    for (text, wish) in [("on", Arbitration::On), ("off", Arbitration::Off), ("auto", Arbitration::Auto)] {
-        let config = with("device", &format!("01:00.0,arbiter={text}")).unwrap();
-        let Adapters::Given(devices) = config.adapters else { panic!("{text}") };
-        assert_eq!(devices.iter().map(|device| device.arbiter).collect::<Vec<_>>(), [wish], "{text}");
-    }
-    let problem = with("device", "01:00.0,arbiter=always").unwrap_err();
-    assert!(problem.contains("give arbiter=on, arbiter=off or arbiter=auto"), "{problem}");
-    let problem = with("device", "vfio-user:/socket,arbiter=on").unwrap_err();
-    assert!(problem.ends_with("arbiter=on is for functions of this host"), "{problem}");
 }
 
 #[test]
@@ -399,10 +379,6 @@ fn options_that_do_not_go_together_are_refused() {
             "vm.toml: device: none can not be given together with another device",
         ),
         ("device = ['none', 'none']", "vm.toml: device: none can not be given together with another device"),
-        (
-            "device = ['vfio-user:a,vga=on', 'vfio-user:b,vga=on']",
-            "vm.toml: device: vga=on is given to more than one; only one can own the VGA addresses",
-        ),
     ];
     for (text, message) in cases {
         assert_eq!(toml(text), Err(message.to_owned()), "{text}");

@@ -14,8 +14,8 @@
 //! * Ports lie from c000h on, or from 1000h where that is not enough.
 //! * Memory below 4 GiB is [`LOW`], filled from its end down: of the two memory lists that with the larger
 //!   alignment lies lower.
-//! * If that is too small, or if the firmware expects a guest that uses 64-bit addresses (from 1.16.3 on:
-//!   where there is RAM above 4 GiB), all 64-bit registers of bus 0, and the prefetchable windows of bridges
+//! * If that is too small, or if the firmware expects a guest that uses 64-bit addresses (where there is RAM
+//!   above 4 GiB; up to 1.16.2 never, in 1.16.3 only where it believes the width), all 64-bit registers of bus 0, and the prefetchable windows of bridges
 //!   behind which all prefetchable registers are 64-bit, go above RAM: up to 1.16.2 right above it, later to
 //!   the end of what the processor can address, if the firmware believes what CPUID says of that. Nobody looks
 //!   whether they end before it.
@@ -33,7 +33,7 @@ use trapline_io::device::Range;
 use trapline_io::{Gpa, Span};
 
 pub use misfit::{Misfit, Share};
-pub use seabios::place;
+pub use seabios::{holds, place};
 pub use survey::survey;
 pub use version::{Vendor, Version, is_believed};
 
@@ -84,13 +84,6 @@ pub struct Guest<'a> {
     pub reserved: &'a [Span<Gpa>],
     /// `etc/reserved-memory-end`: below it the firmware puts nothing above 4 GiB.
     pub floor: u64,
-}
-
-impl Guest<'_> {
-    /// The first address that the processor can not put on the bus.
-    fn end(&self) -> u64 {
-        end_of(self.phys_bits)
-    }
 }
 
 /// Where addresses of this many bits end.

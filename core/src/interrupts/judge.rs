@@ -93,9 +93,8 @@ impl Judge {
 /// How many a second came between two looks.
 fn rate(last: Look, look: Look) -> Option<u64> {
     let more = look.count?.checked_sub(last.count?)?;
-    let seconds = look.at.checked_sub(last.at)?.as_secs_f64();
-    // At most as many as there are.
-    (seconds > 0.0).then(|| (more as f64 / seconds) as u64)
+    let millis = look.at.checked_sub(last.at)?.as_millis();
+    u64::try_from((u128::from(more) * 1000).checked_div(millis)?).ok()
 }
 
 fn unserved(last: Look, look: Look) -> bool {

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use trapline_devices::assigned::{self, Backend, Function, Placement, RomSource};
+use trapline_devices::assigned::{self, Backend, Function, Igd, Placement, RomSource};
 use trapline_devices::host;
 use trapline_devices::legacy::Ways;
 use trapline_devices::pci::{Devfn, Link};
@@ -56,8 +56,8 @@ pub(crate) struct Machine<'a> {
 
 /// What the adapters leave outside the machine.
 pub(crate) struct Given {
-    /// What the owner of legacy VGA shows, if it tells.
-    pub(crate) display: Box<dyn Source>,
+    /// What the first function with legacy VGA shows, if one tells.
+    display: Option<Box<dyn Source>>,
     /// The software adapter's process.
     pub(crate) process: Option<Process>,
     /// The guest's memory, as functions of the host see it.
@@ -66,14 +66,17 @@ pub(crate) struct Given {
     pub(crate) peers: Option<Peers>,
     /// The addresses that functions of the host reach by DMA, ascending; none where there is no such function.
     pub(crate) reach: Vec<Span<Gpa>>,
+    /// Integrated graphics of Intel's, for the firmware.
+    pub(crate) graphics: Option<Igd>,
     /// The functions, for who watches them and tells of them.
     pub(crate) accounts: Vec<Account>,
 }
 
 /// Connects to the adapters that are wanted, or starts ours, and adds them to `parts`.
 pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Parts>) -> Result<Given> {
-    let (display, reach, accounts) = (Box::new(NoDisplay), Vec::new(), Vec::new());
-    let mut given = Given { display, process: None, mapping: None, peers: None, reach, accounts };
+    let (reach, graphics, accounts) = (Vec::new(), None, Vec::new());
+    let mut given =
+        Given { display: None, process: None, mapping: None, peers: None, reach, graphics, accounts };
     match wanted {
         Adapters::None => {}
         Adapters::Software => {
@@ -112,7 +115,7 @@ fn add_given(
             DeviceOrigin::Host(address) => Some(*address),
             DeviceOrigin::Socket(_) => None,
         },
-        express: matches!(opened, Opened::Host(physical) if physical.device.is_express()),
+        express: matches!(opened, Opened::Host(physical) if physical.device.is_express() && physical.igd.is_none()),
         root_port: device.root_port,
     });
     let wishes: Vec<Wish> = wishes.collect();
@@ -120,27 +123,34 @@ fn add_given(
     told.iter().for_each(|line| (machine.tell)(line));
     let gate = Arc::new(Gate::default());
     map_memory(&opened, machine, &gate, given)?;
+    let mut of_igd = opened
+        .iter()
+        .zip(&seats)
+        .filter_map(|(opened, seat)| Some((opened.as_host()?.igd.clone()?, seat.card)));
+    let (igd, igd_card) = of_igd.next().unzip();
+    given.graphics = igd;
     let mut ports = BTreeMap::new();
-    let mut owned = devices.iter().any(|device| device.vga == Vga::On);
+    let mut has_vga: Vec<bool> = devices.iter().map(|device| device.vga == Vga::On).collect();
     for (((device, opened), seat), index) in devices.iter().zip(opened).zip(seats).zip(0_usize..) {
-        let card = place::adapter(seat.card)?;
+        let card = place::adapter_beside(seat.card, igd_card)?;
         let parent = seat.behind_port.then(|| {
             let port = || root_port(seat.card, card, parts);
             *ports.entry(seat.card).or_insert_with(port)
         });
+        let owned = has_vga.iter().enumerate().any(|(other, has)| other != index && *has);
         let at = At { name: format!("adapter{index}"), parent, card, seat };
         match opened {
             Opened::User(client) => {
                 let function = Function::open(client, options(device, owned, seat, machine.ways))?;
-                owned |= function.has_vga();
+                has_vga[index] = function.has_vga();
                 given.show(&function);
                 given.accounts.push(over_socket("a device over vfio-user", &function).asked(device));
                 tell_rom(&function, &device.origin.to_string(), machine);
                 parts.push(part(function, at.name, parent, seat.devfn(card))?);
             }
             Opened::Host(physical) => {
-                let (part, has_vga, account) = host_part(physical, device, at, owned, machine)?;
-                owned |= has_vga;
+                let (part, has, account) = host_part(physical, device, at, owned, machine)?;
+                has_vga[index] = has;
                 given.accounts.push(account);
                 parts.push(Parts { dma: Some(Arc::clone(&gate)), ..part });
             }
@@ -176,7 +186,8 @@ fn map_memory(opened: &[Opened], machine: &Machine<'_>, gate: &Arc<Gate>, given:
     Ok(())
 }
 
-/// A function of the host as a part, told to the person; whether it owns legacy VGA; and its account.
+/// A function of the host as a part, told to the person; whether it has legacy VGA; and its account. `owned` says
+/// that another has it.
 fn host_part(
     physical: Physical,
     device: &AssignedDevice,
@@ -194,6 +205,7 @@ fn host_part(
         is_console,
         shadowed,
         name: known_as,
+        ..
     } = physical;
     let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
     let options = options(device, owned, seat, machine.ways);
@@ -339,14 +351,19 @@ pub(crate) fn part<B: Backend + 'static>(
 }
 
 impl Given {
-    /// Takes the screen of `function` if it owns legacy VGA and tells what it shows.
+    /// Takes the screen of `function` if it has legacy VGA, tells what it shows, and is the first.
     fn show(&mut self, function: &Function<Client>) {
         let memories = || function.mapping(vga::SCREEN).zip(function.mapping(Region::bar(0)));
         let view =
             memories().filter(|_| function.has_vga()).and_then(|(screen, bar)| vga::View::new(screen, bar));
-        if let Some(view) = view {
-            self.display = Box::new(Display(view));
+        if self.display.is_none() {
+            self.display = view.map(|view| Box::new(Display(view)) as Box<dyn Source>);
         }
+    }
+
+    /// What a person is shown.
+    pub(crate) fn display(&mut self) -> Box<dyn Source> {
+        self.display.take().unwrap_or_else(|| Box::new(NoDisplay))
     }
 }
 

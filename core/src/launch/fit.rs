@@ -121,7 +121,10 @@ pub(super) fn fit(
     let mut first = None;
     for phys_bits in bounds.widths()? {
         let reserved = bounds.gaps(phys_bits);
-        let Some(version) = firmware else { return Ok(Fit { phys_bits, reserved, plan: None }) };
+        let Some(version) = firmware else {
+            placement::holds(ram, phys_bits)?;
+            return Ok(Fit { phys_bits, reserved, plan: None });
+        };
         let guest = Guest { functions, ram, phys_bits, vendor: bounds.vendor, reserved: &reserved, floor: 0 };
         match placement::place(version, &guest) {
             Ok(plan) => return Ok(Fit { phys_bits, reserved, plan: Some(plan) }),
@@ -239,5 +242,7 @@ mod tests {
     fn other_firmware_is_not_told_beforehand() {
         let found = fit(&adapters(&[256]), RamSplit::of(GIB), None, bounds(36, Vendor::Intel, &[])).unwrap();
         assert_eq!(found, Fit { phys_bits: 36, reserved: Vec::new(), plan: None });
+        let large = fit(&[], RamSplit::of(65 * GIB), None, bounds(36, Vendor::Intel, &[])).unwrap_err();
+        assert!(large.to_string().contains("it ends at 0x10c0000000"), "{large}");
     }
 }

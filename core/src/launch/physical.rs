@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use trapline_devices::assigned::{LegacyVga, Messages, Offered};
+use trapline_devices::assigned::{Igd, LegacyVga, Messages, Offered};
 use trapline_devices::host;
 use trapline_devices::vfio::{Device, Iommu, Settings};
 use trapline_vcpu::Vm;
@@ -19,6 +19,8 @@ pub(super) struct Physical {
     pub(super) address: PciAddress,
     /// Whether it is a VGA compatible controller.
     pub(super) is_vga: bool,
+    /// What firmware has to know of it, if it is integrated graphics of Intel's.
+    pub(super) igd: Option<Igd>,
     /// How many other VGA compatible controllers the host has.
     pub(super) rivals: usize,
     /// Whether the host's firmware, and then its console, showed on it.
@@ -60,9 +62,10 @@ impl Opener {
             Some(function) => format!("{address} ({})", host.name_of(function)),
             None => address.to_string(),
         };
-        let device = Device::open(address, &self.iommu, self.settings.clone())?;
+        let mut device = Device::open(address, &self.iommu, self.settings.clone())?;
+        let igd = Igd::of(&mut device);
         let iommu = Arc::clone(&self.iommu);
-        Ok(Physical { device, iommu, address, is_vga, rivals, is_console, shadowed, name })
+        Ok(Physical { device, iommu, address, is_vga, igd, rivals, is_console, shadowed, name })
     }
 }
 
@@ -88,6 +91,9 @@ pub(super) fn tell_kvm(vm: &Vm, iommu: &Iommu) {
 /// says that another device has them.
 pub(super) fn legacy(became: LegacyVga, wish: Vga, owned: bool) -> &'static str {
     match became {
+        LegacyVga::Owned if owned => {
+            "has legacy VGA as others do, while the guest leads it there by COMMAND and VGA Enable"
+        }
         LegacyVga::Owned => "owns legacy VGA, so firmware and boot loader show on its screen",
         LegacyVga::Off if wish == Vga::Off => "without legacy VGA, as vga=off says",
         LegacyVga::Off if owned => "without legacy VGA, which another device owns",

@@ -12,7 +12,9 @@ use trapline_devices::seen::{Life, Mark, Seen};
 
 use super::{Function, Interrupts, Run};
 use crate::bench;
-use crate::config::{Adapters, AssignedDevice, Phase, Rom, RunConfig, Vga, Window};
+use crate::config::{
+    Adapters, Arbitration, AssignedDevice, Identity, Interface, Io, Pages, Phase, Rom, RunConfig, Vga, Window,
+};
 use crate::host::Host;
 use crate::host::resource::{HostBar, HostBarKind};
 use crate::interrupts::watch::{Found, Watched};
@@ -105,12 +107,10 @@ impl Account {
         let (vendor, device, class) = self.identity;
         let there = self.address.and_then(|address| host.function(address));
         let [_, base, sub, _] = class.to_be_bytes();
-        let class_name = host.names().class(base, sub).map(str::to_owned);
         let resets = self.seen.resets();
         Function {
             name: there.map_or_else(|| self.name.clone(), |function| host.name_of(function)),
-            class_name: there
-                .map_or_else(|| class_name.unwrap_or_default(), |function| host.class_of(function)),
+            class_name: host.class_name(base, sub),
             ids: format!("{vendor:04x}:{device:04x}"),
             class: format!("{class:06x}"),
             given: self.given.clone(),
@@ -186,6 +186,12 @@ fn of_run(config: &RunConfig) -> Vec<String> {
         .for_each(|disk| add(true, if disk.readonly { "--disk FILE,readonly" } else { "--disk FILE" }));
     add(config.linux.is_some(), "--kernel FILE");
     add(config.trace.is_some(), "--trace FILE");
+    add(config.io == Io::Inline, "--io inline");
+    add(config.io == Io::Uring, "--io uring");
+    add(config.vfio == Interface::Group, "--vfio group");
+    add(config.vfio == Interface::Iommufd, "--vfio iommufd");
+    add(config.identity != Identity::Off, "--identity on");
+    add(config.pages != Pages::default(), "--hugepages");
     add(config.window == Window::Strict, "--window strict");
     add(config.window == Window::Coalesced, "--window coalesced");
     add(config.window == Window::Shadowed, "--window shadowed");
@@ -221,8 +227,19 @@ fn of_device(device: &AssignedDevice) -> Vec<String> {
             Phase::Legacy => Some("phase=legacy"),
             Phase::Native => Some("phase=native"),
         },
+        match device.identity {
+            None => None,
+            Some(Identity::Off) => Some("identity=off"),
+            Some(Identity::On(_)) => Some("identity=on"),
+        },
+        match device.arbiter {
+            Arbitration::Auto => None,
+            Arbitration::On => Some("arbiter=on"),
+            Arbitration::Off => Some("arbiter=off"),
+        },
     ];
-    all.into_iter().flatten().map(str::to_owned).collect()
+    let clique = device.gpudirect_clique.map(|clique| format!("gpudirect-clique={clique}"));
+    all.into_iter().flatten().map(str::to_owned).chain(clique).collect()
 }
 
 /// A base address register in words.

@@ -12,7 +12,8 @@ pub(crate) fn page(report: &Report) -> String {
          was not tried.\n\n",
     );
     let adapters = adapters(report);
-    page += "| adapter | text before any driver | graphics mode | driver | interrupts | after a reset | starts |\n";
+    page +=
+        "| adapter | text by legacy VGA | graphics mode | driver | interrupts | after a reset | starts |\n";
     page += "|---|---|---|---|---|---|---|\n";
     for adapter in &adapters {
         page += &adapter.line();

@@ -2,12 +2,15 @@
 //!
 //! Pure: values in, a table out. Functions come in the order of their precedence (the host bridge,
 //! which claims RAM, first); a function behind bridges gets what all of them let through.
+//!
+//! Several functions may decode legacy VGA. Bridges lead it to one bus at a time, as a rule, and there COMMAND
+//! says who answers. Two at once are undefined on PCI; here the first on the bus answers ([`vga_decoders`]).
 
 use trapline_devices::legacy;
 use trapline_io::addr::Position;
-use trapline_io::device::{Claim, Claims, Forwards, Range};
+use trapline_io::device::{Claim, Claims, Forwards, Range, Target};
 use trapline_io::space::{AddressSpace, ConfigAddress, DwordSet, EndpointId, SpaceBuilder};
-use trapline_io::{Gpa, Port, Span};
+use trapline_io::{Gpa, Port, Region, Span};
 
 use crate::parts::{PartId, Place};
 
@@ -25,6 +28,7 @@ pub struct Node {
 /// configuration space apart.
 pub fn address_space(nodes: &[Node], claims: &[Option<Claims>]) -> AddressSpace {
     let mut builder = SpaceBuilder::default();
+    let mut decoders = vga_claims(nodes, claims);
     for (id, node) in nodes.iter().enumerate() {
         let Ok(endpoint) = u16::try_from(id).map(EndpointId) else { break };
         let Some(above) = Ancestors::of(nodes, claims, node) else { continue };
@@ -32,11 +36,73 @@ pub fn address_space(nodes: &[Node], claims: &[Option<Claims>]) -> AddressSpace 
             let at = ConfigAddress(u16::from(above.bus) << 8 | u16::from(devfn.raw()));
             builder.function(at, endpoint, node.topology);
         }
-        for claim in claims.get(id).into_iter().flatten().flat_map(|claims| &claims.ranges) {
+        let ranges = claims.get(id).into_iter().flatten().flat_map(|claims| &claims.ranges);
+        let (vga, others): (Vec<_>, Vec<_>) = ranges.partition(|claim| is_vga(claim));
+        if !vga.is_empty() {
+            // In the place of the first function that decodes it, all do in the order of the bus.
+            for (above, endpoint, claim) in decoders.drain(..) {
+                above.admit(&mut builder, endpoint, claim);
+            }
+        }
+        for claim in others {
             above.admit(&mut builder, endpoint, claim);
         }
     }
     builder.build()
+}
+
+/// The functions that decode ports or memory of legacy VGA, and which bridges lead it to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decoders {
+    /// Those with ports, in the order of the bus: the first answers.
+    pub ports: Vec<PartId>,
+    /// Those with the window, likewise.
+    pub window: Vec<PartId>,
+}
+
+/// Who decodes legacy VGA just now.
+pub fn vga_decoders(nodes: &[Node], claims: &[Option<Claims>]) -> Decoders {
+    let mut decoders = Decoders::default();
+    for (above, endpoint, claim) in vga_claims(nodes, claims) {
+        let kind = match claim.range {
+            Range::Ports(_) => &mut decoders.ports,
+            Range::Memory(_) => &mut decoders.window,
+        };
+        let id = PartId::from(endpoint.0);
+        if above.lead(claim.range) && !kind.contains(&id) {
+            kind.push(id);
+        }
+    }
+    decoders
+}
+
+/// All claims of legacy VGA with the bridges above, in the order of the bus.
+fn vga_claims<'a>(nodes: &[Node], claims: &'a [Option<Claims>]) -> Vec<(Ancestors, EndpointId, &'a Claim)> {
+    let mut found = Vec::new();
+    for (id, node) in nodes.iter().enumerate() {
+        let Ok(endpoint) = u16::try_from(id).map(EndpointId) else { break };
+        let ranges = claims.get(id).into_iter().flatten().flat_map(|claims| &claims.ranges);
+        for claim in ranges.filter(|claim| is_vga(claim)) {
+            let Some(above) = Ancestors::of(nodes, claims, node) else { break };
+            let devfn = match node.place {
+                Place::Pci { devfn, .. } => devfn.raw(),
+                Place::Platform => 0,
+            };
+            found.push(((above.bus, devfn), (above, endpoint, claim)));
+        }
+    }
+    // Claims of one function keep their order.
+    found.sort_by_key(|(at, _)| *at);
+    found.into_iter().map(|(_, claim)| claim).collect()
+}
+
+/// Whether it is one of legacy VGA's, and not a BAR that was put there.
+fn is_vga(claim: &Claim) -> bool {
+    let fixed = match claim.range {
+        Range::Ports(span) => is_vga_ports(span),
+        Range::Memory(span) => is_vga_window(span),
+    };
+    fixed && matches!(claim.target, Target::Region { region: Region::VGA, .. })
 }
 
 /// Whether `id` is `root`, or sits behind it.
@@ -90,16 +156,24 @@ impl Ancestors {
         reached.then_some(Ancestors { bus, bridges })
     }
 
+    /// Whether all the bridges lead this range of legacy VGA here.
+    fn lead(&self, range: Range) -> bool {
+        self.bridges.iter().all(|bridge| match range {
+            Range::Ports(_) => bridge.vga_io,
+            Range::Memory(_) => bridge.vga_memory,
+        })
+    }
+
     /// Adds what of `claim` all the bridges let through.
     fn admit(&self, builder: &mut SpaceBuilder, endpoint: EndpointId, claim: &Claim) {
         match claim.range {
             Range::Ports(span) if is_vga_ports(span) => {
-                if self.bridges.iter().all(|bridge| bridge.vga_io) {
+                if self.lead(claim.range) {
                     builder.claim(endpoint, claim);
                 }
             }
             Range::Memory(span) if is_vga_window(span) => {
-                if self.bridges.iter().all(|bridge| bridge.vga_memory) {
+                if self.lead(claim.range) {
                     builder.claim(endpoint, claim);
                 }
             }
@@ -200,6 +274,33 @@ mod tests {
         assert_eq!(who(&address_space(&nodes, &[bridge(forwards), window.clone()]), 0xa_0000), None);
         forwards.vga_memory = true;
         assert_eq!(who(&address_space(&nodes, &[bridge(forwards), window]), 0xa_0000), Some(1));
+    }
+
+    #[test]
+    fn of_two_that_decode_legacy_vga_the_first_on_the_bus_answers() {
+        let vga = || {
+            let ports = Range::Ports(Span::new(Port(0x3c0), Port(0x3df)).unwrap());
+            let ranges =
+                vec![memory(0xa_0000, 0xb_ffff, Region::VGA), Claim::region(ports, Region::VGA, 0x3c0)];
+            Some(Claims { ranges, bridge: None })
+        };
+        // Behind a bridge, and two on bus 0 the wrong way round.
+        let nodes = [function(None, 1), function(Some(0), 0), function(None, 3), function(None, 2)];
+        let forwards = Forwards { secondary: 1, subordinate: 1, ..Forwards::default() };
+        let decoders = |vga_io, vga_memory, others: [Option<Claims>; 2]| {
+            let [third, fourth] = others;
+            let claims = [bridge(Forwards { vga_io, vga_memory, ..forwards }), vga(), third, fourth];
+            let decoders = vga_decoders(&nodes, &claims);
+            let space = address_space(&nodes, &claims);
+            let first = decoders.window.first().map(|id| u16::try_from(*id).unwrap());
+            assert_eq!(who(&space, 0xb_8000), first);
+            (decoders.ports, decoders.window)
+        };
+        assert_eq!(decoders(false, false, [None, None]), (vec![], vec![]));
+        assert_eq!(decoders(true, false, [None, None]), (vec![1], vec![]));
+        assert_eq!(decoders(true, true, [None, None]), (vec![1], vec![1]));
+        assert_eq!(decoders(false, true, [vga(), None]), (vec![2], vec![2, 1]));
+        assert_eq!(decoders(true, true, [vga(), vga()]), (vec![3, 2, 1], vec![3, 2, 1]));
     }
 
     #[test]

@@ -246,6 +246,23 @@ fn lines_stand_in_the_order_of_the_devices() {
     assert!(!rig.writer.turn(false));
 }
 
+/// The mirror of another function: the first access says so, in front of its line.
+#[test]
+fn a_look_at_another_functions_configuration_space_is_told_once() {
+    let mut rig = Rig::new(TraceForm::Mmiotrace, 8, Filter::default());
+    let look = |time| {
+        let access = Access::read(Region(0xe7), 0x10, Width::B4);
+        strict(time, gpa(0xe008_a010), Some((ADAPTER, access)), 0xfebf_0000)
+    };
+    assert!(rig.vcpus[0].push(&look(1)) && rig.vcpus[0].push(&look(2)));
+    rig.writer.turn(true);
+    let text = rig.text();
+    let lines: Vec<&str> =
+        text.lines().filter(|line| line.contains("0xe008a010") || line.contains("FOREIGN")).collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[0].ends_with("FOREIGN audio-config-mirror adapter \"0\""), "{text}");
+}
+
 #[test]
 fn what_an_older_access_may_still_overtake_waits() {
     let mut rig = Rig::new(TraceForm::Mmiotrace, 8, Filter::default());

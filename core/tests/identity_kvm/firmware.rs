@@ -215,6 +215,19 @@ fn what_is_kept_in_the_low_window_stays_and_all_else_goes_around_it() {
             kept: &[(0, 0xfd00_0000), (2, 0xfe80_1000), (4, 0xc000)],
         },
         Function { device: 4, behind_port: true, registers: &[(0, WIDE, 64 << 20)], kept: &[] },
+        // More than the firmware has room for: it must not even learn of these.
+        Function {
+            device: 5,
+            behind_port: false,
+            registers: &[(0, MMIO, 512 << 20)],
+            kept: &[(0, 0x8000_0000)],
+        },
+        Function {
+            device: 6,
+            behind_port: false,
+            registers: &[(0, FRAME, 512 << 20)],
+            kept: &[(0, 0xc000_0000)],
+        },
     ];
     // The host's addresses are in nobody's way, and each boot finds them anew.
     let Some(seen) = boot(64 << 20, &functions, 2) else { return };

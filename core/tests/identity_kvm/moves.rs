@@ -22,7 +22,7 @@ use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 use crate::card::Card;
 
 const HOME: u64 = 0xf600_0000;
-const AWAY: u64 = 0xd000_0000;
+const AWAY: u32 = 0xd000_0000;
 
 /// A write to port 0x5004 powers off.
 struct Switch(Events);
@@ -64,7 +64,7 @@ fn run(moves: Moves) -> Option<(Result<Ending, Error>, Arc<AddressSpace>)> {
             return None;
         }
     };
-    let mut code = [configure(4, 2), configure(0x10, AWAY as u32)].concat();
+    let mut code = [configure(4, 2), configure(0x10, AWAY)].concat();
     // mov cx, 200; again: in al, 0x80; loop again: a while in which the machine may end
     code.extend([0xb9, 0xc8, 0x00, 0xe4, 0x80, 0xe2, 0xfc]);
     code.extend([0xba, 0x04, 0x50, 0xee, 0xf4]); // mov dx, 0x5004; out dx, al; hlt
@@ -104,14 +104,14 @@ fn answers(map: &AddressSpace, at: u64) -> bool {
 fn a_move_that_is_refused_changes_nothing() {
     let Some((ending, map)) = run(Moves::Refuse) else { return };
     assert_eq!(ending.unwrap(), Ending::PowerOff);
-    assert!(answers(&map, HOME) && !answers(&map, AWAY));
+    assert!(answers(&map, HOME) && !answers(&map, AWAY.into()));
 }
 
 #[test]
 fn a_move_that_is_followed_takes_the_function_along() {
     let Some((ending, map)) = run(Moves::Follow) else { return };
     assert_eq!(ending.unwrap(), Ending::PowerOff);
-    assert!(!answers(&map, HOME) && answers(&map, AWAY));
+    assert!(!answers(&map, HOME) && answers(&map, AWAY.into()));
 }
 
 #[test]
@@ -123,5 +123,5 @@ fn a_move_that_is_not_to_be_ends_the_machine_and_says_why() {
         "0000:01:00.0: the guest moves BAR 0 from 0xf6000000, its address on the host, to 0xd0000000; identity=refuse \
          keeps it there, identity=follow lets it go"
     );
-    assert!(answers(&map, HOME) && !answers(&map, AWAY));
+    assert!(answers(&map, HOME) && !answers(&map, AWAY.into()));
 }

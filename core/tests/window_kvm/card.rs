@@ -172,6 +172,8 @@ impl Window for Counted {
         }
     }
 
+    fn regained(&mut self) {}
+
     fn admits(&self, access: Access) -> bool {
         self.function.admits(access)
     }

@@ -39,6 +39,7 @@ pub struct Seen {
     pub turns: AtomicU64,
     pub shadows: AtomicU64,
     pub resets: AtomicU64,
+    pub regained: AtomicU64,
     pub bar: AtomicU64,
     /// The clock is called for the first traffic alone.
     pub calls_once: AtomicBool,
@@ -245,6 +246,10 @@ impl Window for Double {
             self.seen.shadows.fetch_add(1, SeqCst);
         }
         self.mode = to;
+    }
+
+    fn regained(&mut self) {
+        self.seen.regained.fetch_add(1, SeqCst);
     }
 
     fn admits(&self, access: Access) -> bool {

@@ -3,6 +3,7 @@
 mod card;
 mod code;
 mod double;
+mod handover;
 mod order;
 mod rest;
 mod rig;

@@ -19,6 +19,7 @@ use trapline_io::{Device, Fault, Gpa, Port, Region, Span, Width};
 use trapline_vcpu::Vm;
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
+use crate::double::Double;
 use crate::rival::Rival;
 
 /// No test takes longer.
@@ -75,13 +76,22 @@ pub struct Rig {
     pub second: Option<Vec<u8>>,
     /// A device at 00:02.0 that comes before the adapter where both claim the same.
     pub rival: Option<Rival>,
+    /// Another adapter, at 00:03.0.
+    pub beside: Option<Double>,
     /// How long the machine runs at most.
     pub longest: Duration,
 }
 
 impl Rig {
     pub fn new(code: &[&[u8]]) -> Rig {
-        Rig { service: Service::Adaptive, first: code.concat(), second: None, rival: None, longest: LONGEST }
+        Rig {
+            service: Service::Adaptive,
+            first: code.concat(),
+            second: None,
+            rival: None,
+            beside: None,
+            longest: LONGEST,
+        }
     }
 
     pub fn with(self, code: &[&[u8]]) -> Rig {
@@ -117,7 +127,13 @@ impl Rig {
             let place = Devfn::new(2, 0).unwrap();
             parts.push(Parts::function("rival", rival, None, place, ConfigSpace::TOPOLOGY));
         }
+        let zones = collected.clone();
         parts.push(Parts { collected, ..adapter });
+        if let Some(beside) = self.beside {
+            let place = Devfn::new(3, 0).unwrap();
+            let beside = Parts::function("beside", beside, None, place, ConfigSpace::TOPOLOGY);
+            parts.push(Parts { collected: zones, ..beside });
+        }
         let cpus = if self.second.is_some() { 2 } else { 1 };
         let mut machine =
             Machine::new(vm, cpus, self.service, Published::default(), parts, events.clone()).unwrap();

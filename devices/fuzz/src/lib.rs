@@ -14,10 +14,15 @@
 //! * `config`: configuration space and base address registers, beside plain models.
 //! * `chipset`: host bridge, LPC bridge, root port, and the map that follows from their registers.
 //! * `function`: an assigned function over a device of any content.
+//! * `quirks`: back doors of adapters to configuration space, through the address space.
 //! * `window`: the owner of legacy VGA in all its modes, beside the same adapter used strictly.
 //! * `rom`: files with an expansion ROM in them: read, told, repaired, compared.
 //! * `fw_cfg`, `platform`, `block`: the devices that are no adapters, with hostile guest memory.
 
+/// The card of the target `quirks`.
+#[path = "../../tests/assigned_card/adapter.rs"]
+#[allow(missing_docs, reason = "a test's")]
+pub mod adapter;
 pub mod block;
 pub mod chipset;
 pub mod client;
@@ -25,6 +30,7 @@ pub mod config;
 pub mod function;
 pub mod fw_cfg;
 pub mod platform;
+pub mod quirks;
 pub mod rom;
 pub mod server;
 pub mod snapshot;

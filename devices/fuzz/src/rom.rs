@@ -74,14 +74,11 @@ fn fixed(file: &[u8], wish: &Wish) {
     let report = check::check(&rom, About { ids: wish.ids, shadow: false });
     let bios = report.parts.iter().any(|part| part.image.code == CodeType::Bios);
     assert!(!bios || report.verdict(Firmware::Bios).is_ok());
-    assert!(report.start == 0 && report.parts.iter().all(|part| part.reached));
+    assert!(report.start == 0 && report.parts.iter().all(|part| part.reached || part.image.own));
     let kept = |part: &check::Part| wish.keep.is_empty() || wish.keep.contains(&part.image.code);
     assert!(report.parts.iter().all(kept));
-    assert_eq!(
-        fix::fix(&rom, wish),
-        Ok(Fixed { rom: rom.clone(), done: Vec::new() }),
-        "it is as it should be"
-    );
+    let again = fix::fix(&rom, wish);
+    assert!(again == Ok(Fixed { rom: rom.clone(), done: Vec::new() }), "it is as it should be");
     let comparison = compare::compare(&rom, file);
     assert!(!comparison.to_string().contains('\n'));
     assert!(matches!(compare::compare(&rom, &rom).judgement(), Judgement::Same));

@@ -17,8 +17,7 @@ use super::backend::{Backend, Write};
 use super::config::{Config, Shape};
 use super::interrupts::{Interrupts, Offered};
 use super::msix::{self, Msix};
-use super::quirks::igd::{self, Igd};
-use super::quirks::{Card, Quirks, clique, regions};
+use super::quirks::{Card, Quirks, clique, igd, regions};
 use super::registers::Registers;
 use super::repeats::Repeats;
 use super::rom::Rom;
@@ -47,8 +46,6 @@ pub struct Function<B: Backend> {
     rom: Option<Rom>,
     vga: LegacyVga,
     quirks: Quirks,
-    /// For the firmware, until it is taken.
-    igd: Option<Igd>,
     /// Legacy VGA, if it is owned and may be faster than strict.
     owner: Option<Owner>,
     /// What the host's console showed.
@@ -87,7 +84,7 @@ impl<B: Backend> Function<B> {
         if let Some(clique) = options.gpudirect_clique {
             clique::add(&mut config, &registers, clique).map_err(|why| Error::Clique { device, why })?;
         }
-        let igd = igd::adopt(&mut config, &registers, &mut backend);
+        let opregion = igd::adopt(&mut config, &registers, &backend);
         let vga = legacy_vga(&backend, &config, options.vga)?;
         if vga != LegacyVga::Owned {
             config.be_no_vga();
@@ -98,7 +95,7 @@ impl<B: Backend> Function<B> {
             config: &config,
             bars,
             owns_vga: owned,
-            opregion: igd.is_some(),
+            opregion,
             traced: options.every_write,
         };
         let quirks = Quirks::of(&card, backend.name());
@@ -115,7 +112,6 @@ impl<B: Backend> Function<B> {
             rom,
             vga,
             quirks,
-            igd,
             owner,
             picture: None,
             repeats,
@@ -201,11 +197,6 @@ impl<B: Backend> Function<B> {
         // Of a larger piece of memory the rest may not be touched, which no caller could know.
         let whole = first.at == 0 && first.len == first.memory.size() as u64;
         (whole && first.len >= region.size).then(|| Arc::clone(&first.memory))
-    }
-
-    /// What the guest's firmware is to be told of Intel's integrated graphics; given once.
-    pub fn take_igd(&mut self) -> Option<Igd> {
-        self.igd.take()
     }
 
     /// A descriptor that becomes readable when [`Device::attend`] is to be called.
@@ -317,9 +308,6 @@ impl<B: Backend> Function<B> {
     fn note_command(&self) {
         if self.config.space().command().bus_master() {
             self.seen.note(Mark::Master);
-        }
-        if self.config.decoded(6).is_some() && self.rom.is_some() {
-            self.seen.note(Mark::Rom);
         }
         self.interrupts.note(self.config.space());
     }

@@ -244,14 +244,15 @@ mod tests {
     fn console() -> Card {
         let mut card = Card::in_text();
         let picture = Picture::take(&mut card, true).unwrap().unwrap();
-        let bytes = |len: usize, by: usize| (0..len).map(|at| (at * by % 251) as u8).collect();
+        let bytes = |len: usize, by: usize| (0..251_u8).cycle().step_by(by).take(len).collect();
+        let number = |at: usize| u8::try_from(at).unwrap();
         let own = Picture {
             cells: bytes(LEN, 7),
             letters: bytes(PLANE, 11),
-            dac: (0..768).map(|at| (at * 5 % 64) as u8).collect(),
+            dac: (0..64).cycle().step_by(5).take(768).collect(),
             dac_mask: 0xff,
-            attribute: std::array::from_fn(|at| at as u8 & 0x0f),
-            crtc: Indexed { index: 0x0e, registers: std::array::from_fn(|at| at as u8 | 0x20) },
+            attribute: std::array::from_fn(|at| number(at) & 0x0f),
+            crtc: Indexed { index: 0x0e, registers: std::array::from_fn(|at| number(at) | 0x20) },
             ..picture
         };
         own.put_back(&mut card, true).unwrap();

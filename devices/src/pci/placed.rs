@@ -18,14 +18,15 @@
 //! | stop | the register takes it | at home; when it would decode elsewhere the machine ends |
 //!
 //! A reset of the function alone (PCI Express base specification 5.0 section 6.6.2) loses the addresses in
-//! the device; here kept registers are home again at once, so that none of the host's addresses is lost.
+//! the device; here kept registers are home again at once, so that none of the host's addresses is lost. So they are
+//! after a write that moved one by a way of the device's own ([`Device::changes_map`]), whatever [`Moves`] says.
 
 use std::sync::Arc;
 
 use trapline_io::device::Claims;
 use trapline_io::file::FileRegion;
 use trapline_io::window::Window;
-use trapline_io::{Device, Fault, Region, Width};
+use trapline_io::{Access, Device, Fault, Region, Width};
 
 use super::bar::{Bar, BarKind};
 use super::spec::{self, Command};
@@ -187,6 +188,12 @@ impl Placed {
             return Ok(());
         }
         let done = self.device.write(Region::CONFIG, offset, width, value);
+        self.follow();
+        done
+    }
+
+    /// The device's registers may have changed.
+    fn follow(&mut self) {
         if !self.settled {
             let command = self.command();
             self.settled = command.io() || command.memory();
@@ -195,7 +202,6 @@ impl Placed {
             self.look_after_reset();
             self.judge();
         }
-        done
     }
 
     /// A write before the function is settled.
@@ -228,15 +234,15 @@ impl Placed {
         self.judge();
     }
 
-    /// Registers that are kept go home if the function was reset behind them.
+    /// Registers that are kept go home if the device's changed behind them.
     fn look_after_reset(&mut self) {
         let Placed { device, kept, moves, .. } = self;
         for kept in kept {
-            for (at, value) in kept.decoded(*moves).halves(kept.at) {
-                let read = device.read(Region::CONFIG, at.into(), Width::B4).map(low);
-                if read.is_ok_and(|read| read != value) {
-                    kept.go_home();
-                }
+            let lost = kept.decoded(*moves).any(|(at, value)| {
+                device.read(Region::CONFIG, at.into(), Width::B4).is_ok_and(|read| low(read) != value)
+            });
+            if lost {
+                kept.go_home();
             }
         }
     }
@@ -245,7 +251,7 @@ impl Placed {
     fn tell_device(&mut self) {
         let Placed { device, kept, moves, .. } = self;
         for kept in kept {
-            for (at, value) in kept.decoded(*moves).halves(kept.at) {
+            for (at, value) in kept.decoded(*moves) {
                 let read = device.read(Region::CONFIG, at.into(), Width::B4).map(low);
                 if read.is_ok_and(|read| read != value) {
                     let _ = device.write(Region::CONFIG, at.into(), Width::B4, value.into());
@@ -287,42 +293,29 @@ impl Placed {
     }
 }
 
-/// What both halves of a register hold, and whether there are two.
-struct Value {
-    bits: u64,
-    wide: bool,
-}
-
-impl Value {
-    /// The dwords from `at` on.
-    fn halves(&self, at: u16) -> impl Iterator<Item = (u16, u32)> {
-        let halves = [(at, low(self.bits)), (at + 4, low(self.bits >> 32))];
-        halves.into_iter().take(if self.wide { 2 } else { 1 })
-    }
-}
-
 impl Kept {
     fn go_home(&mut self) {
         (self.register, self.sized) = (self.home.address, [false; 2]);
     }
 
-    fn value(&self, address: u64) -> Value {
+    /// The dwords of the register if it holds `address`: one, or two of 64 bits.
+    fn dwords(&self, address: u64) -> impl Iterator<Item = (u16, u32)> {
         let bar = self.home.bar;
+        let bits = address & bar.address_mask() | u64::from(bar.type_bits());
         let wide = matches!(bar.kind, BarKind::Memory64 { .. });
-        Value { bits: address & bar.address_mask() | u64::from(bar.type_bits()), wide }
+        let dwords = [(self.at, low(bits)), (self.at + 4, low(bits >> 32))];
+        dwords.into_iter().take(if wide { 2 } else { 1 })
     }
 
-    /// The dword at `at`, if it is one of the register's.
+    /// The dword at `at` as the guest reads it, if it is one of the register's.
     fn shown(&self, at: u64) -> Option<u32> {
-        self.value(self.register)
-            .halves(self.at)
-            .find(|(half, _)| u64::from(*half) == at)
-            .map(|(_, value)| value)
+        let mut dwords = self.dwords(self.register);
+        dwords.find(|(dword, _)| u64::from(*dword) == at).map(|(_, value)| value)
     }
 
     /// What the device's register is to hold.
-    fn decoded(&self, moves: Moves) -> Value {
-        self.value(if moves == Moves::Follow { self.register } else { self.home.address })
+    fn decoded(&self, moves: Moves) -> impl Iterator<Item = (u16, u32)> {
+        self.dwords(if moves == Moves::Follow { self.register } else { self.home.address })
     }
 
     /// The register's address with the half at `at` replaced.
@@ -350,6 +343,11 @@ impl Device for Placed {
     fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         match region {
             Region::CONFIG => self.write_config(offset, width, value),
+            _ if self.device.changes_map(Access::write(region, offset, width, value)) => {
+                let done = self.device.write(region, offset, width, value);
+                self.follow();
+                done
+            }
             _ => self.device.write(region, offset, width, value),
         }
     }
@@ -361,6 +359,10 @@ impl Device for Placed {
 
     fn claims(&self) -> Claims {
         self.device.claims()
+    }
+
+    fn changes_map(&self, access: Access) -> bool {
+        self.device.changes_map(access)
     }
 
     fn attend(&mut self) {
@@ -395,7 +397,7 @@ fn register(index: u8, bridge: bool) -> u16 {
 
 /// Whether an access is more than one dword's, which no bus carries.
 fn crosses(offset: u64, width: Width) -> bool {
-    offset & 3 > 4_u64.saturating_sub(width.bytes() as u64)
+    (offset & 3) + width.bytes() as u64 > 4
 }
 
 fn low(value: u64) -> u32 {

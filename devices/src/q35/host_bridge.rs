@@ -6,7 +6,10 @@
 //! RAM or an interrupt controller. It never claims the legacy VGA window but while SMRAM is open: the
 //! window belongs to the adapter whether or not there is a system management mode.
 //!
-//! There is no system management mode here, so TSEG and the closed SMRAM hide nothing.
+//! There is no system management mode here, so TSEG and the closed SMRAM hide nothing (see [`smram`]).
+//!
+//! Each segment that PAM rules is one memory slot, or part of one. Where reads go to ROM and writes to RAM the
+//! slot is a read-only one of the ROM, whose writes trap, and are stored to the RAM that is under it.
 
 use std::sync::Arc;
 
@@ -18,6 +21,7 @@ use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
 use super::pam::{self, Shadow};
 use super::ram::Ram;
+use super::smram::{self, ESMRAMC, Open, SMRAM};
 use super::split::HIGH_RAM;
 use crate::pci::{ConfigSpace, Identity, spec};
 
@@ -27,16 +31,6 @@ const EXT_TSEG: u16 = 0x50;
 const PCIEXBAR: u16 = 0x60;
 /// PCIEXBAR after reset: the usual base, off.
 const PCIEXBAR_RESET: u32 = 0xb000_0000;
-/// System management RAM control, 8 bits.
-const SMRAM: u16 = 0x9d;
-/// SMRAM: the window shows RAM to all.
-const D_OPEN: u32 = 1 << 6;
-/// SMRAM: no more changes until reset.
-const D_LCK: u32 = 1 << 4;
-/// Extended system management RAM control, 8 bits.
-const ESMRAMC: u16 = 0x9e;
-/// ESMRAMC: SMRAM lies above 4 GiB less 18 MiB, not in the window.
-const H_SMRAME: u32 = 1 << 7;
 
 /// Regions of the host bridge besides configuration space: the memory behind trapped accesses.
 mod region {
@@ -53,9 +47,16 @@ mod region {
     pub const BLANK: Region = Region(4);
     /// Nothing: what the interrupt controllers in the host's kernel have not answered before.
     pub const RESERVED: Region = Region(5);
+    // 6 to 8 mean something in every PCI function.
+    /// The firmware image to reads; writes go to the RAM below 1 MiB that it covers.
+    pub const FLASH_OVER_RAM: Region = Region(9);
+    /// The same with zeros.
+    pub const BLANK_OVER_RAM: Region = Region(10);
 }
 
-/// Where the area that PAM rules begins.
+/// Where the legacy VGA window begins.
+const WINDOW: u64 = 0xa_0000;
+/// Where the area that PAM rules begins, right behind it.
 const SHADOWED: u64 = 0xc_0000;
 /// Where it ends.
 const MIB: u64 = 0x10_0000;
@@ -132,28 +133,33 @@ impl HostBridge {
         Span::of_len(Gpa(base & !(len - 1)), len)
     }
 
-    /// Whether RAM hides the legacy VGA window. A locked SMRAM is never open: the lock clears the bit.
-    fn smram_open(&self) -> bool {
-        let smram = self.config.read(SMRAM, Width::B1);
-        smram & D_OPEN != 0 && self.config.read(ESMRAMC, Width::B1) & H_SMRAME == 0
+    /// Where the RAM under the legacy VGA window is seen.
+    fn smram(&self) -> Open {
+        smram::open(self.config.read(SMRAM, Width::B1), self.config.read(ESMRAMC, Width::B1))
     }
 
     /// All memory in ascending order, neighbours merged below 1 MiB. The RAM from 1 MiB on stays a
     /// run of its own, so that a change of PAM leaves its slot alone.
     fn runs(&self) -> Vec<Run> {
         let mut runs = Vec::with_capacity(20);
-        let top = if self.smram_open() { SHADOWED } else { 0xa_0000 };
+        let top = if self.smram() == Open::Window { SHADOWED } else { WINDOW };
         push(&mut runs, 0, top, region::RAM, 0);
         for segment in pam::segments() {
             let end = segment.first + segment.len;
             match segment.shadow(|at| self.config.read(at, Width::B1)) {
                 Shadow::Ram => push(&mut runs, segment.first, end, region::RAM, segment.first),
                 Shadow::ReadRam => push(&mut runs, segment.first, end, region::SHADOW, segment.first),
-                Shadow::Rom => self.rom(&mut runs, segment.first, end),
+                Shadow::Rom => self.rom(&mut runs, segment.first, end, [region::BLANK, region::FLASH]),
+                Shadow::WriteRam => {
+                    let over_ram = [region::BLANK_OVER_RAM, region::FLASH_OVER_RAM];
+                    self.rom(&mut runs, segment.first, end, over_ram);
+                }
             }
         }
         let rest = |first: u64, end: u64, region, offset| Run::new(first, end, region, offset);
         runs.extend(rest(MIB, self.ram.split().low, region::RAM, MIB));
+        let high = if self.smram() == Open::High { SHADOWED - WINDOW } else { 0 };
+        runs.extend(rest(smram::HIGH, smram::HIGH + high, region::RAM, WINDOW));
         let flash = HIGH_RAM - self.firmware.size() as u64;
         runs.extend(rest(flash, HIGH_RAM, region::FLASH, 0));
         for (at, memory) in self.ram.high() {
@@ -163,13 +169,14 @@ impl HostBridge {
         runs
     }
 
-    /// What lies under the shadowed area: the end of the firmware, and nothing below that.
-    fn rom(&self, runs: &mut Vec<Run>, first: u64, end: u64) {
+    /// What lies under the shadowed area: the end of the firmware, and nothing below that; in these two
+    /// regions, that of nothing first.
+    fn rom(&self, runs: &mut Vec<Run>, first: u64, end: u64, [blank, flash]: [Region; 2]) {
         let size = self.firmware.size() as u64;
         let start = MIB - size.min(LOW_FIRMWARE);
         let border = start.clamp(first, end);
-        push(runs, first, border, region::BLANK, first - SHADOWED);
-        push(runs, border, end, region::FLASH, (size + border).saturating_sub(MIB));
+        push(runs, first, border, blank, first - SHADOWED);
+        push(runs, border, end, flash, (size + border).saturating_sub(MIB));
     }
 
     fn claim(&self, run: Run) -> Option<Claim> {
@@ -188,9 +195,33 @@ impl HostBridge {
                 Some((memory, DirectKind::Ram, at - first.0))
             }
             region::SHADOW => Some((self.ram.low(), DirectKind::Rom, offset)),
-            region::FLASH => Some((&self.firmware, DirectKind::Rom, offset)),
-            region::BLANK => Some((&self.blank, DirectKind::Rom, offset)),
+            region::FLASH | region::FLASH_OVER_RAM => Some((&self.firmware, DirectKind::Rom, offset)),
+            region::BLANK | region::BLANK_OVER_RAM => Some((&self.blank, DirectKind::Rom, offset)),
             _ => None,
+        }
+    }
+
+    /// The address of the RAM that a ROM covers at `offset` of a region, where writes go there.
+    fn covered(&self, region: Region, offset: u64) -> Option<u64> {
+        let at = match region {
+            region::FLASH_OVER_RAM => offset.checked_add(MIB)?.checked_sub(self.firmware.size() as u64)?,
+            region::BLANK_OVER_RAM => offset.checked_add(SHADOWED)?,
+            _ => return None,
+        };
+        (SHADOWED..MIB).contains(&at).then_some(at)
+    }
+
+    /// A write to memory that trapped.
+    fn write_memory(&self, region: Region, offset: u64, width: Width, value: u64) -> Option<()> {
+        match region {
+            region::FLASH_OVER_RAM | region::BLANK_OVER_RAM => {
+                store(self.ram.low(), self.covered(region, offset)?, width, value)
+            }
+            _ => match self.memory(region, offset)? {
+                (memory, DirectKind::Ram, offset) => store(memory, offset, width, value),
+                // Nothing is wrong with a write to a ROM; it changes nothing.
+                _ => Some(()),
+            },
         }
     }
 
@@ -198,14 +229,8 @@ impl HostBridge {
     fn write_config(&mut self, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         let before = self.config.read(SMRAM, Width::B2);
         self.config.write_region(offset, width, value)?;
-        if before & D_LCK != 0 {
-            self.config.set(SMRAM, Width::B2, before);
-            return Ok(());
-        }
-        let smram = self.config.read(SMRAM, Width::B1);
-        if smram & D_LCK != 0 {
-            self.config.set(SMRAM, Width::B1, smram & !D_OPEN);
-        }
+        let written = self.config.read(SMRAM, Width::B2);
+        self.config.set(SMRAM, Width::B2, smram::settled(before, written));
         Ok(())
     }
 }
@@ -252,10 +277,10 @@ fn config() -> ConfigSpace {
     config.allow(PCIEXBAR + 4, Width::B4, 0x0000_000f);
     config.allow(pam::PAM0, Width::B4, pam::WRITABLE[0]);
     config.allow(pam::PAM0 + 4, Width::B4, pam::WRITABLE[1]);
-    config.preset(SMRAM, Width::B1, 0x02);
-    config.allow(SMRAM, Width::B1, 0x78);
-    config.preset(ESMRAMC, Width::B1, 0x38);
-    config.allow(ESMRAMC, Width::B1, 0x87);
+    config.preset(SMRAM, Width::B1, smram::SMRAM_RESET);
+    config.allow(SMRAM, Width::B1, smram::SMRAM_WRITABLE);
+    config.preset(ESMRAMC, Width::B1, smram::ESMRAMC_RESET);
+    config.allow(ESMRAMC, Width::B1, smram::ESMRAMC_WRITABLE);
     config
 }
 
@@ -301,11 +326,7 @@ impl Device for HostBridge {
         if region == Region::CONFIG {
             return self.write_config(offset, width, value);
         }
-        match self.memory(region, offset).ok_or(Fault::NoRegister)? {
-            (memory, DirectKind::Ram, offset) => store(memory, offset, width, value).ok_or(Fault::NoRegister),
-            // Nothing is wrong with a write to a ROM; it changes nothing.
-            _ => Ok(()),
-        }
+        self.write_memory(region, offset, width, value).ok_or(Fault::NoRegister)
     }
 
     /// The registers go back to power-on, so the BIOS area shows the pristine flash again; RAM keeps

@@ -6,15 +6,16 @@ pub(super) const PAM0: u16 = 0x90;
 /// Bits of the seven registers that can be set, as two dwords from [`PAM0`] on.
 pub(super) const WRITABLE: [u32; 2] = [0x3333_3330, 0x0033_3333];
 
-/// Where the processors' accesses to a segment go.
+/// Where the processors' accesses to a segment go: bit 0 of its field sends reads to DRAM, bit 1 writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shadow {
     /// Reads to the firmware hub, writes dropped there.
     Rom,
     /// Reads to DRAM, writes to the firmware hub.
     ReadRam,
-    /// Both to DRAM. Also stands for "write DRAM, read ROM", which no memory slot can express and no
-    /// firmware uses.
+    /// Reads to the firmware hub, writes to DRAM: so firmware copies itself onto itself.
+    WriteRam,
+    /// Both to DRAM.
     Ram,
 }
 
@@ -37,6 +38,7 @@ impl Segment {
         match byte(PAM0 + self.register) >> self.shift & 3 {
             0 => Shadow::Rom,
             1 => Shadow::ReadRam,
+            2 => Shadow::WriteRam,
             _ => Shadow::Ram,
         }
     }
@@ -87,7 +89,7 @@ mod tests {
         ];
         for (register, mask, first) in fields {
             for (value, shadow) in
-                [(0, Shadow::Rom), (1, Shadow::ReadRam), (2, Shadow::Ram), (3, Shadow::Ram)]
+                [(0, Shadow::Rom), (1, Shadow::ReadRam), (2, Shadow::WriteRam), (3, Shadow::Ram)]
             {
                 let byte = |at: u16| if at == PAM0 + register { (value * 0x11) & mask } else { 0 };
                 for segment in segments() {

@@ -68,13 +68,13 @@ pub enum RamError {
         /// What the kernel said.
         source: MmapRegionError,
     },
-    /// What must stay free leaves too little.
+    /// What is kept for others leaves too little.
     #[error(
-        "guest memory below 4 GiB would end before {first:#x}, as {first:#x}-{last:#x} is to stay free: too little for \
-         a guest"
+        "guest memory below 4 GiB would end before {first:#x}, as {first:#x}-{last:#x} is kept for a BAR at the \
+         host's address: too little for a guest; give identity=off to its function"
     )]
     NoRoom {
-        /// What is to stay free: its first address.
+        /// What is kept: its first address.
         first: u64,
         /// And its last.
         last: u64,

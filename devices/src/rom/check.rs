@@ -96,7 +96,8 @@ pub fn check(file: &[u8], about: About) -> Report {
     let mut parts = Vec::new();
     for image in chain.images {
         let last = image.pcir_last;
-        parts.push(part(rom, image, reached));
+        let here = reached && !image.own;
+        parts.push(part(rom, image, here));
         reached &= !last;
     }
     let remarks = remark::remarks(&file[..start], rom, &parts, about);

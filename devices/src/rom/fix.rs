@@ -1,7 +1,7 @@
 //! A ROM that firmware takes, made from a file that has one in it.
 //!
 //! What stands before and behind the images is cut off, images may be chosen, ids and checksums are put right as
-//! [`mod@repair`](super::repair) does it, and the last image alone says that it is the last. What is right stays
+//! [`mod@repair`](mod@super::repair) does it, and the last image alone says that it is the last. What is right stays
 //! as it is, byte for byte. What is missing cannot be made up: then there is an error and no ROM.
 
 use std::fmt;
@@ -111,19 +111,28 @@ fn whole<'a>(rom: &'a [u8], image: &Image) -> Result<&'a [u8], Unfixable> {
     rom.get(image.offset..end).ok_or(Unfixable::Cut { image: image.offset, end, have })
 }
 
-/// Lets the last image, and no other, say that it is the last.
+/// Lets each image say whether it is the last.
 fn mark(rom: &mut [u8], done: &mut Vec<Done>) -> Result<(), Unfixable> {
+    let mut images = Vec::new();
     let mut at = 0;
     while at < rom.len() {
         let image = image::read(rom, at);
         let image =
             image.map_err(|broken| Unfixable::Stays(format!("the chain of images is broken: {broken}")))?;
-        let last = at + image.length >= rom.len();
-        if image.pcir_last != last || image.last != last {
-            image::set_last(rom, &image, last);
-            done.push(Done::Marked(at, last));
-        }
         at += image.length;
+        images.push(image);
+    }
+    if images.first().is_some_and(|image| image.own) {
+        return Err(Unfixable::Stays(
+            "an image of NVIDIA's own would be the first, which firmware does not find".into(),
+        ));
+    }
+    for (image, marks) in images.iter().zip(image::marks(&images)) {
+        let before = image::marked(image);
+        image::mark(rom, image, marks);
+        if image::read(rom, image.offset).is_ok_and(|now| image::marked(&now) != before) {
+            done.push(Done::Marked(image.offset, marks.0));
+        }
     }
     Ok(())
 }
@@ -141,7 +150,11 @@ fn put_right(rom: &mut [u8], ids: Option<Ids>, done: &mut Vec<Done>) -> Result<(
     let report = check::check(rom, About { ids, shadow: false });
     let has_bios = report.parts.iter().any(|part| part.image.code == CodeType::Bios);
     let refused = report.verdict(Firmware::Bios).err().filter(|_| has_bios);
-    let unmarked = report.parts.iter().rev().skip(1).any(|part| part.image.pcir_last || part.image.last);
+    let images: Vec<Image> = report.parts.into_iter().map(|part| part.image).collect();
+    let mut marks = images.iter().zip(image::marks(&images));
+    let unmarked = marks.any(|(image, (pcir, npde))| {
+        image.pcir_last != pcir || image.npde.is_some_and(|structure| structure.last != npde)
+    });
     match refused {
         Some(why) => Err(Unfixable::Stays(why)),
         None if unmarked => Err(Unfixable::Stays("its images reach into each other".to_owned())),

@@ -11,6 +11,10 @@ const POINTER: usize = 0x18;
 const PCIR_LEN: usize = 0x18;
 /// Bit of the indicator: no image follows.
 pub(super) const LAST: u8 = 0x80;
+/// What an image of NVIDIA's own starts with, and its data structure, which is laid out as that of PCI: no firmware
+/// looks at them, but NVIDIA's tables point into them (Linux, drivers/gpu/drm/nouveau/nvkm/subdev/bios).
+const OWN_SIGNATURE: [u8; 2] = *b"VN";
+const OWN_DATA: &[u8] = b"NPDS";
 /// Where a PCI data structure has its indicator.
 const INDICATOR: usize = 0x15;
 /// The most images that are read: a card has one for each kind of firmware, and a few of its own.
@@ -59,6 +63,8 @@ pub struct Image {
     pub last: bool,
     /// Whether its PCI data structure says so: for firmware, which knows no other.
     pub pcir_last: bool,
+    /// Whether it is one of NVIDIA's own, with another signature: for its drivers, never the first.
+    pub own: bool,
     /// NVIDIA's structure beside the PCI data structure.
     pub npde: Option<Npde>,
 }
@@ -96,7 +102,9 @@ pub fn chain(rom: &[u8]) -> Chain {
         if images.len() == IMAGES_MOST {
             break Some(Broken::TooMany(at));
         }
-        match read(rom, at) {
+        match read(rom, at)
+            .and_then(|image| if at == 0 && image.own { Err(Broken::NoSignature(0)) } else { Ok(image) })
+        {
             Ok(image) => {
                 at += image.length;
                 let last = image.last;
@@ -105,7 +113,14 @@ pub fn chain(rom: &[u8]) -> Chain {
                     break None;
                 }
             }
-            Err(broken) => break Some(broken),
+            Err(broken) => match images.last_mut().filter(|image| image.pcir_last) {
+                // It was the last for all but NVIDIA.
+                Some(image) => {
+                    image.last = true;
+                    break None;
+                }
+                None => break Some(broken),
+            },
         }
     };
     Chain { images, broken }
@@ -128,11 +143,30 @@ impl Image {
     }
 }
 
-/// Says in an image of `rom` whether it is the last, wherever it says that.
-pub(super) fn set_last(rom: &mut [u8], image: &Image, last: bool) {
-    let places = [Some(image.pcir + INDICATOR), image.npde.map(|npde| npde.at + npde::INDICATOR)];
-    for place in places.into_iter().flatten() {
-        if let Some(byte) = rom.get_mut(place) {
+/// What each of a chain's images should say: whether it is the last for firmware, and for NVIDIA's drivers.
+pub(super) fn marks(images: &[Image]) -> Vec<(bool, bool)> {
+    let seen = images.iter().rposition(|image| !image.own);
+    images
+        .iter()
+        .enumerate()
+        .map(|(at, image)| {
+            let last = at + 1 == images.len();
+            // Without NVIDIA's structure its drivers go by the other as well.
+            (if image.npde.is_some() { Some(at) >= seen } else { last }, last)
+        })
+        .collect()
+}
+
+/// What an image says of that.
+pub(super) fn marked(image: &Image) -> (bool, bool) {
+    (image.pcir_last, image.npde.map_or(image.pcir_last, |npde| npde.last))
+}
+
+/// Lets an image of `rom` say it, as far as it has a place for it.
+pub(super) fn mark(rom: &mut [u8], image: &Image, (pcir, npde): (bool, bool)) {
+    let place = image.npde.map(|npde| npde.at + npde::INDICATOR);
+    for (place, last) in [(Some(image.pcir + INDICATOR), pcir), (place, npde)] {
+        if let Some(byte) = place.and_then(|place| rom.get_mut(place)) {
             *byte = *byte & !LAST | if last { LAST } else { 0 };
         }
     }
@@ -140,9 +174,14 @@ pub(super) fn set_last(rom: &mut [u8], image: &Image, last: bool) {
 
 /// Reads the image that starts at `at`.
 pub(super) fn read(rom: &[u8], at: usize) -> Result<Image, Broken> {
-    let image = rom.get(at..).filter(|image| image.starts_with(&SIGNATURE)).ok_or(Broken::NoSignature(at))?;
+    let image = rom.get(at..).unwrap_or_default();
+    let own = image.starts_with(&OWN_SIGNATURE);
+    if !own && !image.starts_with(&SIGNATURE) {
+        return Err(Broken::NoSignature(at));
+    }
+    let name = if own { OWN_DATA } else { b"PCIR" };
     let pcir = word(image, POINTER).map(usize::from).ok_or(Broken::NoData(at))?;
-    let data = image.get(pcir..).filter(|data| data.starts_with(b"PCIR")).ok_or(Broken::NoData(at))?;
+    let data = image.get(pcir..).filter(|data| data.starts_with(name)).ok_or(Broken::NoData(at))?;
     let fixed: &[u8; PCIR_LEN] = data.first_chunk().ok_or(Broken::NoData(at))?;
     let field = |offset: usize| u16::from_le_bytes([fixed[offset], fixed[offset + 1]]);
     let npde = npde::read(image, pcir, field(0x0a));
@@ -168,6 +207,7 @@ pub(super) fn read(rom: &[u8], at: usize) -> Result<Image, Broken> {
         code,
         last: npde.map_or(pcir_last, |npde| npde.last),
         pcir_last,
+        own,
         npde: npde.map(|npde| Npde { at: at + npde.at, ..npde }),
     })
 }

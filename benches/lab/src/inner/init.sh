@@ -59,6 +59,15 @@ functions() {
     done
 }
 
+# What the BARs of every function decode
+addresses() {
+    for function in /sys/bus/pci/devices/*; do
+        head -n 6 "$function/resource" | awk '$2 !~ /^0x0+$/ { print NR - 1, $1, $2 }' | while read -r bar; do
+            say "address ${function##*/} $bar"
+        done
+    done
+}
+
 # The configuration of every function, only on the serial line
 configuration() {
     for function in /sys/bus/pci/devices/*; do
@@ -125,6 +134,29 @@ with() {
     done
 }
 
+# Dwords at both ends of the BARs of a function that has large ones, before and after a write. The second one's
+# region ends before its register does.
+ends() {
+    function=$(with 0x1b36:0x00fe)
+    end 0 0x0 0x1ffffffff8
+    end 2 0x0 0x2f00effff8 0x3ffffffff8
+}
+
+# end BAR OFFSET...
+end() {
+    bar=$1
+    shift
+    at=$*
+    set -- $(sed -n $((bar + 1))p "$function/resource")
+    say "ends $bar size $(printf '0x%x' $(($2 - $1 + 1))) above 4 GiB $(($1 >= 0x100000000))"
+    for offset in $at; do
+        address=$(printf '0x%x' $(($1 + offset)))
+        before=$(devmem $address 32)
+        devmem $address 32 0x12345678
+        say "ends $bar at $offset before $before after $(devmem $address 32)"
+    done
+}
+
 # A Radeon RV100 by hand: what is written to a scratch register through the I/O BAR is read in memory, and
 # the interrupt of the vertical blank comes by the line, each time that it is let through again.
 ports() {
@@ -148,6 +180,38 @@ ports() {
     devmem $((memory + 0x40)) 32 0
     say "ports interrupts before $before after $(interrupts uio_pci_generic)"
     say "ports vectors $(vectors uio_pci_generic)"
+}
+
+# out PORT BYTES: as octal escapes, to consecutive ports
+out() {
+    printf "$2" | dd of=/dev/port bs=1 seek="$1" 2> /dev/null
+}
+
+# in PORT: a byte
+in() {
+    dd if=/dev/port bs=1 skip="$1" count=1 2> /dev/null | hexdump -v -e '1/1 "%02x"'
+}
+
+# Configuration space of a Radeon RV100 by ways of its own: port 3c3 has bits 15:8 of the I/O BAR, register
+# 0xf00 of the memory BAR is the first byte, and the I/O BAR begins with index and data of the same.
+quirks() {
+    function=$(with 0x1002:0x5159)
+    bar=$(sed -n 1p "$function/resource" | cut -d ' ' -f 1)
+    ports=$(sed -n 2p "$function/resource" | cut -d ' ' -f 1)
+    memory=$(sed -n 3p "$function/resource" | cut -d ' ' -f 1)
+    printf '\003' | dd of="$function/config" bs=1 seek=4 conv=notrunc 2> /dev/null
+    say "quirks bar $(printf %08x "$bar") ports $(printf %04x "$ports")"
+    say "quirks port 3c3 $(in $((0x3c3)))"
+    say "quirks mirror $(devmem $((memory + 0xf10)) 32)"
+    out $((ports)) '\020\017\000\000'
+    say "quirks window $(in $((ports + 7)))$(in $((ports + 6)))$(in $((ports + 5)))$(in $((ports + 4)))"
+    out $((ports)) '\004\017\000\000'
+    # What is written to the screen meanwhile is lost.
+    out $((ports + 4)) '\001'
+    without=$(devmem $((memory + 0xf10)) 32)
+    out $((ports + 4)) '\003'
+    say "quirks without memory $without"
+    say "quirks with memory $(devmem $((memory + 0xf10)) 32)"
 }
 
 # A virtio GPU by its driver
@@ -175,7 +239,7 @@ steps=$(sed -n 's/.*\blab=\([^ ]*\).*/\1/p' /proc/cmdline)
 say "init, uptime $(cut -d ' ' -f 1 /proc/uptime)"
 for step in $(echo "$steps" | tr , ' '); do
     case $step in
-    console | functions | configuration | nvme | net | ports | gpu | scroll) $step ;;
+    console | functions | addresses | configuration | nvme | net | ends | ports | quirks | gpu | scroll) $step ;;
     stay) ;;
     reset) say "reset"; reboot -f ;;
     off) say "off"; poweroff -f ;;

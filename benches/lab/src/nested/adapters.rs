@@ -36,7 +36,8 @@ pub const STDVGA: usize = 0;
 pub const CIRRUS: usize = 1;
 const RADEON: usize = 2;
 const VIRTIO: usize = 3;
-const WITH_COMPANION: usize = 4;
+/// See [`STDVGA`].
+pub const WITH_COMPANION: usize = 4;
 /// The network card.
 pub const NETWORK: usize = 5;
 
@@ -58,6 +59,12 @@ pub const CASES: &[Case] = &[
         set: &ADAPTERS,
         seconds: 300,
         run: radeon,
+    },
+    Case {
+        name: "vfio: a Radeon's back doors to configuration space show the guest's",
+        set: &ADAPTERS,
+        seconds: 300,
+        run: back_doors,
     },
     Case {
         name: "vfio: virtio-vga shows Linux, by legacy VGA and by its driver with MSI-X",
@@ -121,6 +128,37 @@ fn radeon(stage: &Stage<'_>) -> Result<()> {
     ensure!(screen.shows("ports vectors IO-APIC"), "its interrupt has no line");
     let line = line(&screen.text, "ports interrupts before ")?;
     ensure!(counts(line)? == (0, 4), "interrupts by its line: {line}");
+    stage.terminate(guest)?;
+    Ok(())
+}
+
+/// The card itself has the addresses that the outer machine gave it.
+fn back_doors(stage: &Stage<'_>) -> Result<()> {
+    let adapter = stage.place(RADEON)?;
+    let steps = [Step::Console, Step::Quirks];
+    let mut guest = kernel(stage, &["--device", &adapter.function], &steps, &[])?;
+    let screen = linux(stage, &mut guest, &adapter)?;
+    let (bar, ports) = {
+        let both = line(&screen.text, "quirks bar ")?;
+        both.split_once(" ports ").with_context(|| format!("no two addresses: {both}"))?
+    };
+    let ports = ports.trim();
+    ensure!(
+        ports.len() == 4 && line(&screen.text, "quirks port 3c3 ")?.trim() == &ports[..2],
+        "{}",
+        screen.text
+    );
+    // A 32-bit memory BAR that is prefetchable.
+    let register = format!("{}8", bar.trim().strip_suffix('0').context("an odd place for a BAR")?);
+    let seen = |way: &str| Ok::<_, anyhow::Error>(line(&screen.text, way)?.trim().to_lowercase());
+    for (way, expected) in [
+        ("quirks mirror ", format!("0x{register}")),
+        ("quirks window ", register.clone()),
+        ("quirks without memory ", "0xffffffff".into()),
+        ("quirks with memory ", format!("0x{register}")),
+    ] {
+        ensure!(seen(way)? == expected, "{way}is not {expected}:\n{}", screen.text);
+    }
     stage.terminate(guest)?;
     Ok(())
 }

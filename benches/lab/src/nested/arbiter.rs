@@ -1,6 +1,6 @@
 //! The host's legacy VGA ranges, which two guests and the host's own console share.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,10 +11,10 @@ use super::{Case, Set, Stage};
 use crate::outer::{Device, Job, Place};
 use crate::payload::burst::{self, Pace};
 
-/// Two adapters, each behind a root port of its own. The outer machine's console is on another one.
+/// Two adapters of one kind, so that what differs is not theirs, each behind a root port of its own. The outer machine's console is on another one.
 static SET: Set = Set {
     name: "two adapters behind two root ports",
-    devices: |_| Ok(vec![Device::new("VGA"), Device::new("cirrus-vga")]),
+    devices: |_| Ok(vec![Device::new("VGA"), Device::new("VGA")]),
 };
 
 /// How long screens are counted.
@@ -90,12 +90,13 @@ impl<'a> Writer<'a> {
 fn share(stage: &Stage<'_>) -> Result<()> {
     for (window, lease) in [("strict", "off"), ("strict", "on"), ("auto", "off"), ("auto", "on")] {
         let mut writers = [Writer::start(stage, 0, window, lease)?, Writer::start(stage, 1, window, lease)?];
-        let [one, other] = rates(stage, &writers);
-        eprintln!("  --window {window}, arbiter={lease}: {one:.1} and {other:.1} screens a second");
-        let fair = one.min(other) > 0.0 && one.min(other) >= FAIR * one.max(other);
+        let [one, other] = rates(stage, &writers)?;
+        eprintln!("  --window {window}, arbiter={lease}: {one:.2} and {other:.2} screens a processor second");
+        // Where the window is shadowed most of what a guest writes never comes to the arbiter.
+        let least = if window == "strict" && lease == "on" { FAIR * one.max(other) } else { 0.0 };
         ensure!(
-            fair || lease == "off",
-            "with --window {window} one guest writes {one:.1} screens a second, the other {other:.1}"
+            one.min(other) > 0.0 && one.min(other) >= least,
+            "--window {window}, arbiter={lease}: one guest writes {one:.2} screens in the time of the other's {other:.2}"
         );
         for writer in &mut writers {
             writer.shows(stage).with_context(|| format!("--window {window}, arbiter={lease}"))?;
@@ -111,11 +112,8 @@ fn held(stage: &Stage<'_>) -> Result<()> {
     let mut writers = [Writer::start(stage, 0, "strict", "on")?, Writer::start(stage, 1, "strict", "on")?];
     let first = writers[0].words("run");
     stage.output(&format!("pkill -STOP -f '{first}'"))?;
-    let [stopped, other] = rates(stage, &writers);
-    ensure!(
-        stopped == 0.0 && other > 0.0,
-        "while one is stopped the other writes {other:.1} screens a second"
-    );
+    let [stopped, other] = rates(stage, &writers)?;
+    ensure!(stopped == 0.0 && other > 0.0, "{stopped} screens of one that is stopped, {other} of the other");
     stage.output(&format!("pkill -CONT -f '{first}'"))?;
     for writer in &mut writers {
         writer.shows(stage).context("after one was stopped")?;
@@ -129,7 +127,7 @@ fn held(stage: &Stage<'_>) -> Result<()> {
     // And a machine goes on without its keeper.
     let keeper = writers[1].words("vga-lease");
     stage.output(&format!("pkill -KILL -f '{keeper}'"))?;
-    let [_, other] = rates(stage, &writers);
+    let [_, other] = rates(stage, &writers)?;
     ensure!(other > 0.0, "without its keeper the other stands still");
     writers[1].shows(stage)?;
     writers[1].job.kill()
@@ -138,6 +136,13 @@ fn held(stage: &Stage<'_>) -> Result<()> {
 fn console(stage: &Stage<'_>) -> Result<()> {
     let adapter = stage.place(0)?;
     says(stage, "the host speaks first", true)?;
+    // What happens otherwise: Linux' text console asks the arbiter for nothing.
+    let guest = greets(stage, &[format!("{},arbiter=off", adapter.function)], &adapter, "Alone here.")?;
+    std::thread::sleep(AWAY);
+    says(stage, "the host speaks into the guest's screen", false)?;
+    ensure!(stage.outer.screen(&adapter.id)?.shows("into the guest's screen"), "it went to neither");
+    stage.terminate(guest)?;
+    says(stage, "the host is lost", false)?;
     let guest = greets(stage, std::slice::from_ref(&adapter.function), &adapter, "The guest is here.")?;
     std::thread::sleep(AWAY);
     let before = stage.outer.screen(&adapter.id)?.text;
@@ -173,12 +178,12 @@ fn in_time(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Screens a second of each.
-fn rates(stage: &Stage<'_>, writers: &[Writer<'_>; 2]) -> [f64; 2] {
+/// Screens of each in a second of the outer machine's processor time: others are at work on this machine.
+fn rates(stage: &Stage<'_>, writers: &[Writer<'_>; 2]) -> Result<[f64; 2]> {
     let counts = || writers.each_ref().map(|writer| stage.text(&writer.debug).matches(burst::FILLED).count());
-    let (begun, before) = (Instant::now(), counts());
+    let (begun, before) = (stage.outer.processor_time()?, counts());
     std::thread::sleep(COUNTED);
-    let (time, after) = (begun.elapsed().as_secs_f64(), counts());
+    let (time, after) = ((stage.outer.processor_time()? - begun).as_secs_f64(), counts());
     #[expect(clippy::cast_precision_loss, reason = "counts are small")]
-    [0, 1].map(|one: usize| (after[one] - before[one]) as f64 / time)
+    Ok([0, 1].map(|one: usize| (after[one] - before[one]) as f64 / time))
 }

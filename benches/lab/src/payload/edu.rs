@@ -4,6 +4,8 @@
 //! the 8259s, and a round trip of nearly a page from memory to the device and back. What a function lacks (MSI,
 //! or a pin) is said and left out.
 
+pub mod lies;
+
 use super::bare::pci::{BAR0, COMMAND, INTERRUPT, INTX_OFF, MASTER, MEMORY};
 use super::bare::{self, Bare, apic};
 use super::flat::{If, Label, Op, Reg, Rm};
@@ -234,8 +236,24 @@ fn raise(b: &mut Bare, edu: &Edu, text: &str) {
 
 fn msi(b: &mut Bare, edu: &Edu) {
     let control = b.cell();
-    let (missing, end, narrow) = (b.label(), b.label(), b.label());
+    let (missing, end) = (b.label(), b.label());
     let count = b.on_interrupt(MSI_VECTOR, |b| serve(b, edu));
+    enable_msi(b, edu, control, missing);
+    raise(b, edu, "; MSI");
+    b.load(Reg::Eax, count);
+    b.op(Op::Cmp, Reg::Eax, edu.served);
+    b.check("none came without a reason", If::Equal);
+    by_themselves(b, edu);
+    b.change_config(control, 0, 1 << 16, 0);
+    b.jump(end);
+    b.place(missing);
+    b.say("no MSI capability\n");
+    b.place(end);
+}
+
+/// Enables MSI with one message; `control` is then where the capability is. Goes to `missing` if there is none.
+fn enable_msi(b: &mut Bare, edu: &Edu, control: Rm, missing: Label) {
+    let narrow = b.label();
     b.capability(edu.function, MSI_CAPABILITY);
     b.op_number(Op::Cmp, Reg::Esi, 0);
     b.jump_if(If::Equal, missing);
@@ -257,16 +275,6 @@ fn msi(b: &mut Bare, edu: &Edu) {
     b.place(narrow);
     b.set_config(control, 8, Reg::Ecx);
     b.change_config(control, 0, 0x0070_0000, 1 << 16);
-    raise(b, edu, "; MSI");
-    b.load(Reg::Eax, count);
-    b.op(Op::Cmp, Reg::Eax, edu.served);
-    b.check("none came without a reason", If::Equal);
-    by_themselves(b, edu);
-    b.change_config(control, 0, 1 << 16, 0);
-    b.jump(end);
-    b.place(missing);
-    b.say("no MSI capability\n");
-    b.place(end);
 }
 
 /// Interrupts that the device raises when something is done.
@@ -288,21 +296,7 @@ fn by_themselves(b: &mut Bare, edu: &Edu) {
 fn intx(b: &mut Bare, edu: &Edu) {
     let line = b.cell();
     let (no_pin, end) = (b.label(), b.label());
-    b.config(edu.function, INTERRUPT);
-    b.store(line, Reg::Eax);
-    b.test(Reg::Eax, 0xff00);
-    b.jump_if(If::Equal, no_pin);
-    b.op_number(Op::And, line, 0xf);
-    for vector in 0x20..0x30 {
-        b.on_interrupt(vector, |b| {
-            serve(b, edu);
-            b.set(Reg::Eax, 0x20); //                       OCW2: end of interrupt
-            b.out8(0xa0);
-            b.out8(0x20);
-        });
-    }
-    b.external_interrupts_on();
-    b.change_config(edu.function, COMMAND, 0xffff_0000 | INTX_OFF, 0);
+    enable_line(b, edu, line, no_pin, serve);
     b.unmask(line);
     b.say("line ");
     b.say_number(line);
@@ -312,4 +306,24 @@ fn intx(b: &mut Bare, edu: &Edu) {
     b.place(no_pin);
     b.say("no interrupt pin\n");
     b.place(end);
+}
+
+/// Lets the pin through, whose handler does this and acknowledges at the 8259s; `line` is then its line there, still
+/// masked. Goes to `no_pin` if there is none.
+fn enable_line(b: &mut Bare, edu: &Edu, line: Rm, no_pin: Label, handle: fn(&mut Bare, &Edu)) {
+    b.config(edu.function, INTERRUPT);
+    b.store(line, Reg::Eax);
+    b.test(Reg::Eax, 0xff00);
+    b.jump_if(If::Equal, no_pin);
+    b.op_number(Op::And, line, 0xf);
+    for vector in 0x20..0x30 {
+        b.on_interrupt(vector, |b| {
+            handle(b, edu);
+            b.set(Reg::Eax, 0x20); //                       OCW2: end of interrupt
+            b.out8(0xa0);
+            b.out8(0x20);
+        });
+    }
+    b.external_interrupts_on();
+    b.change_config(edu.function, COMMAND, 0xffff_0000 | INTX_OFF, 0);
 }

@@ -75,8 +75,8 @@ card.rom: so many bytes
     UEFI        runs none, as said below
     ! stops     NVIDIA's flash header of 0x600 bytes stands before the first image, so that firmware
                 finds none (rom fix cuts it off)
-    note        the image at 0x200 is compressed: whether it has a graphics output protocol (GOP) shows
-                only when it runs
+    note        the image at 0x200 is compressed: whether it has a graphics output protocol (GOP)
+                shows only when it runs
     note        behind its last image are 100 bytes of 0xff, which nobody needs
 "
     );
@@ -87,8 +87,8 @@ card.rom: so many bytes
 
     BIOS        runs none, as said below
     UEFI        runs none, as said below
-    ! stops     it is all ones: when it was read the device slept, did not decode, or has no ROM of its
-                own
+    ! stops     it is all ones: when it was read the device slept, did not decode, or has no ROM of
+                its own
 "
     );
     let lines = page(&flash()[0x600..], About { ids: None, shadow: true });

@@ -170,6 +170,19 @@ fn windows_change_neither_the_sizes_nor_the_script() {
 }
 
 #[test]
+fn a_gap_of_ram_is_a_window_of_its_own() {
+    let kept = Span::of_len(Gpa(0x1_4010_0000), 1 << 20).unwrap();
+    let ram = RamSplit::around(4 << 30, &[kept], 4096).unwrap();
+    let high = Span::of_len(Gpa(0x38_0000_0000), 256 << 30);
+    let before = build(&Platform { ram, ..platform() });
+    let after = build(&Platform { ram, windows: Windows { high, ..Windows::default() }, ..platform() });
+    assert_eq!(before.tables.len(), after.tables.len());
+    let gap: Vec<u8> = [0x1_4000_0000_u64, 0x1_7fff_ffff].iter().flat_map(|n| n.to_le_bytes()).collect();
+    let has = |tables: &Tables| tables.tables.windows(16).any(|bytes| bytes == gap);
+    assert!(has(&before) && has(&after) && !has(&build(&platform())));
+}
+
+#[test]
 fn absent_devices_are_not_listed() {
     let has = |tables: &Tables, name: &[u8]| tables.tables.windows(name.len()).any(|bytes| bytes == name);
     let full = build(&platform());

@@ -54,7 +54,7 @@ pub fn addresses(version: Version, guest: &Guest<'_>) -> Option<Vec<(What, Where
     };
     let bits = version.believes(guest.phys_bits, guest.vendor);
     let top = bits.map(|bits| i128::from(version.top(bits, guest.ram.high)));
-    let pads = top.is_some() && guest.ram.high > 0;
+    let pads = guest.ram.high > 0 && (top.is_some() || version >= Version(1, 17, 0));
 
     let mut order: Vec<usize> =
         (0..functions.len()).filter(|id| bus_of(functions[*id].parent).is_some()).collect();
@@ -83,7 +83,7 @@ pub fn addresses(version: Version, guest: &Guest<'_>) -> Option<Vec<(What, Where
             let wide = list == 2 && inside.iter().all(|item| item.wide);
             let hot = functions[*id].bridge.unwrap().hot_plug;
             if hot && wide && pads {
-                let room = top.unwrap() / 2048;
+                let room = top.unwrap_or(0) / 2048;
                 align = if version < Version(1, 16, 4) { room } else { room.max(align) };
             }
             let least = if hot && list != 0 { align } else { 0 };

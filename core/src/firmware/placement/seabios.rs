@@ -1,12 +1,12 @@
 //! The rule itself, in the firmware's own order: see the page above.
 
 use trapline_devices::pci::{Bar, BarKind};
-use trapline_devices::q35::HIGH_RAM;
+use trapline_devices::q35::{HIGH_RAM, RamSplit};
 use trapline_io::device::Range;
 use trapline_io::{Gpa, Port, Span};
 
 use super::misfit::{Misfit, Share};
-use super::{Function, FunctionId, Guest, LOW, Placed, Plan, Version, Window};
+use super::{Function, FunctionId, Guest, LOW, Placed, Plan, Version, Window, end_of};
 
 /// A memory register takes at least this.
 const PAGE: u64 = 4 << 10;
@@ -91,21 +91,30 @@ struct Bus {
 /// # Errors
 /// What does not fit: the firmware would stop, or put something where it can not work.
 pub fn place(version: Version, guest: &Guest<'_>) -> Result<Plan, Misfit> {
-    if guest.ram.high > 0 && HIGH_RAM.saturating_add(guest.ram.high) > guest.end() {
-        return Err(Misfit::Ram { end: HIGH_RAM.saturating_add(guest.ram.high), bits: guest.phys_bits });
-    }
+    holds(guest.ram, guest.phys_bits)?;
     let believed = version.believes(guest.phys_bits, guest.vendor);
     let top = believed.map(|bits| version.top(bits, guest.ram.high));
-    let pads = top.filter(|_| guest.ram.high > 0);
+    let pads = version.pads(believed.is_some(), guest.ram.high);
     let mut buses = number(guest.functions);
     size(guest.functions, &mut buses);
     for bus in (1..buses.len()).rev() {
-        open_windows(version, guest.functions, &mut buses, bus, pads);
+        let room = if pads { top.map_or(0, |top| top >> 11) } else { 0 };
+        open_windows(version, guest.functions, &mut buses, bus, room);
     }
     let mut out = Addresses { functions: guest.functions, plan: Plan::default() };
-    let bases = lay_out(guest, &mut buses, top, pads.is_some(), &mut out)?;
+    let bases = lay_out(guest, &mut buses, top, pads, &mut out)?;
     out.hand_out(&mut buses, bases);
     out.check(guest)
+}
+
+/// Whether RAM ends where addresses of so many bits do, or before.
+///
+/// # Errors
+/// [`Misfit::Ram`].
+pub fn holds(ram: RamSplit, phys_bits: u8) -> Result<(), Misfit> {
+    let end = HIGH_RAM.saturating_add(ram.high);
+    let fits = ram.high == 0 || end <= end_of(phys_bits);
+    if fits { Ok(()) } else { Err(Misfit::Ram { end, bits: phys_bits }) }
 }
 
 /// Buses by number: depth first, by the places of their bridges.
@@ -159,9 +168,9 @@ fn kind(bar: Bar) -> (usize, bool) {
     }
 }
 
-/// Adds the windows of a bus's bridge to the bus above. `pads` is the end of the addresses, if the firmware
-/// expects a guest that uses 64-bit ones.
-fn open_windows(version: Version, functions: &[Function], buses: &mut [Bus], bus: usize, pads: Option<u64>) {
+/// Adds the windows of a bus's bridge to the bus above. `room` is what a bridge with a slot gets above 4 GiB, if
+/// the firmware expects a guest that uses such addresses.
+fn open_windows(version: Version, functions: &[Function], buses: &mut [Bus], bus: usize, room: u64) {
     let Some((bridge, parent)) = buses.get(bus).and_then(|bus| Some((bus.bridge?, bus.parent))) else {
         return;
     };
@@ -171,8 +180,7 @@ fn open_windows(version: Version, functions: &[Function], buses: &mut [Bus], bus
         let unit = if list == PORTS { PORT_UNIT } else { MEMORY_UNIT };
         let wide = list == PREFETCHABLE && inside.0.iter().all(|entry| entry.wide);
         let mut align = inside.align().max(unit);
-        if let Some(top) = pads.filter(|_| hot_plug && wide) {
-            let room = top >> 11;
+        if hot_plug && wide && room > 0 {
             align = if version.aligns() { align.max(room) } else { room };
         }
         let mut sum = inside.sum();
@@ -284,7 +292,7 @@ fn high_bases(
     };
     let (at, second, end) = all().ok_or_else(|| beyond(above_ram, None))?;
     let first = if memory_sum == 0 { second } else { at };
-    if end > first && end > guest.end() {
+    if end > first && end > end_of(guest.phys_bits) {
         return Err(beyond(first, Some(end)));
     }
     Ok(([at, second], Span::of_len(Gpa(first), end - first)))

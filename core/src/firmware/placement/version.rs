@@ -54,14 +54,15 @@ const NAME: &[u8] = b"SeaBIOS";
 const FROM_THE_TOP: Version = Version(1, 16, 3);
 /// Of the alignments of a window with room for hot-plug the larger one counts.
 const ALIGNS: Version = Version(1, 16, 4);
-/// The lower limit of [`Version::top`].
-const LIMITS_TO_44: Version = Version(1, 17, 0);
+/// The lower limit of [`Version::top`], and the simpler rule of [`Version::pads`].
+const NEW_RULES: Version = Version(1, 17, 0);
 
 impl Version {
     /// The version that a firmware image tells of itself; `None` if it is no SeaBIOS.
     pub fn of_image(image: &[u8]) -> Option<Version> {
-        let words = image.split(|byte| *byte == 0);
-        let found = words.clone().filter_map(Version::of_word).max();
+        // Linkers fill gaps with what they like.
+        let words = image.split(|byte| !byte.is_ascii_graphic());
+        let found = words.filter_map(Version::of_word).max();
         found.filter(|_| image.windows(NAME.len()).any(|bytes| bytes == NAME))
     }
 
@@ -80,6 +81,12 @@ impl Version {
         self >= FROM_THE_TOP
     }
 
+    /// Whether it expects a guest that uses 64-bit addresses, and hands them out where it need not: there is RAM
+    /// above 4 GiB, and, for some versions, a width that is `believed`.
+    pub(super) fn pads(self, believed: bool, high_ram: u64) -> bool {
+        high_ram > 0 && (self >= NEW_RULES || self.knows_width() && believed)
+    }
+
     /// Whether a bridge with room for hot-plug keeps the alignment of what is behind it.
     pub(super) fn aligns(self) -> bool {
         self >= ALIGNS
@@ -94,7 +101,7 @@ impl Version {
     /// of old have trouble further up.
     pub(super) fn top(self, bits: u8, high_ram: u64) -> u64 {
         let most = match self {
-            version if version < LIMITS_TO_44 => 46,
+            version if version < NEW_RULES => 46,
             _ if high_ram < 1 << 40 => 44,
             _ => 63,
         };
@@ -112,12 +119,15 @@ impl fmt::Display for Version {
 mod tests {
     use super::*;
 
+    const NEWEST: Version = Version(1, 17, 0);
+
     #[test]
     fn versions_are_found_as_distributions_and_qemu_write_them() {
         let version = |text: &str| Version::of_image(format!("SeaBIOS\0x-1\0{text}\0").as_bytes());
         assert_eq!(version("1.16.2-debian-1.16.2-1"), Some(Version(1, 16, 2)));
         assert_eq!(version("rel-1.17.0-0-gb52ca86e094d-prebuilt.qemu.org"), Some(Version(1, 17, 0)));
         assert_eq!(version("1.17-1"), Some(Version(1, 17, 0)));
+        assert_eq!(Version::of_image(b"SeaBIOS\0\x901.17.0-debian-1.17.0-1\0\x90"), Some(NEWEST));
         for other in ["edk2-stable202605", "2.1.0-1", "1.16.2", "1.2.3.4-5", "-", "1.-1", "99999.1-1"] {
             assert_eq!(version(other), None, "{other}");
         }

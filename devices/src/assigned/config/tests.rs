@@ -316,3 +316,14 @@ fn what_is_no_function_is_refused() {
     let huge = Shape { bars: [1 << 40, 0, 0, 0, 0, 0], ..shape() };
     assert!(matches!(new(&device(), huge), Err(Error::Bar { index: 0, .. })));
 }
+
+#[test]
+fn a_region_of_an_odd_size_has_a_register_of_the_next_power_of_two() {
+    let shape = Shape { bars: [0, 0, 0x2f_00f0_0000, 0, 0, 0], ..shape() };
+    let mut config = config_of(&device(), shape);
+    for at in [0x18, 0x1c] {
+        write(&mut config, at, Width::B4, u64::from(u32::MAX));
+    }
+    assert_eq!(emulated(&config, 0x18, Width::B4), 0x0000_0004);
+    assert_eq!(emulated(&config, 0x1c, Width::B4), 0xffff_ffc0);
+}

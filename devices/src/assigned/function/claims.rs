@@ -10,6 +10,7 @@ use super::Function;
 use crate::assigned::backend::Backend;
 use crate::assigned::msix::{self, Area};
 use crate::legacy;
+use crate::seen::Mark;
 
 /// Memory slots have whole pages.
 pub(super) const PAGE: u64 = 4096;
@@ -91,6 +92,7 @@ impl<B: Backend> Function<B> {
 
     fn claim_rom(&self, ranges: &mut Vec<Claim>) {
         let (Some(rom), Some(range)) = (&self.rom, self.config.decoded(6)) else { return };
+        self.seen.note(Mark::Rom);
         let direct = Direct { memory: Arc::clone(rom.memory()), offset: 0, kind: DirectKind::Rom };
         ranges.push(Claim::region(range, Region::ROM, 0).direct(direct));
     }

@@ -132,6 +132,10 @@ impl<B: Backend> Window for Function<B> {
         }
     }
 
+    fn regained(&mut self) {
+        self.disturb();
+    }
+
     fn admits(&self, access: Access) -> bool {
         let Some(owner) = &self.owner else { return true };
         // What comes to the device of it.

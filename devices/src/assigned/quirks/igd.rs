@@ -13,7 +13,7 @@
 //! So these ids stay, and so do those of the host bridge; Linux' driver takes the PCH from the adapter's
 //! generation where it finds none that fits.
 
-use trapline_io::Width;
+use trapline_io::{Region, Width};
 
 use super::super::backend::Backend;
 use super::super::config::Config;
@@ -46,29 +46,42 @@ pub struct Igd {
     pub stolen_memory: u64,
 }
 
-/// Makes what the function needs its own in `config`, and gives what firmware is to be told; `None` of any
-/// other function, and where the host gives no OpRegion.
-pub(in super::super) fn adopt(
-    config: &mut Config,
-    registers: &Registers,
-    backend: &mut dyn Backend,
-) -> Option<Igd> {
-    let region = backend.typed(OPREGION).filter(|_| is_igd(registers))?;
-    let len = backend.region(region).size.min(OPREGION_LARGEST);
-    let mut opregion = vec![0; usize::try_from(len).ok()?];
-    if backend.read_bytes(region, 0, &mut opregion).is_err() {
-        tracing::warn!(
-            device = backend.name(),
-            "its OpRegion can not be read, so the guest's driver has none"
-        );
-        return None;
+impl Igd {
+    /// That of a device; `None` of any other function, and where the host gives no OpRegion.
+    ///
+    /// Reads configuration space and OpRegion: some tens of KiB, through the device's file.
+    pub fn of(backend: &mut dyn Backend) -> Option<Igd> {
+        let registers = Registers::read(backend).ok()?;
+        let region = opregion(&registers, backend)?;
+        let len = backend.region(region).size.min(OPREGION_LARGEST);
+        let mut opregion = vec![0; usize::try_from(len).ok()?];
+        if backend.read_bytes(region, 0, &mut opregion).is_err() {
+            tracing::warn!(
+                device = backend.name(),
+                "its OpRegion can not be read: a driver of the guest has none"
+            );
+            return None;
+        }
+        Some(Igd { opregion, stolen_memory: stolen_memory(&registers) })
+    }
+}
+
+/// Makes the registers with addresses of RAM the guest's own, where the host gives an OpRegion, and tells
+/// whether it does.
+pub(in super::super) fn adopt(config: &mut Config, registers: &Registers, backend: &dyn Backend) -> bool {
+    if opregion(registers, backend).is_none() {
+        return false;
     }
     own(config, ASLS, 4);
     if let Some(generation) = generation(registers.word(spec::DEVICE_ID)) {
         let (at, len) = stolen_base(generation);
         own(config, at, len);
     }
-    Some(Igd { opregion, stolen_memory: stolen_memory(registers) })
+    true
+}
+
+fn opregion(registers: &Registers, backend: &dyn Backend) -> Option<Region> {
+    backend.typed(OPREGION).filter(|_| is_igd(registers))
 }
 
 /// Whether the function is a display adapter of Intel's.
@@ -125,7 +138,7 @@ pub(super) fn on(card: &Card<'_>) -> Option<Box<dyn Quirk>> {
 
 #[cfg(test)]
 mod tests {
-    use trapline_io::{Op, Region};
+    use trapline_io::Op;
 
     use super::super::tests::{IGD, made, registers};
     use super::super::{Beside, Lead};

@@ -145,6 +145,8 @@ mod tests {
         for order in orders {
             assert_eq!(after(order).lead(DATA, W, Op::Read), Ok(HARDWARE), "{order:?}");
         }
+        let ports = after(&[(INDEX, 0x338), (DATA, 0x1804), (INDEX, 0x338), (INDEX, 0x738)]);
+        assert_eq!(ports.lead(DATA, W, Op::Write(3)), Ok(HARDWARE));
         // Reads of the index too.
         let mut ports = after(&[(INDEX, 0x338), (DATA, 0x1810), (INDEX, 0x538)]);
         ports.pass(INDEX, W, Op::Read);

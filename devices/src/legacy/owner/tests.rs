@@ -8,6 +8,7 @@ use super::*;
 use crate::legacy::testing::Card;
 
 mod same_as_strict;
+mod seen;
 
 const ALL: Ways = Ways { coalesced: true, shadowed: true, phase: Phase::Auto };
 const BEAT: Duration = Duration::from_millis(16);
@@ -482,23 +483,4 @@ fn a_guest_that_comes_back_soon_rests_later_the_next_time() {
     assert_eq!(taken, [500, 1000, 2000, 4000, 4000]);
     assert_eq!(pause(&mut traffic, 4001), 250);
     assert_eq!(pause(&mut traffic, 251), 250);
-}
-
-#[test]
-fn what_the_guest_shows_is_noted_once_it_uses_the_window() {
-    use crate::seen::{Life, Mark, Seen};
-    let mut rig = Rig::new(ALL, Card::in_text());
-    let seen = Arc::new(Seen::default());
-    rig.owner.note_in(Arc::clone(&seen));
-    let has = |mark| seen.has(Life::First, mark);
-    rig.put(0x3c8, Width::B1, 0);
-    assert!(!has(Mark::Text), "registers alone show nothing");
-    rig.put(0xb_8000, Width::B2, 0x0741);
-    assert!(has(Mark::Text) && !has(Mark::Graphics));
-    // Graphics register 6: graphics, the window at 0xa0000.
-    rig.put(0x3ce, Width::B2, 0x0506);
-    rig.put(0xa_0000, Width::B1, 1);
-    assert!(has(Mark::Graphics) && !has(Mark::Native));
-    rig.turn(Mode::Native);
-    assert!(has(Mark::Native));
 }

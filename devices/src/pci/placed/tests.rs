@@ -11,6 +11,9 @@ const NARROW: u64 = 0xf600_0000;
 const PORTS: u64 = 0xe000;
 const ROM: u64 = 0xf700_0000;
 
+/// A mirror of configuration space.
+const BACK_DOOR: Region = Region(0xe0);
+
 /// A function with a register of each kind. A write of one to byte 0x40 resets it.
 struct Card(ConfigSpace);
 
@@ -44,6 +47,10 @@ impl Device for Card {
             self.reset();
         }
         self.0.write_region(offset, width, value).map(drop)
+    }
+
+    fn changes_map(&self, access: Access) -> bool {
+        access.region == BACK_DOOR
     }
 
     fn reset(&mut self) {
@@ -112,6 +119,19 @@ fn at_home() -> Vec<Range> {
         Range::Memory(Span::of_len(Gpa(WIDE), 256 << 20).unwrap()),
         Range::Ports(Span::of_len(Port(0xe000), 128).unwrap()),
     ]
+}
+
+#[test]
+fn a_register_that_is_moved_by_a_back_door_goes_home() {
+    for moves in [Moves::Refuse, Moves::Follow, Moves::Stop] {
+        let (mut device, reports) = placed(true, moves);
+        assert!(device.changes_map(Access::write(BACK_DOOR, 4, Width::B2, 3)));
+        device.write(BACK_DOOR, 4, Width::B2, 3).unwrap();
+        assert_eq!(decoded(&device), at_home());
+        device.write(BACK_DOOR, 0x10, Width::B4, 0xc000_0000).unwrap();
+        assert_eq!((decoded(&device), get(&mut device, 0x10)), (at_home(), NARROW));
+        assert!(reports.0.lock().is_empty());
+    }
 }
 
 #[test]

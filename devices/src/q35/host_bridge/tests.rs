@@ -5,6 +5,8 @@ use vm_memory::GuestAddress;
 use super::*;
 use crate::q35::Pages;
 
+mod model;
+
 const FIRMWARE: u64 = 0x4_0000;
 
 /// A firmware whose every 16-bit word at an even offset tells its page.
@@ -151,6 +153,34 @@ fn pam_as_seabios_uses_it() {
 }
 
 #[test]
+fn firmware_copies_itself_onto_itself() {
+    let mut bridge = bridge(16 << 20);
+    set(&mut bridge, 0x90, Width::B1, 0x20);
+    set(&mut bridge, 0x93, Width::B1, 0x02);
+    assert_eq!(
+        shadowed(&bridge),
+        [
+            (0xc_0000, 0xc_ffff, region::BLANK, 0),
+            (0xd_0000, 0xd_3fff, region::BLANK_OVER_RAM, 0x1_0000),
+            (0xd_4000, 0xd_ffff, region::BLANK, 0x1_4000),
+            (0xe_0000, 0xe_ffff, region::FLASH, 0x2_0000),
+            (0xf_0000, 0xf_ffff, region::FLASH_OVER_RAM, 0x3_0000),
+        ]
+    );
+    for page in (0xf_0000..0x10_0000).step_by(0x1000) {
+        let word = peek(&mut bridge, page, Width::B2);
+        poke(&mut bridge, page, Width::B2, word);
+        poke(&mut bridge, page + 8, Width::B8, page);
+        assert_eq!(peek(&mut bridge, page + 8, Width::B8), 0, "the ROM is read");
+    }
+    set(&mut bridge, 0x90, Width::B1, 0x10);
+    for page in (0xf_0000..0x10_0000).step_by(0x1000) {
+        assert_eq!(peek(&mut bridge, page, Width::B2), 0xf030 + (page >> 12 & 0xf));
+        assert_eq!(peek(&mut bridge, page + 8, Width::B8), page);
+    }
+}
+
+#[test]
 fn every_value_of_pam_claims_the_whole_area() {
     let mut bridge = bridge(16 << 20);
     for register in 0..7 {
@@ -209,11 +239,13 @@ fn the_vga_window_is_free_unless_smram_is_open() {
     for value in 0..=0xff_u64 {
         bridge.reset();
         set(&mut bridge, 0x9d, Width::B1, value);
-        // Open, not locked; every other combination leaves the window to the adapter.
-        let open = value & 0x50 == 0x40;
+        // There, open, not locked; every other combination leaves the window to the adapter.
+        let open = value & 0x58 == 0x48;
         assert_eq!(free(&bridge), !open, "SMRAM {value:#x}");
         set(&mut bridge, 0x9e, Width::B1, 0x80);
         assert!(free(&bridge), "SMRAM {value:#x}, high");
+        let high = (0xfeda_0000, 0xfedb_ffff, region::RAM, 0xa_0000, DirectKind::Ram);
+        assert_eq!(layout(&bridge).contains(&high), open, "SMRAM {value:#x}, high");
     }
     bridge.reset();
     set(&mut bridge, 0x9d, Width::B1, 0x4a);
@@ -227,11 +259,16 @@ fn a_locked_smram_changes_no_more() {
     let mut bridge = bridge(16 << 20);
     set(&mut bridge, 0x9d, Width::B1, 0x5a);
     assert_eq!(get(&mut bridge, 0x9d, Width::B1), 0x1a, "the lock closes");
-    for (offset, width, value) in
-        [(0x9d, Width::B1, 0x40), (0x9c, Width::B4, 0xffff_ffff), (0x9e, Width::B1, 0x87)]
-    {
+    // Only D_CLS can still be written, which hides nothing.
+    for (offset, width, value, both) in [
+        (0x9d, Width::B1, 0x40, 0x381a),
+        (0x9c, Width::B4, 0xffff_ffff, 0x383a),
+        (0x9e, Width::B1, 0x87, 0x383a),
+        (0x9d, Width::B2, 0, 0x381a),
+    ] {
         set(&mut bridge, offset, width, value);
-        assert_eq!(get(&mut bridge, 0x9c, Width::B4), 0x0038_1a00);
+        assert_eq!(get(&mut bridge, 0x9d, Width::B2), both);
+        assert_eq!(resolve(&bridge, Address::Gpa(Gpa(0xb_8000)), Width::B2), Resolved::Unclaimed);
     }
     bridge.reset();
     assert_eq!(get(&mut bridge, 0x9c, Width::B4), 0x0038_0200);

@@ -93,7 +93,9 @@ pub(super) fn remarks(before: &[u8], rom: &[u8], parts: &[Part], about: About) -
         contents(part, &mut found);
     }
     behind(rom, parts, &mut found);
-    let hidden = parts.iter().find(|part| part.image.pcir_last && !part.image.last);
+    // Those of NVIDIA's own are for nobody else.
+    let seen = parts.iter().rposition(|part| !part.image.own).unwrap_or(0);
+    let hidden = parts.iter().take(seen).find(|part| part.image.pcir_last);
     found.extend(hidden.map(|part| {
         let text = "is the last by its PCI data structure, and not by NVIDIA's: firmware does not see what follows \
                     (rom fix shows it)";

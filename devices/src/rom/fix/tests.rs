@@ -60,6 +60,30 @@ fn images_are_chosen_and_the_last_is_marked() {
     assert_eq!(none, "it has none of the images that are to be kept; it has BIOS, UEFI");
 }
 
+/// As in a real card's flash: behind the driver for UEFI, which is the last by its PCI data structure, stands an image
+/// of NVIDIA's own.
+#[test]
+fn an_image_of_nvidias_own_is_kept_and_firmware_stops_before_it() {
+    let driver = Build::driver(IDS.vendor, IDS.device, None).put(0x60, b"NPDE").put(0x68, &[2, 0, 0, 0]);
+    let own =
+        Build::efi(IDS.vendor, IDS.device, 1).put(0, b"VN").put(PCIR, b"NPDS").set(PCIR + 0x14, 0xe0).last();
+    let rom = [Build::bios(IDS.vendor, IDS.device, 2).then(driver.set(PCIR + 0x15, 0x80)), own.clone().rom()]
+        .concat();
+    let report = check(&rom, About::default());
+    assert_eq!((report.parts.len(), report.parts[2].image.own, report.parts[2].reached), (3, true, false));
+    assert_eq!(report.verdict(Firmware::Uefi), Ok(1024));
+    let expected = ["no-tables", "gop-hidden"];
+    assert!(report.remarks.iter().all(|remark| expected.contains(&remark.code)), "{report:?}");
+    assert_eq!(fix(&rom, &Wish::default()).unwrap(), Fixed { rom: rom.clone(), done: Vec::new() });
+    // Without it the driver is the last for NVIDIA too, which is not worth a word of a check.
+    let cut = &rom[..2048];
+    assert_eq!(check(cut, About::default()).remarks.len(), 2);
+    assert_eq!(done(&fix(cut, &Wish::default()).unwrap()), ["marked the image at 0x400 as the last"]);
+    let alone = fix(&rom, &Wish { ids: None, keep: vec![CodeType::Other(0xe0)] }).unwrap_err();
+    assert!(alone.to_string().contains("NVIDIA's own would be the first"), "{alone}");
+    assert_eq!(chain(&own.rom()).images.len(), 0, "it is never the first");
+}
+
 #[test]
 fn what_is_missing_is_not_made_up() {
     let said = |file: &[u8], ids| fix(file, &Wish { ids, keep: Vec::new() }).unwrap_err().to_string();

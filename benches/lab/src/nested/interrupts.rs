@@ -1,0 +1,109 @@
+//! Interrupts by the kind that `msi=` leaves, and those that are of no use.
+
+use anyhow::{Context, Result, ensure};
+
+use super::devices::{DEVICES, EDU, NETWORK, carry_out, interrupts_came};
+use super::{Case, Stage};
+use crate::inner::{self, DONE, Step, peers};
+use crate::payload::bare::pass;
+use crate::payload::edu;
+use crate::payload::edu::lies::{self, Lie};
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "vfio: edu and e1000e interrupt by the kind that msi= leaves",
+        set: &DEVICES,
+        seconds: 900,
+        run: kinds,
+    },
+    Case {
+        name: "vfio: interrupts that never come, never end or that nobody serves are named",
+        set: &DEVICES,
+        seconds: 400,
+        run: lying,
+    },
+];
+
+/// What `msi=` says, and what Linux then has of an e1000e, which has MSI-X, MSI and a pin.
+const KINDS: [(&str, &str); 4] =
+    [("guest", "PCI-MSIX"), ("no-msix", "PCI-MSI-"), ("no-msi", "PCI-MSIX"), ("off", "IO-APIC")];
+
+fn kinds(stage: &Stage<'_>) -> Result<()> {
+    for (option, shown) in [("guest", "; MSI: ok"), ("no-msix", "; MSI: ok"), ("off", "no MSI capability")] {
+        let device = format!("{},msi={option}", stage.place(EDU)?.function);
+        let said = carry_out(stage, &edu::disk(), &["--device", &device])?;
+        for line in [shown, "; INTx: ok", &pass(edu::NAME)] {
+            ensure!(said.contains(line), "with msi={option} the program does not say \"{line}\"");
+        }
+    }
+    stage.output(&peers::peer_up(stage.tree)?)?;
+    for (option, kind) in KINDS {
+        network(stage, option, kind).with_context(|| format!("with msi={option}"))?;
+    }
+    Ok(())
+}
+
+/// Linux drives the network card with this option.
+fn network(stage: &Stage<'_>, option: &str, kind: &str) -> Result<()> {
+    let initramfs = stage.write("initramfs", &inner::initramfs(stage.tree)?)?;
+    let ping = stage.start(&peers::ping_guest(stage.tree, 200)?)?;
+    let device = format!("{},rom=off,msi={option}", stage.place(NETWORK)?.function);
+    let mut guest = stage.machine(&[
+        "--device",
+        &device,
+        "--kernel",
+        &stage.tree.kernel()?.to_string_lossy(),
+        "--initrd",
+        &initramfs.to_string_lossy(),
+        "--append",
+        &inner::command_line(&[Step::Net]),
+        "--serial",
+        option,
+    ])?;
+    stage.until_said(&mut guest, option, DONE)?;
+    let pinged = ping.wait(stage.deadline)?;
+    let told = stage.terminate(guest)?;
+    let said = stage.text(option);
+    ensure!(pinged.status == 0, "the guest answers nothing: {}", pinged.output.trim());
+    ensure!(said.contains("3 packets transmitted, 3 packets received"), "packets of the guest are lost");
+    ensure!(told.contains(&format!("as msi={option} says")) == (option != "guest"), "it says: {told}");
+    interrupts_came(&said, "net", kind)
+}
+
+fn lying(stage: &Stage<'_>) -> Result<()> {
+    let device = stage.place(EDU)?.function;
+    let cases = [
+        (Lie::Silent, "msi=guest", "enabled its MSI 31 s ago and none has come", "give msi=off"),
+        (Lie::Storm, "msi=off", "by its INTx line without end", "give msi=guest"),
+        (Lie::Unserved, "msi=guest", "nothing in the guest acknowledges that", "its driver in the guest"),
+    ];
+    for (lie, option, what, advice) in cases {
+        let disk = stage.write("lies.disk", &lies::disk(lie))?;
+        let disk = format!("{},readonly", disk.display());
+        let device = format!("{device},{option}");
+        let log = format!("{lie:?}");
+        let mut guest = stage.machine(&["--disk", &disk, "--device", &device, "--debugcon", &log])?;
+        stage.until_said(&mut guest, &log, lies::READY)?;
+        let told = |guest: &str| guest.contains(what);
+        guest_says(&mut guest, stage, what, told).with_context(|| format!("{lie:?}"))?;
+        let said = stage.terminate(guest)?;
+        ensure!(said.contains(advice), "of {lie:?} it says, without \"{advice}\": {said}");
+        ensure!(said.matches("WARN").count() == 1, "it is told of {lie:?} more than once: {said}");
+    }
+    Ok(())
+}
+
+/// Waits until the program itself has said something.
+fn guest_says(
+    guest: &mut crate::outer::Job<'_>,
+    stage: &Stage<'_>,
+    what: &str,
+    said: impl Fn(&str) -> bool,
+) -> Result<()> {
+    while !said(&guest.output()) {
+        ensure!(guest.status().is_none(), "it ended before it said \"{what}\": {}", guest.output());
+        ensure!(!stage.left().is_zero(), "it does not say \"{what}\" in time: {}", guest.output());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! A function with BARs that are larger than the outer machine, given to a guest.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{Case, Stage, VGA};
+use crate::inner::{self, DONE, SAYS, Step};
+
+pub const CASES: &[Case] = &[Case {
+    name: "vfio: Linux uses BARs of 128 and 188 GiB where SeaBIOS has put them",
+    set: &VGA,
+    seconds: 240,
+    run: large,
+}];
+
+/// The server's socket: the shared folder has none.
+const SOCKET: &str = "/tmp/large.sock";
+/// What the guest finds: the sizes of the registers, and a dword at an offset before and after a write.
+const FOUND: [&str; 7] = [
+    "ends 0 size 0x2000000000 above 4 GiB 1",
+    // The marks of the server's memory, which is the guest's then.
+    "ends 0 at 0x0 before 0x6C696E65 after 0x12345678",
+    "ends 0 at 0x1ffffffff8 before 0x776F7264 after 0x12345678",
+    "ends 2 size 0x4000000000 above 4 GiB 1",
+    // The server gives back inverted what it was given.
+    "ends 2 at 0x0 before 0xFFFFFFFF after 0xEDCBA987",
+    "ends 2 at 0x2f00effff8 before 0xFFFFFFFF after 0xEDCBA987",
+    // Behind the end of the region there is nothing.
+    "ends 2 at 0x3ffffffff8 before 0xFFFFFFFF after 0xFFFFFFFF",
+];
+
+fn large(stage: &Stage<'_>) -> Result<()> {
+    let server = built(stage)?;
+    let mut server = stage.start(&format!("exec {} {SOCKET}", server.display()))?;
+    stage.output(&format!("while [ ! -S {SOCKET} ]; do sleep 1; done"))?;
+    let initramfs = stage.write("initramfs", &inner::initramfs_with(stage.tree, &[])?)?;
+    let mut guest = stage.machine(&[
+        "--device",
+        &format!("vfio-user:{SOCKET},root-port=on"),
+        "--kernel",
+        &stage.tree.kernel()?.to_string_lossy(),
+        "--initrd",
+        &initramfs.to_string_lossy(),
+        "--append",
+        &inner::command_line(&[Step::Functions, Step::Ends]),
+        "--serial",
+        "serial",
+        "--debugcon",
+        "debug",
+    ])?;
+    stage.until_said(&mut guest, "serial", DONE)?;
+    stage.terminate(guest)?;
+    server.kill()?;
+    let said = stage.text("serial");
+    for found in FOUND {
+        ensure!(said.contains(&format!("{SAYS}{found}")), "the guest does not say \"{found}\"");
+    }
+    // Linux was content with what firmware and tables say.
+    for word in ["can't claim BAR", "no compatible bridge window", "address conflict"] {
+        ensure!(!said.contains(word), "the guest's kernel says \"{word}\"");
+    }
+    ensure!(stage.text("debug").contains("PCI: map device"), "the firmware says nothing of what it did");
+    Ok(())
+}
+
+/// Builds the server, unless that was done, and finds it.
+fn built(stage: &Stage<'_>) -> Result<PathBuf> {
+    let mut cargo = stage.workspace().cargo(&["build", "--package", "trapline-devices"]);
+    cargo.args(["--example", "large_bars", "--message-format", "json"]);
+    let output = cargo.output().context("cannot run cargo")?;
+    ensure!(
+        output.status.success(),
+        "the server cannot be built: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    programs.next().context("cargo built no server")
+}
