@@ -433,7 +433,7 @@ fn names() -> Vec<String> {
 
 #[test]
 fn the_file_has_the_names_of_the_command_line() {
-    assert_eq!(names().len(), 24);
+    assert_eq!(names().len(), 25);
     for name in names() {
         assert!(Options::from_toml(&format!("{name} = 'x'")).is_ok(), "{name}");
     }
