@@ -187,8 +187,8 @@ out() {
     printf "$2" | dd of=/dev/port bs=1 seek="$1" 2> /dev/null
 }
 
-# in PORT: a byte
-in() {
+# byte PORT: what stands there, as two digits
+byte() {
     dd if=/dev/port bs=1 skip="$1" count=1 2> /dev/null | hexdump -v -e '1/1 "%02x"'
 }
 
@@ -201,10 +201,10 @@ quirks() {
     memory=$(sed -n 3p "$function/resource" | cut -d ' ' -f 1)
     printf '\003' | dd of="$function/config" bs=1 seek=4 conv=notrunc 2> /dev/null
     say "quirks bar $(printf %08x "$bar") ports $(printf %04x "$ports")"
-    say "quirks port 3c3 $(in $((0x3c3)))"
+    say "quirks port 3c3 $(byte $((0x3c3)))"
     say "quirks mirror $(devmem $((memory + 0xf10)) 32)"
     out $((ports)) '\020\017\000\000'
-    say "quirks window $(in $((ports + 7)))$(in $((ports + 6)))$(in $((ports + 5)))$(in $((ports + 4)))"
+    say "quirks window $(byte $((ports + 7)))$(byte $((ports + 6)))$(byte $((ports + 5)))$(byte $((ports + 4)))"
     out $((ports)) '\004\017\000\000'
     # What is written to the screen meanwhile is lost.
     out $((ports + 4)) '\001'
