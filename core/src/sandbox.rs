@@ -8,8 +8,8 @@
 //!
 //! A call that is not in the table of its thread ends the program: one line names the thread and the call, the
 //! terminal is given back, the exit status is 1. Nothing is refused quietly: what went on after an error that
-//! nobody expects would be worse than the end. (The C library blocks all signals while it starts a program or a thread: what is
-//! refused there ends the program by SIGSYS, without the line.)
+//! nobody expects would be worse than the end. (The C library blocks all signals while it starts a program or a
+//! thread: what is refused there ends the program by SIGSYS, without the line.)
 //!
 //! # What a filter does not see
 //!
