@@ -14,6 +14,7 @@ use trapline_devices::vfio_user::server::{Description, IrqType, Memory, RegionDe
 use trapline_devices::vga::{self, Adapter};
 use trapline_io::Region;
 
+use crate::sandbox::{Kind, Seccomp};
 use crate::screen::{Cell, Frame, Source, TextScreen};
 
 /// How long the process may take to end after its connection is gone.
@@ -68,7 +69,7 @@ impl Offer {
 ///
 /// # Errors
 /// No ROM, or standard input is no socket.
-pub fn serve_stdin(rom: Option<&Path>) -> Result<()> {
+pub fn serve_stdin(rom: Option<&Path>, seccomp: Seccomp) -> Result<()> {
     let stdin = std::io::stdin();
     let socket = UnixStream::from(stdin.as_fd().try_clone_to_owned().context("standard input")?);
     if socket.local_addr().is_err() {
@@ -76,6 +77,7 @@ pub fn serve_stdin(rom: Option<&Path>) -> Result<()> {
     }
     let mut adapter = make(rom)?;
     let server = Server::unbound(describe(&adapter)?)?;
+    seccomp.confine(Kind::Adapter);
     server
         .serve(socket, &mut adapter)
         .map_err(|broken| anyhow::anyhow!("connection ended: {}", broken.reason()))
@@ -117,13 +119,14 @@ impl Process {
     ///
     /// # Errors
     /// There is no VBIOS, or the system refuses.
-    pub fn start() -> Result<(Process, UnixStream)> {
+    pub fn start(seccomp: Seccomp) -> Result<(Process, UnixStream)> {
         let rom = vga::find_rom()?;
         let (ours, theirs) = UnixStream::pair().context("no socket for the adapter's process")?;
         let program = std::env::current_exe().context("cannot find the program's own file")?;
         let child = Command::new(program)
             .args(["adapter", "--socket", "-", "--rom"])
             .arg(rom)
+            .args(["--seccomp", seccomp.word()])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             // Ctrl-C at the terminal is for the machine, which then closes the connection.

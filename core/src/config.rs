@@ -36,6 +36,8 @@ pub use trapline_devices::legacy::Phase;
 pub use trapline_devices::q35::Pages;
 pub use trapline_devices::vfio::Interface;
 
+pub use crate::sandbox::Seccomp;
+
 pub use device::{Adapters, Arbitration, AssignedDevice, DeviceOrigin, Disk, Rom, Vga};
 pub(crate) use error::host_error;
 pub use error::{ConfigError, Origin};
@@ -94,6 +96,8 @@ pub struct RunConfig {
     pub trace: Option<TraceOutput>,
     /// What is traced; everything if there is none.
     pub trace_filters: Vec<TraceFilter>,
+    /// What becomes of a system call that its thread has no use for.
+    pub seccomp: Seccomp,
 }
 
 /// A kernel to boot without a boot loader.
@@ -167,4 +171,6 @@ pub struct AdapterConfig {
     pub socket: PathBuf,
     /// The expansion ROM; `None` is the distribution's VGA BIOS.
     pub rom: Option<PathBuf>,
+    /// What becomes of a system call that the adapter has no use for.
+    pub seccomp: Seccomp,
 }

@@ -23,6 +23,7 @@ use trapline_vcpu::{Slot, World};
 use vm_memory::MmapRegion;
 
 use crate::events::{Event, Events};
+use crate::sandbox::{Kind, Seccomp};
 
 /// How much memory one thread takes at a time: so that neither the end of the run is kept waiting nor whoever
 /// maps memory meanwhile, for which the kernel has one lock per process.
@@ -73,6 +74,8 @@ pub struct Mapping {
 struct Work {
     ram: Ram,
     iommu: Arc<Iommu>,
+    /// How many take pages.
+    threads: usize,
     begun: AtomicBool,
     stop: AtomicBool,
     /// How many of RAM's pieces are mapped.
@@ -85,11 +88,19 @@ impl Mapping {
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn prepare(ram: Ram, iommu: Arc<Iommu>, gate: Arc<Gate>, events: Events) -> Result<Mapping> {
+    pub fn prepare(
+        ram: Ram,
+        iommu: Arc<Iommu>,
+        gate: Arc<Gate>,
+        events: Events,
+        seccomp: Seccomp,
+    ) -> Result<Mapping> {
         let (begun, stop) = (AtomicBool::new(false), AtomicBool::new(false));
-        let work = Arc::new(Work { ram, iommu, begun, stop, mapped: AtomicUsize::new(0) });
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
+        let work = Arc::new(Work { ram, iommu, threads, begun, stop, mapped: AtomicUsize::new(0) });
         let mine = Arc::clone(&work);
         let thread = std::thread::Builder::new().name("dma".into()).spawn(move || {
+            seccomp.confine(Kind::Dma);
             while !mine.begun.load(Acquire) {
                 std::thread::park();
             }
@@ -187,9 +198,8 @@ impl Work {
             }
             Ok(())
         };
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads.min(chunks.len())).map(|_| scope.spawn(take)).collect();
+            let others: Vec<_> = (1..self.threads.min(chunks.len())).map(|_| scope.spawn(take)).collect();
             let mine: Result<()> = take();
             others.into_iter().fold(mine, |done, other| {
                 done.and(other.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))))

@@ -44,6 +44,7 @@ use crate::machine::{Ending, Machine, Observer};
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
 use crate::report::account::Account;
+use crate::sandbox::Kind;
 use crate::screen::Source;
 use crate::trace::{Opened, Trace};
 
@@ -102,6 +103,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         tell: say,
         ways: ways::find(config.window, Collecting::of(&vm))?,
         every_write: trace.is_some(),
+        seccomp: config.seccomp,
     };
     let mut given = adapters::add(&config.adapters, &around, &mut parts)?;
     let display = given.display();
@@ -122,24 +124,31 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         igd::add(&graphics, &mut items)?;
     }
     parts.push(platform::fw_cfg(items, &ram));
-    let trace =
-        trace.map(|opened| opened.start(&mut parts, cpus, &config.trace_filters, &published)).transpose()?;
-    let observer = Observer { probes: trace.as_ref().map(Trace::probes), around: None };
+    let start =
+        |opened: Opened| opened.start(&mut parts, cpus, &config.trace_filters, &published, config.seccomp);
+    let trace = trace.map(start).transpose()?;
+    let observer =
+        Observer { probes: trace.as_ref().map(Trace::probes), around: None, seccomp: config.seccomp };
     let service = service(config.io);
     let machine = Machine::observed(vm, cpus, service, published, parts, events.clone(), observer)?;
     if let Some(peers) = peers {
         machine.share_bars(peers);
     }
     if let (Serial::Stdio, Some(input)) = (&config.serial, serial) {
-        serial::feed(input)?;
+        serial::feed(input, config.seccomp)?;
     }
     let watched: Vec<_> = accounts.iter().filter_map(Account::watched).collect();
-    let watch = (!watched.is_empty()).then(|| Watch::start(Tree::host(), watched)).transpose();
+    let watch =
+        (!watched.is_empty()).then(|| Watch::start(Tree::host(), watched, config.seccomp)).transpose();
     let outside = Outside { mapping, trace, watch: watch.context("cannot start the interrupts' thread")? };
     let (showing, shown) = channel();
+    let seccomp = config.seccomp;
     let thread = std::thread::Builder::new()
         .name("machine".into())
-        .spawn(move || watch_over(machine, outside, &ends, showing))
+        .spawn(move || {
+            seccomp.confine(Kind::Machine);
+            watch_over(machine, outside, &ends, showing);
+        })
         .context("cannot start the machine's thread")?;
     Ok(Box::new(Running { events, thread, keys, display, accounts, shown, adapter: process }))
 }

@@ -94,6 +94,7 @@
 //!   [`adapter`]: the software adapter and its process;
 //! * [`machine`], [`parts`], [`topology`], [`events`]: what every machine is made of; [`window`]: the clock of
 //!   the one function with legacy VGA;
+//! * [`sandbox`]: what each thread may ask of the kernel;
 //! * [`interrupts`], [`dma`]: what functions of the host need of it besides;
 //! * [`host`]: the functions of this host, and what stands in the way of giving one to a guest;
 //! * [`trace`]: every access of the guest, written down; [`report`]: what became of a run, written down;
@@ -118,6 +119,7 @@ pub mod machine;
 pub mod parts;
 pub mod platform;
 pub mod report;
+pub mod sandbox;
 pub mod screen;
 pub mod topology;
 pub mod trace;

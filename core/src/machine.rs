@@ -29,6 +29,7 @@ use trapline_vcpu::{Coalesced, Exits, NotParked, Vcpus, Vm, World, ZoneError, Zo
 use crate::dma::Peers;
 use crate::events::{Event, Events};
 use crate::parts::{PartId, Parts, ServedBy};
+use crate::sandbox::{Kind, Seccomp};
 use crate::topology::map::Node;
 use crate::topology::{Collection, Topology, Trouble};
 use crate::trace::{Notes, Probes};
@@ -82,13 +83,15 @@ type Endpoints = Arc<[Arc<Endpoint>]>;
 /// Who stands between the vCPUs and the changes of the map, given who carries those out.
 pub type Around<'a> = Box<dyn FnOnce(Arc<dyn path::Topology>, Endpoints) -> Arc<dyn path::Topology> + 'a>;
 
-/// What watches the vCPUs of a machine.
+/// What watches the threads of a machine.
 #[derive(Default)]
 pub struct Observer<'a> {
     /// Records of all accesses; made for the same parts and vCPUs.
     pub probes: Option<&'a Probes>,
     /// For who measures, and wants to know of some accesses on the thread that makes them.
     pub around: Option<Around<'a>>,
+    /// Confines them.
+    pub seccomp: Seccomp,
 }
 
 impl std::fmt::Debug for Observer<'_> {
@@ -121,9 +124,13 @@ impl std::fmt::Debug for Machine {
 }
 
 /// Takes what vCPU threads report to the machine's events, and to its map.
-struct Reports(Events, Arc<Topology>);
+struct Reports(Events, Arc<Topology>, Seccomp);
 
 impl Exits for Reports {
+    fn begins(&self, _vcpu: usize) {
+        self.2.confine(Kind::Vcpu);
+    }
+
     fn shutdown(&self, _vcpu: usize) {
         // A triple fault resets a PC: the SHUTDOWN cycle pulls the chipset's reset.
         // The other vCPUs are held, as by any reset: they could keep it waiting for as long as they like.
@@ -169,14 +176,14 @@ impl Machine {
         events: Events,
         observer: Observer<'_>,
     ) -> Result<Machine, Error> {
-        let Observer { probes, around } = observer;
+        let Observer { probes, around, seccomp } = observer;
         let completions = Completions::new(cpus);
         let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
         let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
         let stopping: Vec<_> = parts.iter().filter_map(|part| part.stopping.clone()).collect();
         let windows = parts.iter().enumerate().filter(|(_, part)| !part.collected.is_empty());
         let windows: Vec<_> = windows.map(|(id, part)| (id, part.collected.clone())).collect();
-        let (endpoints, workers) = serve(parts, &completions, service)?;
+        let (endpoints, workers) = serve(parts, &completions, service, seccomp)?;
         record(&endpoints, probes);
         let world = Arc::new(World::new(usize::from(cpus)));
         events.hold_in(Arc::clone(&world));
@@ -203,7 +210,7 @@ impl Machine {
             let reader = topology.published().reader();
             Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), Arc::clone(&changes), caller)
         });
-        let reports = Arc::new(Reports(events.clone(), Arc::clone(&topology)));
+        let reports = Arc::new(Reports(events.clone(), Arc::clone(&topology), seccomp));
         let vcpus = Vcpus::spawn(Arc::clone(&vm), Arc::clone(&world), paths.collect(), reports)?;
         let mut machine = Machine {
             world,
@@ -219,13 +226,18 @@ impl Machine {
             trace: probes.map(|probes| probes.notes().clone()),
         };
         if !windows.is_empty() {
-            machine.collect(&vm, windows)?;
+            machine.collect(&vm, windows, seccomp)?;
         }
         Ok(machine)
     }
 
     /// Lets KVM collect writes to these ranges for these functions, as their windows wish; for one at a time.
-    fn collect(&mut self, vm: &Arc<Vm>, windows: Vec<(PartId, Vec<Range>)>) -> Result<(), Error> {
+    fn collect(
+        &mut self,
+        vm: &Arc<Vm>,
+        windows: Vec<(PartId, Vec<Range>)>,
+        seccomp: Seccomp,
+    ) -> Result<(), Error> {
         let ring = self.vcpus.collected().ok_or(Error::Ring)?;
         let mut collections = Vec::new();
         for (function, ranges) in windows {
@@ -243,7 +255,8 @@ impl Machine {
         self.topology.collect(collections);
         for (function, endpoint) in functions.into_iter().zip(&self.windows) {
             let topology = Arc::clone(&self.topology);
-            let clock = Clock::start(topology, function, Arc::clone(endpoint), self.events.clone());
+            let (endpoint, events) = (Arc::clone(endpoint), self.events.clone());
+            let clock = Clock::start(topology, function, endpoint, events, seccomp);
             self.clocks.push(clock.map_err(|source| Error::Thread { thread: "vga".into(), source })?);
         }
         Ok(())
@@ -379,11 +392,13 @@ fn serve(
     parts: Vec<Parts>,
     completions: &Completions,
     service: Service,
+    seccomp: Seccomp,
 ) -> Result<(Endpoints, Vec<Worker>), Error> {
     let thread = |name: &str| {
         let thread = name.to_owned();
         move |source| Error::Thread { thread, source }
     };
+    let prelude = || Box::new(move || seccomp.confine(Kind::Worker));
     let shared_bell = Arc::new(Doorbell::new().map_err(thread("worker"))?);
     let (mut endpoints, mut workers) = (Vec::new(), Vec::new());
     let (mut served, mut tasks) = (Vec::new(), Vec::new());
@@ -403,11 +418,12 @@ fn serve(
                 tasks.extend(part.tasks);
             }
             Some(bell) => {
-                let worker = Worker::start(&part.name, bell, vec![this], part.tasks);
+                let worker = Worker::start_with(&part.name, bell, vec![this], part.tasks, prelude());
                 workers.push(worker.map_err(thread(&part.name))?);
             }
         }
     }
-    workers.push(Worker::start("worker", shared_bell, served, tasks).map_err(thread("worker"))?);
+    let worker = Worker::start_with("worker", shared_bell, served, tasks, prelude());
+    workers.push(worker.map_err(thread("worker"))?);
     Ok((endpoints.into(), workers))
 }

@@ -105,6 +105,7 @@ use self::sink::Sink;
 use self::writer::Writer;
 use crate::config::{TraceFilter, TraceForm, TraceOutput};
 use crate::parts::{Parts, Place};
+use crate::sandbox::{Kind, Seccomp};
 
 /// How long the end of a run waits for the rest of its trace.
 const FINISH: Duration = Duration::from_secs(10);
@@ -140,6 +141,7 @@ impl Opened {
         cpus: u16,
         filters: &[TraceFilter],
         published: &Published,
+        seccomp: Seccomp,
     ) -> Result<Trace> {
         let filter = Arc::new(filter(filters, parts)?);
         let cast = Cast { vcpus: cpus, functions: parts.iter_mut().map(describe).collect() };
@@ -153,6 +155,7 @@ impl Opened {
         let thread = std::thread::Builder::new()
             .name("trace".into())
             .spawn(move || {
+                seccomp.confine(Kind::Trace);
                 writer.run();
                 let _ = done.send(());
             })

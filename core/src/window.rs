@@ -18,6 +18,7 @@ use trapline_io::window::Mode;
 
 use crate::events::{Event, Events};
 use crate::parts::PartId;
+use crate::sandbox::{Kind, Seccomp};
 use crate::topology::{Topology, Trouble, Turned, window_of};
 
 /// How often what the guest wrote is brought out while something is collected.
@@ -50,12 +51,14 @@ impl Clock {
         function: PartId,
         endpoint: Arc<Endpoint>,
         events: Events,
+        seccomp: Seccomp,
     ) -> io::Result<Clock> {
         let stop = Arc::new(AtomicBool::new(false));
         let (running, ended) = channel();
         let ticker = Ticker { topology, function, endpoint: Arc::clone(&endpoint), events, again: None };
         let flag = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("vga".into()).spawn(move || {
+            seccomp.confine(Kind::Window);
             ticker.run(&flag);
             drop(running);
         })?;

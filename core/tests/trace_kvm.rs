@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use trapline::config::{TraceFilter, TraceForm, TraceOutput};
+use trapline::config::{Seccomp, TraceFilter, TraceForm, TraceOutput};
 use trapline::events::Events;
 use trapline::machine::{Ending, Machine, Observer};
 use trapline::parts::{Parts, ServedBy};
@@ -138,8 +138,8 @@ fn trace(form: TraceForm, service: Service, filters: &[TraceFilter]) -> Option<S
         Parts { served_by: ServedBy::Own, ..target },
     ];
     let opened = Opened::create(&TraceOutput { path: path.clone(), form }).unwrap();
-    let trace = opened.start(&mut parts, 1, filters, &published).unwrap();
-    let observer = Observer { probes: Some(trace.probes()), around: None };
+    let trace = opened.start(&mut parts, 1, filters, &published, Seccomp::Off).unwrap();
+    let observer = Observer { probes: Some(trace.probes()), ..Observer::default() };
     let mut machine = Machine::observed(vm, 1, service, published, parts, events, observer).unwrap();
     let ending = machine.run(Instant::now().checked_add(Duration::from_secs(60))).unwrap();
     machine.stop();

@@ -48,6 +48,9 @@ const RETRY: Duration = Duration::from_millis(1);
 /// made on the worker's thread, so it need not be `Send`. It must not block the thread.
 pub type Task = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
+/// What a worker's thread does first, when it has all that it opens once.
+pub type Prelude = Box<dyn FnOnce() + Send>;
+
 /// An endpoint that a worker serves.
 #[derive(Debug)]
 pub struct Served {
@@ -78,12 +81,26 @@ impl Worker {
         served: Vec<Served>,
         tasks: Vec<Task>,
     ) -> io::Result<Worker> {
+        Worker::start_with(name, bell, served, tasks, Box::new(|| ()))
+    }
+
+    /// The same, with something that the thread does before it serves: it may give up what it needs no more.
+    ///
+    /// # Errors
+    /// As [`Worker::start`].
+    pub fn start_with(
+        name: &str,
+        bell: Arc<Doorbell>,
+        served: Vec<Served>,
+        tasks: Vec<Task>,
+        prelude: Prelude,
+    ) -> io::Result<Worker> {
         let stopping = Arc::new(AtomicBool::new(false));
         let (ready, started) = mpsc::channel();
         let shift = Shift { bell: Arc::clone(&bell), stopping: Arc::clone(&stopping) };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || shift.run(served, tasks, &ready))?;
+            .spawn(move || shift.run(served, tasks, prelude, &ready))?;
         let worker = Worker { thread: Some(thread), bell, stopping };
         match started.recv() {
             Ok(Ok(())) => Ok(worker),
@@ -116,9 +133,15 @@ struct Shift {
 }
 
 impl Shift {
-    fn run(self, served: Vec<Served>, tasks: Vec<Task>, ready: &mpsc::Sender<io::Result<()>>) {
+    fn run(
+        self,
+        served: Vec<Served>,
+        tasks: Vec<Task>,
+        prelude: Prelude,
+        ready: &mpsc::Sender<io::Result<()>>,
+    ) {
         let prepared = self.prepare(served.iter().map(|served| &served.endpoint), tasks.is_empty());
-        let (runtime, batches, rung) = match prepared {
+        let (runtime, batches, rung, linger) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -126,6 +149,7 @@ impl Shift {
             }
         };
         let endpoints = served.iter().map(|served| Arc::clone(&served.endpoint)).collect();
+        prelude();
         let rounds = Rounds::begin(Arc::clone(&self.bell), endpoints);
         let _ = ready.send(Ok(()));
         runtime.block_on(async move {
@@ -137,29 +161,25 @@ impl Shift {
             for task in tasks {
                 tokio_uring::spawn(task());
             }
-            self.serve(&rounds, &batches, tokio_uring::fs::File::from_std(rung)).await;
+            self.serve(&rounds, &batches, linger, tokio_uring::fs::File::from_std(rung)).await;
             rounds.finish();
         });
     }
 
-    /// All that can fail.
+    /// All that can fail, and all that asks the system once.
     fn prepare<'a>(
         &self,
         endpoints: impl Iterator<Item = &'a Arc<Endpoint>>,
         may_batch: bool,
-    ) -> io::Result<(tokio_uring::Runtime, Batches, std::fs::File)> {
+    ) -> io::Result<(tokio_uring::Runtime, Batches, std::fs::File, Duration)> {
         let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(ring::ENTRIES))?;
         let rung = std::fs::File::from(self.bell.as_fd().try_clone_to_owned()?);
         let batches = if may_batch { Batches::find(endpoints) } else { Batches::default() };
-        Ok((runtime, batches, rung))
+        let many = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        Ok((runtime, batches, rung, if many { LINGER } else { Duration::ZERO }))
     }
 
-    async fn serve(&self, rounds: &Rounds, batches: &Batches, rung: tokio_uring::fs::File) {
-        let linger = if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
-            LINGER
-        } else {
-            Duration::ZERO
-        };
+    async fn serve(&self, rounds: &Rounds, batches: &Batches, linger: Duration, rung: tokio_uring::fs::File) {
         let mut count = vec![0; 8];
         let mut complained = false;
         let mut turn = Instant::now();

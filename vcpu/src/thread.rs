@@ -75,6 +75,7 @@ impl Thread {
     /// Runs the vCPU until the world stops.
     pub(crate) fn run(mut self) {
         kick::admit();
+        self.exits.begins(self.index);
         let world = Arc::clone(&self.world);
         world.arrive(self.index, self.vcpu.immediate_exit().clone());
         let _place = Place { world: &world, index: self.index };

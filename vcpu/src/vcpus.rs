@@ -17,6 +17,11 @@ use crate::world::{NotParked, Parked, World};
 /// What the vCPUs have to tell the machine. Called on vCPU threads with nothing locked; must not wait
 /// for a vCPU (no park, no join): it notes the event for another thread.
 pub trait Exits: Send + Sync {
+    /// The vCPU's thread has begun; nothing was done yet. It may give up what a vCPU has no use for.
+    fn begins(&self, vcpu: usize) {
+        let _ = vcpu;
+    }
+
     /// A triple fault. The vCPU stays parked until it is reset or stopped.
     fn shutdown(&self, vcpu: usize);
 

@@ -12,6 +12,7 @@ pub mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -63,7 +64,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     packages::ensure(NEEDED, Consent::of(options.yes))?;
     workspace.build_trapline()?;
-    let lab = Lab::prepare(&workspace, workspace.trapline(), 0)?;
+    let lab = Lab::prepare(&workspace, workspace.trapline(), 0, Duration::ZERO)?;
     let done = crate::nested::bench::run(&parts, &lab, &workspace.lab()?, options.rounds, &options.against)?;
     let tables: Vec<&Table> = done.iter().flat_map(|done| &done.tables).collect();
     for table in &tables {

@@ -6,6 +6,7 @@
 mod bare;
 mod firmware;
 mod grub;
+mod hostile;
 mod life;
 mod linux;
 mod options;
@@ -50,6 +51,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         window::CASES,
         grub::CASES,
         life::CASES,
+        hostile::CASES,
     ]
     .into_iter()
     .flatten()
@@ -73,6 +75,7 @@ pub struct Lab {
     trapline: PathBuf,
     grub: PathBuf,
     cycles: u32,
+    hostile: Duration,
     no_kvm: Option<String>,
 }
 
@@ -85,13 +88,13 @@ pub struct Bench<'a> {
 
 impl Lab {
     /// Makes the disk image with GRUB and looks at /dev/kvm; the cases run on `trapline`, the one about
-    /// leaks starts it `cycles` times.
-    pub fn prepare(workspace: &Workspace, trapline: PathBuf, cycles: u32) -> Result<Self> {
+    /// leaks starts it `cycles` times, those of hostile guests take so long.
+    pub fn prepare(workspace: &Workspace, trapline: PathBuf, cycles: u32, hostile: Duration) -> Result<Self> {
         let grub = workspace.lab()?.join("grub.img");
         crate::grub::make(&grub)?;
         let kvm = std::fs::File::options().read(true).write(true).open("/dev/kvm");
         let no_kvm = kvm.err().map(|error| format!("/dev/kvm cannot be opened: {error}"));
-        Ok(Lab { workspace: workspace.clone(), trapline, grub, cycles, no_kvm })
+        Ok(Lab { workspace: workspace.clone(), trapline, grub, cycles, hostile, no_kvm })
     }
 
     /// Runs a case and says how it went.
@@ -129,8 +132,8 @@ impl Lab {
 
     fn bench(&self, case: &Case) -> Result<Bench<'_>> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
-        // Room for more cycles than the usual ones, at two seconds each.
-        let seconds = case.seconds.max(u64::from(self.cycles) * 2);
+        // Room for more cycles than the usual ones, at two seconds each, and for a longer attack.
+        let seconds = case.seconds.max(u64::from(self.cycles) * 2).max(self.hostile.as_secs() + 120);
         let deadline = Instant::now() + Duration::from_secs(seconds);
         Ok(Bench { lab: self, folder, deadline })
     }
@@ -177,6 +180,11 @@ impl Bench<'_> {
     /// How often a case that looks for leaks starts a machine.
     pub fn cycles(&self) -> u32 {
         self.lab.cycles
+    }
+
+    /// How long a hostile guest has.
+    pub fn hostile(&self) -> Duration {
+        self.lab.hostile
     }
 
     /// The program under test.

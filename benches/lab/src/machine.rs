@@ -93,6 +93,11 @@ impl Machine {
         }
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("the program is lost")?.is_some())
+    }
+
     /// Asks it to end, as a user's `kill` does.
     pub fn terminate(&self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).context("cannot send SIGTERM")

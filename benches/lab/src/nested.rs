@@ -13,6 +13,7 @@ mod devices;
 mod firmware;
 mod guest;
 mod host;
+mod hostile;
 mod identity;
 mod interrupts;
 mod large;
@@ -83,6 +84,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         vga::CASES,
         life::CASES,
         window::CASES,
+        hostile::CASES,
         arbiter::CASES,
         rom::CASES,
     ]

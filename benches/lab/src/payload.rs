@@ -9,7 +9,7 @@
 //! * [`stranger`]: a boot sector that leaves an adapter in a state that no firmware would.
 //! * [`modes`]: a program that goes through what an adapter's window can mean.
 //! * [`bare`]: what programs for the bare machine in 32-bit mode have in common: [`irqs`], [`edu`],
-//!   [`movebar`], [`accesses`], [`mod@pam`].
+//!   [`movebar`], [`accesses`], [`mod@pam`], [`hostile`].
 
 pub mod accesses;
 pub mod bare;
@@ -19,6 +19,7 @@ pub mod edu;
 mod flat;
 pub mod greeting;
 pub mod handover;
+pub mod hostile;
 pub mod irqs;
 pub mod kernel;
 pub mod mark;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -32,6 +32,9 @@ pub struct Options {
     /// How often the case about leaks starts and stops a machine
     #[arg(long, value_name = "N", default_value_t = 50)]
     cycles: u32,
+    /// How many seconds a hostile guest has
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    hostile: u64,
     /// List the machine cases and end
     #[arg(long)]
     list: bool,
@@ -61,6 +64,7 @@ const STEPS: [Step; 5] = [
     },
     Step {
         name: "tests",
+        // The bodies of all fuzz targets are among them, two seconds each (`tests/fuzz.rs`).
         // What a passing test prints is shown: the reasons of those that were skipped are in it. Tests
         // with `in_the_lab` in their names are a case of the outer machine.
         arguments: &[
@@ -144,7 +148,7 @@ fn machine_cases(
     if tally.failed > 0 {
         return Ok(tally);
     }
-    let lab = Lab::prepare(workspace, program, options.cycles)?;
+    let lab = Lab::prepare(workspace, program, options.cycles, Duration::from_secs(options.hostile))?;
     for case in chosen {
         tally += lab.run(case);
     }

@@ -1,33 +1,4 @@
-//! Files taken for firmware and for option ROMs.
+//! Files taken for firmware.
 #![no_main]
 
-use std::cell::RefCell;
-
-use libfuzzer_sys::fuzz_target;
-use trapline::firmware::image::{firmware, option_rom};
-use trapline_fuzz::Named;
-
-thread_local! {
-    static FILE: RefCell<Option<Named>> = const { RefCell::new(None) };
-}
-
-/// Firmware comes in units of 64 KiB: the input is repeated up to one, or taken as it is.
-fn inputs(data: &[u8]) -> [Vec<u8>; 2] {
-    let whole = data.iter().copied().cycle().take(if data.is_empty() { 0 } else { 64 << 10 });
-    [data.to_vec(), whole.collect()]
-}
-
-fuzz_target!(|data: &[u8]| {
-    FILE.with_borrow_mut(|file| {
-        let file = file.get_or_insert_with(|| Named::new().expect("a file in memory"));
-        for bytes in inputs(data) {
-            let path = file.fill(&bytes).expect("a file in memory");
-            if let Ok(image) = firmware(Some(&path)) {
-                assert!(!image.bytes.is_empty() && image.bytes.len().is_multiple_of(64 << 10));
-            }
-            if let Ok(image) = option_rom(&path) {
-                assert!(image.bytes.len() >= usize::from(image.bytes[2]) * 512);
-            }
-        }
-    });
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| trapline_fuzz::image::run(data));

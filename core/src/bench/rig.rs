@@ -33,6 +33,7 @@ use crate::launch::identity::Kept;
 use crate::machine::{Ending, Machine, Observer};
 use crate::parts::{Parts, Place};
 use crate::platform::KvmGsis;
+use crate::sandbox::Seccomp;
 
 /// The guest's memory in bytes: the payload needs a stack only.
 const MEMORY: u64 = 16 << 20;
@@ -115,6 +116,7 @@ impl Rig {
                     tell,
                     ways: way.ways(),
                     every_write: true,
+                    seccomp: Seccomp::Off,
                 };
                 given = Some(adapters::add(wanted, &around, &mut parts)?);
             }
@@ -150,7 +152,7 @@ impl Rig {
             Arc::new(Marks { rest, mark, endpoints, script: marked })
         };
         let published = Published::default();
-        let observer = Observer { probes: None, around: Some(Box::new(around)) };
+        let observer = Observer { around: Some(Box::new(around)), ..Observer::default() };
         let mut machine = Machine::observed(vm, 1, service, published, parts, events, observer)?;
         if let Some(mapping) = given.as_ref().and_then(|given| given.mapping.as_ref()) {
             mapping.begin();

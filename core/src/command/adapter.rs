@@ -7,14 +7,16 @@ use anyhow::Context;
 use super::Status;
 use super::signals::EndingSignals;
 use crate::config::{AdapterConfig, AdapterOptions};
+use crate::sandbox::Kind;
 
 /// Serves until a signal ends it, or, at standard input, until its client goes.
 pub(super) fn adapter(options: AdapterOptions) -> anyhow::Result<Status> {
     let config = AdapterConfig::new(options)?;
+    config.seccomp.prepare();
     super::log::start();
     let rom = config.rom.as_deref();
     if config.socket.as_os_str() == "-" {
-        crate::adapter::serve_stdin(rom)?;
+        crate::adapter::serve_stdin(rom, config.seccomp)?;
         return Ok(Status::Success);
     }
     let mut offer = crate::adapter::Offer::at(&config.socket, rom)?;
@@ -24,7 +26,8 @@ pub(super) fn adapter(options: AdapterOptions) -> anyhow::Result<Status> {
         let _ = tell.send(signal);
         stop.stop();
     };
-    let _signals = EndingSignals::first(first).context("signals can not be taken over")?;
+    let _signals = EndingSignals::confined(config.seccomp, first).context("signals can not be taken over")?;
+    config.seccomp.confine(Kind::Adapter);
     offer.serve()?;
     Ok(told.try_recv().map_or(Status::Success, Status::Signal))
 }

@@ -25,11 +25,13 @@ use crate::config::{Options, RunConfig};
 use crate::guest::{End, Ends, Guest};
 use crate::host::{Host, Tree};
 use crate::report::account;
+use crate::sandbox::Kind;
 use crate::screen::text::Snapshot;
 
 /// Carries out `trapline run`.
 pub(super) fn run(options: Options, file: Option<&str>) -> anyhow::Result<Status> {
     let config = RunConfig::load(options, file)?;
+    config.seccomp.prepare();
     let log = super::log::start();
     live(&config, &log, |ends| crate::launch::launch(&config, ends))
 }
@@ -43,10 +45,12 @@ fn live(
     let mut outputs = Outputs::check(config)?;
     let (ends, ended) = Ends::channel();
     let told = ends.clone();
-    let signals = EndingSignals::first(move |signal| told.report(End::Signal(signal)))
+    let signals = EndingSignals::confined(config.seccomp, move |signal| told.report(End::Signal(signal)))
         .context("signals can not be taken over")?;
 
     let mut guest = build(ends)?;
+    // What this thread starts has its own filters; it starts nothing any more.
+    config.seccomp.confine(Kind::Main);
     let mut watch = Watch::new(config, ended, Instant::now());
     let watched = watch.until_the_end(guest.as_mut(), log);
     guest.end();

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use crate::sandbox::{Kind, Seccomp};
 use crate::screen::terminal;
 
 /// While this lives, the first of the signals ends the program in good order, and a second one, for a program that
@@ -19,9 +20,15 @@ pub(super) struct EndingSignals {
 impl EndingSignals {
     /// Takes the signals over; `first` is called with the number of the first one, on a thread of its own.
     pub(super) fn first(first: impl FnOnce(u8) + Send + 'static) -> io::Result<Self> {
+        Self::confined(Seccomp::Off, first)
+    }
+
+    /// The same, with that thread confined.
+    pub(super) fn confined(seccomp: Seccomp, first: impl FnOnce(u8) + Send + 'static) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
         let handle = signals.handle();
         let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
+            seccomp.confine(Kind::Signals);
             let mut first = Some(first);
             for signal in signals.forever() {
                 let Some(first) = first.take() else {

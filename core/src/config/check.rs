@@ -10,8 +10,8 @@ use super::keys::Script;
 use super::options::{AdapterOptions, Options};
 use super::trace::{self, TraceFilter, TraceOutput};
 use super::{
-    AdapterConfig, Interface, Io, Linux, Pages, ReportFiles, RunConfig, Screen, Serial, TextOutput, Window,
-    report, size,
+    AdapterConfig, Interface, Io, Linux, Pages, ReportFiles, RunConfig, Screen, Seccomp, Serial, TextOutput,
+    Window, report, size,
 };
 
 /// The longest `--timeout`, in seconds: about 31 years.
@@ -53,7 +53,7 @@ impl AdapterConfig {
     ///
     /// # Errors
     ///
-    /// A path that can not be one.
+    /// A path that can not be one, a word that is none.
     pub fn new(options: AdapterOptions) -> Result<Self, ConfigError> {
         let empty = |option: &str| ConfigError::option(&Origin::CommandLine, option, "the file is not named");
         if options.socket.as_os_str().is_empty() {
@@ -62,7 +62,9 @@ impl AdapterConfig {
         if options.rom.as_ref().is_some_and(|rom| rom.as_os_str().is_empty()) {
             return Err(empty("rom"));
         }
-        Ok(Self { socket: options.socket, rom: options.rom })
+        let at = Checker { origin: &Origin::CommandLine, option: "seccomp" };
+        let wanted = at.value(options.seccomp, seccomp)?;
+        Ok(Self { socket: options.socket, rom: options.rom, seccomp: wanted.unwrap_or(Seccomp::On) })
     }
 }
 
@@ -109,6 +111,7 @@ struct Checked {
     keys: Option<Script>,
     trace: Option<TraceOutput>,
     trace_filters: Option<(Vec<TraceFilter>, Origin)>,
+    seccomp: Option<Seccomp>,
 }
 
 impl Checked {
@@ -144,6 +147,7 @@ impl Checked {
             trace_filters: at("trace-filter")
                 .list(&options.trace_filter, trace::filter)?
                 .map(|filters| (filters, origin.clone())),
+            seccomp: at("seccomp").value(options.seccomp, seccomp)?,
         })
     }
 
@@ -174,6 +178,7 @@ impl Checked {
             keys: self.keys.or(under.keys),
             trace: self.trace.or(under.trace),
             trace_filters: self.trace_filters.or(under.trace_filters),
+            seccomp: self.seccomp.or(under.seccomp),
         }
     }
 
@@ -251,6 +256,7 @@ impl Checked {
             keys: self.keys,
             trace: self.trace,
             trace_filters: self.trace_filters.map(|(filters, _)| filters).unwrap_or_default(),
+            seccomp: self.seccomp.unwrap_or(Seccomp::On),
         })
     }
 }
@@ -389,5 +395,14 @@ fn window(text: &str) -> Result<Window, String> {
         "shadowed" => Ok(Window::Shadowed),
         "auto" => Ok(Window::Auto),
         _ => Err("not known; give strict, coalesced, shadowed or auto".into()),
+    }
+}
+
+fn seccomp(text: &str) -> Result<Seccomp, String> {
+    match text {
+        "on" => Ok(Seccomp::On),
+        "log" => Ok(Seccomp::Log),
+        "off" => Ok(Seccomp::Off),
+        _ => Err("not known; give on, log or off".into()),
     }
 }

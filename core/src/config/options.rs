@@ -176,6 +176,12 @@ pub struct Options {
     #[arg(long, value_name = "RULE[,RULE..]")]
     #[serde(default, deserialize_with = "many")]
     pub trace_filter: Vec<String>,
+
+    /// What becomes of a system call that a thread of trapline has no use for: it ends the program, it is logged by
+    /// the kernel, or nothing [default: on]
+    #[arg(long, value_name = "on|log|off")]
+    #[serde(default, deserialize_with = "one")]
+    pub seccomp: Option<String>,
 }
 
 impl Options {
@@ -206,6 +212,10 @@ pub struct AdapterOptions {
     /// The expansion ROM [default: the distribution's VGA BIOS]
     #[arg(long, value_name = "FILE")]
     pub rom: Option<PathBuf>,
+
+    /// As for run [default: on]
+    #[arg(long, value_name = "on|log|off")]
+    pub seccomp: Option<String>,
 }
 
 /// A TOML string or number as the text of an option.

@@ -6,6 +6,8 @@ use trapline_io::{Port, Span};
 
 use super::*;
 
+mod adapter;
+
 fn cli(set: impl FnOnce(&mut Options)) -> Result<RunConfig, String> {
     let mut options = Options::default();
     set(&mut options);
@@ -64,6 +66,7 @@ fn nothing_given_is_a_small_machine_with_the_software_adapter() {
         keys: None,
         trace: None,
         trace_filters: Vec::new(),
+        seccomp: Seccomp::On,
     };
     assert_eq!(config, expected);
 }
@@ -201,7 +204,8 @@ fn the_other_values_are_read() {
     let config = toml(
         "cpus = 255\nphys-bits = 46\nfirmware = 'bios'\nkernel = 'k'\ninitrd = 'i'\nappend = '-x'\nserial = 'log'\n\
          debugcon = 'd'\nscreen = 'none'\nscreenshot = 's.png'\nscreen-text = '-'\nreport = 'r.json'\ntimeout = 0.25\n\
-         io = 'uring'\nwindow = 'strict'\nkeys = 'a'\ntrace = 't.json'\ntrace-filter = ['bar=1', 'port=80']",
+         io = 'uring'\nwindow = 'strict'\nkeys = 'a'\ntrace = 't.json'\ntrace-filter = ['bar=1', 'port=80']\n\
+         seccomp = 'log'",
     )
     .unwrap();
     let expected = RunConfig {
@@ -230,9 +234,11 @@ fn the_other_values_are_read() {
             TraceFilter { bar: Some(1), ..TraceFilter::default() },
             TraceFilter { ports: Span::new(Port(0x80), Port(0x80)), ..TraceFilter::default() },
         ],
+        seccomp: Seccomp::Log,
     };
     assert_eq!(config, expected);
     assert_eq!(with("timeout", "5").unwrap().timeout, Some(Duration::from_secs(5)));
+    assert_eq!(with("seccomp", "off").unwrap().seccomp, Seccomp::Off);
     assert_eq!(with("serial", "none").unwrap().serial, Serial::None);
     assert_eq!(with("screen-text", "a").unwrap().screen_text, Some(TextOutput::File("a".into())));
     assert_eq!(with("io", "inline").unwrap().io, Io::Inline);
@@ -427,7 +433,7 @@ fn names() -> Vec<String> {
 
 #[test]
 fn the_file_has_the_names_of_the_command_line() {
-    assert_eq!(names().len(), 24);
+    assert_eq!(names().len(), 25);
     for name in names() {
         assert!(Options::from_toml(&format!("{name} = 'x'")).is_ok(), "{name}");
     }
@@ -457,22 +463,4 @@ proptest::proptest! {
             }
         }
     }
-}
-
-#[test]
-fn an_adapter_has_a_socket() {
-    let options = |socket: &str, rom: Option<&str>| AdapterOptions {
-        socket: socket.into(),
-        rom: rom.map(PathBuf::from),
-    };
-    let config = AdapterConfig::new(options("a", Some("r"))).unwrap();
-    assert_eq!(config, AdapterConfig { socket: "a".into(), rom: Some("r".into()) });
-    assert_eq!(
-        AdapterConfig::new(options("", None)).unwrap_err().to_string(),
-        "--socket: the file is not named"
-    );
-    assert_eq!(
-        AdapterConfig::new(options("a", Some(""))).unwrap_err().to_string(),
-        "--rom: the file is not named"
-    );
 }

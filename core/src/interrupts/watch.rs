@@ -20,6 +20,7 @@ use trapline_devices::seen::{Seen, Signalling};
 use super::count::{self, Pins, Taken};
 use super::judge::{Judge, LOOKS, Look};
 use crate::host::Tree;
+use crate::sandbox::{Kind, Seccomp};
 
 /// How often the registers are read at a look, and how long it waits in between.
 const SAMPLES: u32 = 16;
@@ -71,7 +72,7 @@ impl Watch {
     ///
     /// # Errors
     /// The system refuses the thread.
-    pub(crate) fn start(tree: Tree, functions: Vec<Watched>) -> io::Result<Watch> {
+    pub(crate) fn start(tree: Tree, functions: Vec<Watched>, seccomp: Seccomp) -> io::Result<Watch> {
         let stop = Arc::new(AtomicBool::new(false));
         let (running, ended) = channel();
         let listened: Vec<_> = functions.iter().map(|function| Arc::clone(&function.seen)).collect();
@@ -80,6 +81,7 @@ impl Watch {
         let watcher = Watcher { tree, states };
         let flag = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("interrupts".into()).spawn(move || {
+            seccomp.confine(Kind::Interrupts);
             watcher.run(&flag);
             drop(running);
         })?;

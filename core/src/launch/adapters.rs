@@ -28,6 +28,7 @@ use crate::events::Events;
 use crate::interrupts::FunctionInterrupts;
 use crate::parts::{PartId, Parts, ServedBy};
 use crate::report::account::Account;
+use crate::sandbox::Seccomp;
 use crate::screen::{Frame, Source, TextScreen};
 
 /// What a root port says of its link: what a card of these days has.
@@ -49,6 +50,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) ways: Ways,
     /// Each write that traps is to go on trapping: somebody watches.
     pub(crate) every_write: bool,
+    /// Confines the threads and the process that are started for them.
+    pub(crate) seccomp: Seccomp,
 }
 
 /// What the adapters leave outside the machine.
@@ -77,7 +80,7 @@ pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Part
     match wanted {
         Adapters::None => {}
         Adapters::Software => {
-            let (process, socket) = Process::start()?;
+            let (process, socket) = Process::start(machine.seccomp)?;
             given.process = Some(process);
             let function = software(socket, machine)?;
             given.show(&function);
@@ -175,7 +178,8 @@ fn map_memory(opened: &[Opened], machine: &Machine<'_>, gate: &Arc<Gate>, given:
     physical::tell_kvm(machine.vm, iommu);
     given.reach = iommu.ranges()?;
     let (ram, events) = (machine.ram.clone(), machine.events.clone());
-    given.mapping = Some(Mapping::prepare(ram, Arc::clone(iommu), Arc::clone(gate), events)?);
+    let mapping = Mapping::prepare(ram, Arc::clone(iommu), Arc::clone(gate), events, machine.seccomp)?;
+    given.mapping = Some(mapping);
     if hosts.len() > 1 {
         given.peers = Some(Peers::new(Arc::clone(iommu)));
     }

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, anyhow};
 use trapline_devices::platform::output::Output;
 use trapline_devices::platform::uart::Input;
 
-use crate::config::Serial;
+use crate::config::{Seccomp, Serial};
+use crate::sandbox::Kind;
 
 /// Where the line's output goes; no line at all for [`Serial::None`].
 pub(super) fn output(serial: &Serial) -> Result<Option<Output>> {
@@ -42,8 +43,9 @@ pub(super) fn to_file(option: &str, path: &Path) -> Result<Output> {
 
 /// Takes standard input to the line until it ends. The thread ends with the process: a read from a
 /// terminal can not be called back.
-pub(super) fn feed(input: Input) -> Result<()> {
+pub(super) fn feed(input: Input, seccomp: Seccomp) -> Result<()> {
     let read = move || {
+        seccomp.confine(Kind::SerialInput);
         let mut bytes = [0; 256];
         while let Ok(count @ 1..) = io::stdin().lock().read(&mut bytes) {
             send(&input, bytes.get(..count).unwrap_or_default());

@@ -4,17 +4,22 @@
 //! and by [`restore`], for whoever ends the process in another way. Only SIGKILL leaves it as it is; `reset` helps then.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Once, OnceLock};
 
 use crossterm::cursor::Show;
 use crossterm::queue;
 use crossterm::style::ResetColor;
 use crossterm::terminal::{DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 /// Whether the terminal is ours now. The state of the terminal is one per process, and so is this.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 static PANIC_HOOK: Once = Once::new();
+/// The terminal's settings before it was taken over for the first time.
+static SETTINGS: OnceLock<Termios> = OnceLock::new();
+/// What [`restore`] writes.
+const LEAVE: &[u8] = b"\x1b[0m\x1b[?25h\x1b[?7h\x1b[?1049l";
 
 /// The terminal of this process, in raw mode and on its other screen, until this is dropped.
 #[derive(Debug)]
@@ -34,6 +39,9 @@ impl Terminal {
                 earlier(panic);
             }));
         });
+        if let Ok(settings) = tcgetattr(io::stdin()) {
+            SETTINGS.get_or_init(|| settings);
+        }
         crossterm::terminal::enable_raw_mode()?;
         TAKEN.store(true, Ordering::SeqCst);
         let terminal = Self(());
@@ -68,6 +76,17 @@ pub fn restore() {
     let _ = crossterm::terminal::disable_raw_mode();
 }
 
+/// The same from a signal handler that ends the process: two system calls, no lock and no memory.
+pub(crate) fn restore_at_once() {
+    if !TAKEN.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    let _ = rustix::io::write(rustix::stdio::stdout(), LEAVE);
+    if let Some(settings) = SETTINGS.get() {
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, settings);
+    }
+}
+
 /// Whether standard input and output are both a terminal, and this process is not in its background: taking the
 /// terminal over would stop it there.
 #[must_use]
@@ -88,5 +107,17 @@ impl Write for Output {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_back_write_the_same() {
+        let mut commands = Vec::new();
+        queue!(commands, ResetColor, Show, EnableLineWrap, LeaveAlternateScreen).unwrap();
+        assert_eq!(commands, LEAVE);
     }
 }

@@ -4,12 +4,14 @@
 //! cd devices && cargo +nightly fuzz run vga -- -max_total_time=60 -timeout=10
 //! ```
 //!
-//! The other ways to build and run are those of `io/fuzz/src/lib.rs`. `-timeout` makes a hang a finding;
+//! The other ways to build and run, `tests/fuzz.rs` among them, are those of `io/fuzz/src/lib.rs`. `-timeout` makes a
+//! hang a finding;
 //! libFuzzer reports leaks and memory that grows beyond 2 GiB by itself.
 //!
 //! * `vga`, `snapshot`: the adapter's registers and memory, and the picture that comes of them; the
 //!   picture of any snapshot.
 //! * `wire`, `server`, `client`: vfio-user, its messages and both ends against a hostile other end.
+//! * `config`: configuration space and base address registers, beside plain models.
 //! * `chipset`: host bridge, LPC bridge, root port, and the map that follows from their registers.
 //! * `function`: an assigned function over a device of any content.
 //! * `quirks`: back doors of adapters to configuration space, through the address space.
@@ -21,14 +23,26 @@
 #[path = "../../tests/assigned_card/adapter.rs"]
 #[allow(missing_docs, reason = "a test's")]
 pub mod adapter;
+pub mod block;
+pub mod chipset;
+pub mod client;
+pub mod config;
+pub mod function;
+pub mod fw_cfg;
+pub mod platform;
 pub mod quirks;
 pub mod rom;
 pub mod server;
+pub mod snapshot;
+pub mod toy;
+pub mod vga;
+pub mod window;
+pub mod wire;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use trapline_devices::host::{Event, Events, Gsis, IrqLine};
 use trapline_io::device::{Claims, Range};
@@ -186,4 +200,9 @@ pub fn sealed(bytes: u64) -> std::io::Result<OwnedFd> {
 /// What the system says.
 pub fn sink() -> std::io::Result<OwnedFd> {
     Ok(File::options().write(true).open("/dev/null")?.into())
+}
+
+/// `data` as the input of a target, if it is long enough for one.
+pub fn input<'a, T: Arbitrary<'a>>(data: &'a [u8]) -> Option<T> {
+    T::arbitrary_take_rest(Unstructured::new(data)).ok()
 }

@@ -1,66 +1,109 @@
-//! A device for a vfio-user server, and for a client that is served by it.
+//! A vfio-user server with a client that sends anything, with any descriptors.
 
-use std::sync::{Arc, OnceLock};
+use std::io::Read;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
-use trapline_devices::vfio_user::server::{Description, Interrupts, IrqType, Memory, RegionDescription};
-use trapline_io::device::Claims;
-use trapline_io::{Device, Fault, Region, Width};
+use super::toy::{Toy, description};
+use arbitrary::Arbitrary;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use trapline_devices::vfio_user::Server;
+use trapline_devices::vfio_user::wire::{Command, Header, Kind, Request, Version};
 
-/// Bytes of its registers, of its configuration space, and of its memory that can be mapped.
-pub const SIZES: [u64; 3] = [0x1000, 0x100, 0x4000];
+/// More than a client of this side ever sends with one message.
+const MOST_FDS: usize = 20;
 
-/// Registers keep what is written; a write also signals an interrupt.
-#[derive(Debug)]
-pub struct Toy {
-    bytes: Vec<u8>,
-    interrupts: Option<Interrupts>,
+#[derive(Arbitrary, Debug)]
+enum Message {
+    /// Any bytes, as they are.
+    Raw(Vec<u8>),
+    /// A message whose header fits.
+    Framed { command: u8, no_reply: bool, payload: Vec<u8>, fds: u8 },
+    /// A region access, most often one that is possible.
+    Access { write: bool, region: u8, offset: u16, count: u8, far: Option<(u64, u32)> },
+    /// Interrupts: index, start, count and flags are small.
+    Irqs { flags: u8, index: u8, start: u8, count: u8, bools: Vec<u8>, fds: u8 },
 }
 
-impl Toy {
-    /// A device that signals through `interrupts`.
-    pub fn new(interrupts: Option<Interrupts>) -> Toy {
-        Toy { bytes: vec![0; 0xc_0000], interrupts }
-    }
+fn framed(command: Command, no_reply: bool, payload: &[u8]) -> Vec<u8> {
+    let header = Header::new(7, command, Kind::Command { no_reply }, payload.len());
+    [&header.encode()[..], payload].concat()
 }
 
-impl Device for Toy {
-    fn read(&mut self, _: Region, offset: u64, width: Width) -> Result<u64, Fault> {
-        let at = usize::try_from(offset).expect("the server checks bounds");
-        let bytes = self.bytes.get(at..at + width.bytes()).expect("the server checks bounds");
-        Ok(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-    }
+fn words(values: &[u32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
 
-    fn write(&mut self, _: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
-        let at = usize::try_from(offset).expect("the server checks bounds");
-        let bytes = self.bytes.get_mut(at..at + width.bytes()).expect("the server checks bounds");
-        bytes.copy_from_slice(&value.to_le_bytes()[..width.bytes()]);
-        if let Some(interrupts) = &self.interrupts {
-            interrupts.trigger(at & 3, at >> 2 & 7);
+fn encode(message: Message) -> (Vec<u8>, usize) {
+    match message {
+        Message::Raw(bytes) => (bytes, 0),
+        Message::Framed { command, no_reply, payload, fds } => {
+            (framed(Command((command % 16).into()), no_reply, &payload), fds.into())
         }
-        if offset == 0xffc { Err(Fault::BadWidth) } else { Ok(()) }
-    }
-
-    fn reset(&mut self) {
-        self.bytes.fill(0);
-    }
-
-    fn claims(&self) -> Claims {
-        Claims::default()
+        Message::Access { write, region, offset, count, far } => {
+            let (offset, length) = far.unwrap_or((offset.into(), count.into()));
+            let region = u32::from(region % 16);
+            let mut payload = [&offset.to_le_bytes()[..], &words(&[region, length])].concat();
+            payload.extend(std::iter::repeat_n(0xa5, if write { length.min(1 << 16) as usize } else { 0 }));
+            let command = if write { Command::REGION_WRITE } else { Command::REGION_READ };
+            (framed(command, false, &payload), 0)
+        }
+        Message::Irqs { flags, index, start, count, bools, fds } => {
+            let fields = [20, flags.into(), (index % 4).into(), start.into(), count.into()];
+            let payload = [&words(&fields)[..], &bools].concat();
+            (framed(Command::SET_IRQS, false, &payload), fds.into())
+        }
     }
 }
 
-/// What it is offered as.
-pub fn description() -> Description {
-    static FILE: OnceLock<Arc<std::os::fd::OwnedFd>> = OnceLock::new();
-    let file = FILE.get_or_init(|| Arc::new(crate::sealed(SIZES[2]).expect("a file in memory")));
-    let areas = Some(vec![(0, 0x1000), (0x2000, 0x1000)]);
-    let memory = Memory { file: Arc::clone(file), offset: 0, areas };
-    let mut regions = vec![RegionDescription::default(); 10];
-    regions[0] = RegionDescription::memory(SIZES[2], memory);
-    regions[2] = RegionDescription::registers(SIZES[0]);
-    regions[6] = RegionDescription::read_only(0x2000);
-    regions[7] = RegionDescription::registers(SIZES[1]);
-    regions[8] = RegionDescription::registers(0xc_0000);
-    let irqs = (0..4).map(|count| IrqType { count: count * 4, ..IrqType::default() }).collect();
-    Description { regions, irqs, resettable: true }
+fn send(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+    }
+    let slice = [std::io::IoSlice::new(bytes)];
+    bytes.is_empty() || sendmsg(socket, &slice, &mut control, SendFlags::NOSIGNAL).is_ok()
+}
+
+/// Eventfds that a signal would have to wait for, and some that are empty.
+fn descriptors() -> Vec<OwnedFd> {
+    let make = |number| {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC).expect("a descriptor");
+        let value = if number % 2 == 0 { u64::MAX - 1 } else { 0 };
+        let _ = rustix::io::write(&fd, &value.to_ne_bytes());
+        fd
+    };
+    (0..4).map(make).collect()
+}
+
+/// Carries out what `data` says.
+pub fn run(data: &[u8]) {
+    let Some(input) = super::input::<(bool, Vec<Message>)>(data) else { return };
+    let (greet, messages) = input;
+    let server = Server::unbound(description()).expect("descriptors");
+    let mut device = Toy::new(Some(server.interrupts()));
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let mut answers = ours.try_clone().expect("a descriptor");
+    let kept = descriptors();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || std::io::copy(&mut answers.by_ref(), &mut std::io::sink()));
+        let writer = scope.spawn(move || {
+            let greeting = Request::Version(Version::ours()).encode(|fixed, _| fixed.to_vec());
+            let mut going = !greet || send(&ours, &framed(Command::VERSION, false, &greeting), &[]);
+            for message in messages {
+                let (bytes, fds) = encode(message);
+                let fds: Vec<_> = kept.iter().map(AsFd::as_fd).cycle().take(fds.min(MOST_FDS)).collect();
+                going = going && send(&ours, &bytes, &fds);
+            }
+            let _ = ours.shutdown(std::net::Shutdown::Write);
+        });
+        if let Err(broken) = server.serve(theirs, &mut device) {
+            assert!(!broken.reason().is_empty());
+        }
+        // The scope waits for their end of work, not of life: that would look like a leak.
+        let _ = (reader.join(), writer.join());
+    });
 }

@@ -4,7 +4,7 @@
 //! cd io && cargo +nightly fuzz run space -- -max_total_time=60
 //! ```
 //!
-//! (`cargo install cargo-fuzz` once.) Without cargo-fuzz, in this directory, with libFuzzer but no sanitizer:
+//! (`cargo install cargo-fuzz` once; `RUSTC_BOOTSTRAP=1 cargo fuzz ...` makes do with the stable compiler.) Without cargo-fuzz, in this directory, with libFuzzer but no sanitizer:
 //!
 //! ```text
 //! RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -13,8 +13,15 @@
 //!     cargo +nightly build --release --target x86_64-unknown-linux-gnu
 //! ```
 //!
+//! The body of a target is a plain function over bytes, here; the target only hands it what the fuzzer made. So
+//! `tests/fuzz.rs` carries out the same bodies on the stable compiler, and no body goes stale: see [`driver`].
+//!
 //! * `space`: tables of any claims against a plain search through the same claims.
 //! * `collected`: what a guest writes by way of the ring, posted and strict against the plain list of it.
+
+pub mod collected;
+pub mod driver;
+pub mod space;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use trapline_io::device::{Claim, Range, Retire, Target};

@@ -87,7 +87,7 @@ fn memory(bench: &Bench) -> Result<()> {
 }
 
 /// KiB in memory of all mappings but the guest's RAM, which is the only one of 128 MiB and more.
-fn own_memory(smaps: &str) -> u64 {
+pub fn own_memory(smaps: &str) -> u64 {
     let number = |line: &str, name: &str| -> Option<u64> {
         line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok()
     };

@@ -16,6 +16,7 @@ use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 use trapline_devices::platform::keyboard::{Key, KeyCode};
 
 use super::*;
+use crate::sandbox::Seccomp;
 use crate::screen::{Cell, Frame, Source, TextScreen};
 
 /// What a machine that is none does.
@@ -87,7 +88,9 @@ fn run_fake(config: &RunConfig, script: Script) -> (anyhow::Result<Status>, Vec<
 }
 
 fn config(toml: &str) -> RunConfig {
-    RunConfig::new(Options::from_toml(toml).unwrap(), None).unwrap()
+    // The thread of a test is not to be confined.
+    let config = RunConfig::new(Options::from_toml(toml).unwrap(), None).unwrap();
+    RunConfig { seccomp: Seccomp::Off, ..config }
 }
 
 /// Waits until `count` keys were typed, then ends the run as after a power-off.

@@ -242,7 +242,8 @@ fn a_line_that_nobody_acknowledges_is_told_unless_the_guest_holds_it_back() {
 fn the_thread_is_called_and_ends() {
     let mut rig = Rig::new();
     let found = Arc::clone(&rig.state.function.found);
-    let watch = Watch::start(rig.host.tree().clone(), vec![rig.state.function.clone()]).unwrap();
+    let watch =
+        Watch::start(rig.host.tree().clone(), vec![rig.state.function.clone()], Seccomp::Off).unwrap();
     rig.enable_msi();
     rig.by_messages(9);
     // Whatever the thread has done by then, at its end it counts what there is.

@@ -103,13 +103,19 @@ impl Bare {
 
     /// Starts the second processor at `entry`, with a stack of its own and interrupts off.
     pub fn start_second(&mut self, entry: Label) {
+        self.start_processor(1, entry);
+    }
+
+    /// The same for the processor whose local APIC has this number. One that is not there is not missed. All have
+    /// the second one's stack at `entry`, and no other is started meanwhile.
+    pub fn start_processor(&mut self, number: u32, entry: Label) {
         let second_entry = self.second_entry;
         self.set_address(Reg::Eax, entry);
         self.store(second_entry, Reg::Eax);
         // jmp 0:entry of the boot sector
         self.set(Rm::Abs(STARTING_PAGE), 0xea | u32::from(sector::SECOND) << 8);
         self.set(Rm::Abs(STARTING_PAGE + 4), 0);
-        self.set(COMMAND_HIGH, 1 << 24);
+        self.set(COMMAND_HIGH, number << 24);
         self.set(COMMAND_LOW, INIT);
         self.wait(10, |_, _| {});
         for _ in 0..2 {
