@@ -1,7 +1,7 @@
 //! What each thread may ask of the kernel: seccomp filters, on by default (`--seccomp`).
 //!
 //! A guest that takes a thread over through a fault of ours, or of a card's driver, has that thread's system calls
-//! and no others. [`Kind`] names the threads, [`calls`] holds what each kind may ask for; a thread calls
+//! and no others. [`Kind`] names the threads, `calls` holds what each kind may ask for; a thread calls
 //! [`Seccomp::confine`] when it has all that it opens once, before it serves the guest.
 //!
 //! # What is refused
