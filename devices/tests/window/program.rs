@@ -219,9 +219,14 @@ impl Run {
             Step::Register(cpu, write) => self.register(cpu, write),
             Step::Frame(cpu, write) => self.frame(cpu, write),
             Step::Dispi(_) if self.command & 1 == 0 => {}
-            Step::Dispi(cpu) => self.unseen(cpu, |machine| {
-                machine.access(cpu, port(0x1ce, Width::B2, Direction::Write(0)));
-            }),
+            Step::Dispi(cpu) => {
+                // The index is nothing to the device; the register behind it is one in BAR 2.
+                self.machine.access(cpu, port(0x1ce, Width::B2, Direction::Write(0)));
+                let from = self.card.seen();
+                self.machine.access(cpu, port(0x1cf, Width::B2, Direction::Read));
+                let identity = Access::read(Region::bar(2), 0x500, Width::B2);
+                self.add(cpu, identity, Way::Strict, from, true);
+            }
             Step::Command(cpu, value) => self.command(cpu, value),
             Step::Identify(cpu) => self.unseen(cpu, |machine| {
                 machine.config(cpu, Access::read(Region::CONFIG, 0, Width::B4));
