@@ -199,7 +199,9 @@ impl Work {
             Ok(())
         };
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..self.threads.min(chunks.len())).map(|_| scope.spawn(take)).collect();
+            // Fewer of them only take longer.
+            let another = |_| std::thread::Builder::new().spawn_scoped(scope, take).ok();
+            let others: Vec<_> = (1..self.threads.min(chunks.len())).filter_map(another).collect();
             let mine: Result<()> = take();
             others.into_iter().fold(mine, |done, other| {
                 done.and(other.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))))

@@ -286,6 +286,8 @@ impl Topology {
             true => Some(guard.park()?),
             false => None,
         };
+        // What others wrote since then still goes where the map as it is leads.
+        self.drain_collector();
         Ok(self.show(state, |_| false)?)
     }
 

@@ -32,7 +32,7 @@ impl EndingSignals {
             let mut first = Some(first);
             for signal in signals.forever() {
                 let Some(first) = first.take() else {
-                    terminal::restore();
+                    terminal::restore_at_once();
                     std::process::exit(signal.saturating_add(128));
                 };
                 first(u8::try_from(signal).unwrap_or(0));

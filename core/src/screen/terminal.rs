@@ -35,7 +35,8 @@ impl Terminal {
         PANIC_HOOK.call_once(|| {
             let earlier = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
-                restore();
+                // In few calls: a confined thread may not open the terminal anew.
+                restore_at_once();
                 earlier(panic);
             }));
         });

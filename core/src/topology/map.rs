@@ -96,13 +96,14 @@ fn vga_claims<'a>(nodes: &[Node], claims: &'a [Option<Claims>]) -> Vec<(Ancestor
     found.into_iter().map(|(_, claim)| claim).collect()
 }
 
-/// Whether it is one of legacy VGA's, and not a BAR that was put there.
+/// Whether it is one of legacy VGA's, and not a BAR that was put there. What a quirk has over the ports goes where
+/// they go, and before them.
 fn is_vga(claim: &Claim) -> bool {
-    let fixed = match claim.range {
-        Range::Ports(span) => is_vga_ports(span),
-        Range::Memory(span) => is_vga_window(span),
-    };
-    fixed && matches!(claim.target, Target::Region { region: Region::VGA, .. })
+    let Target::Region { region, .. } = claim.target else { return false };
+    match claim.range {
+        Range::Ports(span) => is_vga_ports(span) && region >= Region::VGA,
+        Range::Memory(span) => is_vga_window(span) && region == Region::VGA,
+    }
 }
 
 /// Whether `id` is `root`, or sits behind it.
@@ -274,6 +275,28 @@ mod tests {
         assert_eq!(who(&address_space(&nodes, &[bridge(forwards), window.clone()]), 0xa_0000), None);
         forwards.vga_memory = true;
         assert_eq!(who(&address_space(&nodes, &[bridge(forwards), window]), 0xa_0000), Some(1));
+    }
+
+    #[test]
+    fn a_quirk_at_a_port_of_legacy_vga_comes_before_the_port() {
+        let ports = |first, last, region| {
+            let ports = Range::Ports(Span::new(Port(first), Port(last)).unwrap());
+            Claim::region(ports, region, first.into())
+        };
+        let quirk = Region(0xe3);
+        let ranges = vec![ports(0x3d0, 0x3d3, quirk), ports(0x3c0, 0x3df, Region::VGA)];
+        let space = address_space(&[function(None, 1)], &[Some(Claims { ranges, bridge: None })]);
+        let region = |port| {
+            let trap = Trap { at: Address::Port(Port(port)), width: Width::B1, op: Op::Read };
+            match space.resolve(trap, &ConfigLatch::default()) {
+                Resolved::Access { access, .. } => Some(access.region),
+                _ => None,
+            }
+        };
+        assert_eq!(
+            [0x3cf, 0x3d0, 0x3d3, 0x3d4].map(region),
+            [Some(Region::VGA), Some(quirk), Some(quirk), Some(Region::VGA)]
+        );
     }
 
     #[test]

@@ -187,16 +187,9 @@ struct OnTerminal {
 
 impl OnTerminal {
     fn start(kind: &str) -> Self {
-        let terminal = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        rustix::pty::grantpt(&terminal).unwrap();
-        rustix::pty::unlockpt(&terminal).unwrap();
-        let name = rustix::pty::ptsname(&terminal, Vec::new()).unwrap();
-        let end = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-        let size = Winsize { ws_col: 80, ws_row: 24, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&end, size).unwrap();
+        let (terminal, end) = pseudo_terminal();
         let before = settings(&end);
-        let stdio = || Stdio::from(end.try_clone().unwrap());
-        let child = child(kind).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
+        let child = on(&end, kind);
         let (sender, output) = mpsc::channel();
         let mut reader = File::from(terminal.try_clone().unwrap());
         std::thread::spawn(move || {
@@ -245,6 +238,25 @@ impl Drop for OnTerminal {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A terminal's two ends: who types, and the program's.
+fn pseudo_terminal() -> (OwnedFd, File) {
+    let terminal =
+        rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    rustix::pty::grantpt(&terminal).unwrap();
+    rustix::pty::unlockpt(&terminal).unwrap();
+    let name = rustix::pty::ptsname(&terminal, Vec::new()).unwrap();
+    let end = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let size = Winsize { ws_col: 80, ws_row: 24, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&end, size).unwrap();
+    (terminal, end)
+}
+
+/// A child on that terminal.
+fn on(end: &File, kind: &str) -> Child {
+    let stdio = || Stdio::from(end.try_clone().unwrap());
+    child(kind).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap()
 }
 
 /// What a terminal is sent on the way to its other screen, and back.
@@ -296,6 +308,32 @@ fn signals_give_the_terminal_back() {
         let (status, _) = run.end();
         assert_eq!(status.code(), Some(100 + signal.as_raw()));
     }
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_the_run() {
+    let (terminal, end) = pseudo_terminal();
+    let mut child = on(&end, "endless");
+    drop(end);
+    let (mut reader, mut seen) = (File::from(terminal), String::new());
+    while !seen.contains("READY") {
+        let mut bytes = [0; 4096];
+        let count = reader.read(&mut bytes).unwrap();
+        seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    drop(reader);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() > deadline => {
+                child.kill().unwrap();
+                panic!("it goes on without its terminal");
+            }
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    assert_eq!(status.code(), Some(101));
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use crossterm::event::{self, Event};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::tcgetwinsize;
 
 use crate::command::log::Log;
 use crate::command::say;
@@ -18,6 +20,9 @@ use crate::screen::typist::Typist;
 
 /// The longest sleep, where nothing else limits it.
 const SLEEP_LONGEST: Duration = Duration::from_secs(3600);
+
+/// `SIGHUP`: what the kernel says when a terminal is gone.
+const HANG_UP: u8 = 1;
 
 /// What a run is watched for.
 #[derive(Debug)]
@@ -75,7 +80,9 @@ impl Watch {
 
     /// With a view in the terminal, which is taken.
     fn shown(&mut self, guest: &mut dyn Guest, terminal: &Terminal) -> anyhow::Result<End> {
-        let (columns, rows) = known(crossterm::terminal::size().unwrap_or_default());
+        // crossterm would start a program where the terminal does not tell.
+        let size = tcgetwinsize(std::io::stdout()).map(|size| (size.ws_col, size.ws_row));
+        let (columns, rows) = known(size.unwrap_or_default());
         let mut view = View::new(BufWriter::with_capacity(64 << 10, Output), columns, rows, Instant::now());
         let mut chord = Chord::default();
         let mut draw_at = Instant::now();
@@ -97,9 +104,12 @@ impl Watch {
                 view.draw(guest.screen(), now)?;
                 draw_at = now + live::INTERVAL;
             }
-            let mut sleep = self.sleep(now, Some(draw_at));
-            while event::poll(sleep)? {
-                sleep = Duration::ZERO;
+            if !is_there_after(self.sleep(now, Some(draw_at))) {
+                return Ok(End::Signal(HANG_UP));
+            }
+            let mut idle = true;
+            while event::poll(Duration::ZERO)? {
+                idle = false;
                 match event::read()? {
                     Event::Key(key) => match chord.feed(&key) {
                         Action::Send(key) => guest.press(key),
@@ -114,6 +124,10 @@ impl Watch {
                     _ => {}
                 }
             }
+            if idle {
+                // A part of a key may be there, of which crossterm makes nothing yet.
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 
@@ -127,6 +141,17 @@ impl Watch {
     fn sleep(&self, now: Instant, draw_at: Option<Instant>) -> Duration {
         let next = [self.deadline, self.typist.due(now), draw_at].into_iter().flatten().min();
         next.map_or(SLEEP_LONGEST, |next| next.saturating_duration_since(now)).min(SLEEP_LONGEST)
+    }
+}
+
+/// Sleeps until there is a key, a signal comes or the time is over. False if the terminal is gone: crossterm, which
+/// else would wait, reads one that was hung up again and again and never comes back.
+fn is_there_after(time: Duration) -> bool {
+    let input = std::io::stdin();
+    let mut there = [PollFd::new(&input, PollFlags::IN)];
+    match poll(&mut there, Timespec::try_from(time).ok().as_ref()) {
+        Ok(_) => !there[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL),
+        Err(_) => true,
     }
 }
 
