@@ -166,10 +166,9 @@ impl Outer {
         }
     }
 
-    /// Whether its kernel says that a processor of its own gets no timer interrupts any more, which QEMU's
-    /// translator brings about now and then when guests run in it.
+    /// Whether its kernel says that a processor of its own gets no timer interrupts any more.
     pub fn has_stalled(&self) -> bool {
-        self.console().contains("kthread timer wakeup didn't happen")
+        self.vmm.has_stalled()
     }
 
     /// What its kernel has said.

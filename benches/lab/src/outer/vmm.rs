@@ -40,6 +40,10 @@ const OPENING: Duration = Duration::from_secs(30);
 /// How long it may take to end when it is told to.
 const FAREWELL: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(20);
+/// Between two looks at what the kernel has said.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long a case goes on after its clock stood still: now and then one ends all the same.
+const STALLED: Duration = Duration::from_secs(60);
 /// How many lines of a log are worth showing.
 const TAIL: usize = 12;
 
@@ -50,6 +54,15 @@ pub struct Vmm {
     monitor: Monitor,
     folders: Folders,
     started: Instant,
+    stall: Mutex<Stall>,
+}
+
+/// What is known of the kernel's clock.
+struct Stall {
+    /// When to look again.
+    look: Instant,
+    /// Since when it stands still.
+    since: Option<Instant>,
 }
 
 /// Its files, which go with it.
@@ -83,7 +96,15 @@ impl Vmm {
         let started = Instant::now();
         match connect(&mut child, &folders, started + OPENING) {
             Ok((control, monitor)) => {
-                Ok(Vmm { child: Mutex::new(child), control: Mutex::new(control), monitor, folders, started })
+                let stall = Stall { look: Instant::now(), since: None };
+                Ok(Vmm {
+                    child: Mutex::new(child),
+                    control: Mutex::new(control),
+                    monitor,
+                    folders,
+                    started,
+                    stall: Mutex::new(stall),
+                })
             }
             Err(error) => {
                 // Both fail if it has ended already, which is as well.
@@ -143,13 +164,31 @@ impl Vmm {
         control.write_all(line.as_bytes()).context("the outer machine takes no commands any more")
     }
 
-    /// An error if the process has ended.
+    /// An error if the process has ended, or if its kernel's clock has stood still for so long that what runs in it
+    /// will not come to an end any more.
     pub fn check(&self) -> Result<()> {
         let mut child = self.child.lock().map_err(|_| anyhow!("the process is lost"))?;
-        match child.try_wait() {
-            Ok(None) => Ok(()),
-            _ => bail!("the outer machine has ended: {}", self.folders.last_words()),
+        if !matches!(child.try_wait(), Ok(None)) {
+            bail!("the outer machine has ended: {}", self.folders.last_words());
         }
+        let mut stall = self.stall.lock().map_err(|_| anyhow!("the process is lost"))?;
+        let now = Instant::now();
+        if now >= stall.look {
+            stall.look = now + LOOK;
+            if stall.since.is_none() && self.has_stalled() {
+                stall.since = Some(now);
+            }
+        }
+        match stall.since {
+            Some(since) if now - since > STALLED => bail!("the outer machine's clock stands still"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether its kernel says that a processor of its own gets no timer interrupts any more, which QEMU's
+    /// translator brings about now and then when guests run in it.
+    pub fn has_stalled(&self) -> bool {
+        self.console().contains("kthread timer wakeup didn't happen")
     }
 
     /// What the kernel has said.
