@@ -24,9 +24,10 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// What `msi=` says, and what Linux then has of an e1000e, which has MSI-X, MSI and a pin.
+/// What `msi=` says, and what Linux then has of an e1000e, which has MSI-X, MSI and a pin. Its driver does not stay with
+/// MSI here, and uses the line instead; edu shows that MSI alone works.
 const KINDS: [(&str, &str); 4] =
-    [("guest", "PCI-MSIX"), ("no-msix", "PCI-MSI-"), ("no-msi", "PCI-MSIX"), ("off", "IO-APIC")];
+    [("guest", "PCI-MSIX"), ("no-msix", "IO-APIC"), ("no-msi", "PCI-MSIX"), ("off", "IO-APIC")];
 
 fn kinds(stage: &Stage<'_>) -> Result<()> {
     for (option, shown) in [("guest", "; MSI: ok"), ("no-msix", "; MSI: ok"), ("off", "no MSI capability")] {
