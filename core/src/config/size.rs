@@ -88,3 +88,18 @@ pub(crate) fn shown(bytes: u64) -> String {
     }
     format!("{bytes} bytes")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_whole_numbers() {
+        assert_eq!(shown(256), "256 bytes");
+        assert_eq!(shown(0), "0 bytes");
+        assert_eq!(shown(128 << 10), "128 KiB");
+        assert_eq!(shown(3 << 30), "3 GiB");
+        assert_eq!(shown(2 << 40), "2 TiB");
+        assert_eq!(shown((1 << 30) + (1 << 20)), "1025 MiB");
+    }
+}
