@@ -84,7 +84,7 @@ pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Part
             given.process = Some(process);
             let function = software(socket, machine)?;
             given.show(&function);
-            given.accounts.push(over_socket("the software adapter", &function));
+            given.accounts.push(over_socket("the software adapter", &function, (Vga::Auto, false)));
             parts.push(part(function, "adapter0".into(), None, place::adapter(0)?)?);
         }
         Adapters::Given(devices) => add_given(devices, machine, parts, &mut given)?,
@@ -144,7 +144,9 @@ fn add_given(
                 let function = Function::open(client, options(device, owned, seat, machine.ways))?;
                 has_vga[index] = function.has_vga();
                 given.show(&function);
-                given.accounts.push(over_socket("a device over vfio-user", &function).asked(device));
+                given.accounts.push(
+                    over_socket("a device over vfio-user", &function, (device.vga, owned)).asked(device),
+                );
                 tell_rom(&function, &device.origin.to_string(), machine);
                 parts.push(part(function, at.name, parent, seat.devfn(card))?);
             }
@@ -240,7 +242,9 @@ fn host_part(
     account.given = format!("by VFIO ({interface}), {place}");
     account.reset = reset.to_string();
     account.legacy_vga = if is_vga { legacy_vga.into() } else { "no VGA compatible controller".into() };
-    if !shadowed {
+    if shadowed {
+        account.rom = "the copy that the host's firmware has already run".into();
+    } else {
         tell_rom(&function, &device.origin.to_string(), machine);
     }
     let (has_vga, stopping) = (function.has_vga(), function.backend().stopping());
@@ -319,11 +323,11 @@ fn options(device: &AssignedDevice, owned: bool, seat: Seat, ways: Ways) -> assi
     }
 }
 
-/// What is told of a function that is reached over a socket.
-fn over_socket(name: &str, function: &Function<Client>) -> Account {
+/// What is told of a function that is reached over a socket; `wish` and `owned` as [`physical::legacy`] has them.
+fn over_socket(name: &str, function: &Function<Client>, (wish, owned): (Vga, bool)) -> Account {
     let mut account = Account::of(name, function);
     account.given = "over vfio-user".into();
-    account.legacy_vga = physical::legacy(function.legacy_vga(), Vga::Auto, false).into();
+    account.legacy_vga = physical::legacy(function.legacy_vga(), wish, owned).into();
     account
 }
 

@@ -24,7 +24,7 @@ use super::rom::Rom;
 use crate::legacy::picture::Picture;
 use crate::legacy::{self, Owner};
 use crate::pci::spec;
-use crate::rom;
+use crate::rom::check::Report;
 use crate::seen::{Mark, Seen};
 
 pub use super::error::Error;
@@ -167,9 +167,9 @@ impl<B: Backend> Function<B> {
         self.interrupts.offered(self.config.space())
     }
 
-    /// The images of the ROM that the guest sees, if it sees one. Reads all of it.
-    pub fn rom_chain(&self) -> Option<rom::Chain> {
-        self.rom.as_ref().map(Rom::chain)
+    /// What the ROM that the guest sees holds, if it sees one.
+    pub fn rom_report(&self) -> Option<&Report> {
+        self.rom.as_ref().map(Rom::report)
     }
 
     /// Vendor, device and class code (base class, subclass, programming interface), as the guest sees them.
@@ -179,8 +179,9 @@ impl<B: Backend> Function<B> {
         (space.word(spec::VENDOR_ID), space.word(spec::DEVICE_ID), class)
     }
 
-    /// What its ROM is and what becomes of it, in one line; `None` if the guest sees none.
-    pub fn rom_found(&self) -> Option<&str> {
+    /// Where its ROM comes from, a file by its name, what it is and what becomes of it, in one line; `None` if the
+    /// guest sees none.
+    pub fn rom_found(&self) -> Option<String> {
         self.rom.as_ref().map(Rom::found)
     }
 

@@ -39,7 +39,10 @@ pub enum Source {
 #[derive(Clone, Debug)]
 pub(super) struct Rom {
     memory: Arc<MmapRegion>,
-    found: String,
+    /// Of the image, as it was put right.
+    report: Report,
+    /// Where it was read, if that is not the device.
+    file: Option<PathBuf>,
 }
 
 impl Rom {
@@ -53,13 +56,13 @@ impl Rom {
         }
     }
 
-    fn new(image: &[u8], found: String) -> Option<Rom> {
+    fn new(image: &[u8], report: Report, file: Option<&Path>) -> Option<Rom> {
         let size = image.len().max(PAGE).next_power_of_two();
         let memory = MmapRegion::new(size).ok()?;
         let bytes = memory.get_slice(0, size).ok()?;
         bytes.write_slice(image, 0).ok()?;
         bytes.write_slice(&vec![0xff; size - image.len()], image.len()).ok()?;
-        Some(Rom { memory: Arc::new(memory), found })
+        Some(Rom { memory: Arc::new(memory), report, file: file.map(Path::to_owned) })
     }
 
     /// Bytes; a power of two, at least a page.
@@ -67,21 +70,21 @@ impl Rom {
         self.memory.size() as u64
     }
 
-    /// Its images.
-    pub fn chain(&self) -> rom::Chain {
-        let mut image = vec![0; self.memory.size()];
-        // A part that could not be read is no image.
-        let _ = self.memory.get_slice(0, image.len()).and_then(|bytes| bytes.read_slice(&mut image, 0));
-        rom::chain(&image)
-    }
-
     pub fn memory(&self) -> &Arc<MmapRegion> {
         &self.memory
     }
 
-    /// What it is and what becomes of it, in one line.
-    pub fn found(&self) -> &str {
-        &self.found
+    /// What it holds.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Where it comes from, what it is and what becomes of it, in one line.
+    pub fn found(&self) -> String {
+        match &self.file {
+            Some(path) => format!("the file {}: {}", path.display(), self.report),
+            None => self.report.to_string(),
+        }
     }
 
     pub fn read(&self, offset: u64, width: Width) -> Result<u64, Fault> {
@@ -128,7 +131,7 @@ fn from_device(backend: &mut dyn Backend) -> Option<Rom> {
     for text in said {
         tracing::warn!(device, "its ROM: {text} (rom=FILE gives another)");
     }
-    Rom::new(&image, report.to_string())
+    Rom::new(&image, report, None)
 }
 
 /// The image in a file: as it is, except for the ids, without which no firmware would run it.
@@ -157,7 +160,7 @@ fn from_file(path: &Path, backend: &mut dyn Backend) -> Result<Rom, Error> {
     for text in said {
         tracing::warn!(device = backend.name(), "the ROM file {}: {text}", path.display());
     }
-    Rom::new(&image, format!("the file {}: {report}", path.display())).ok_or(Error::OutOfMemory)
+    Rom::new(&image, report, Some(path)).ok_or(Error::OutOfMemory)
 }
 
 /// Makes an image one for this function, where that can be done. What is to be said of it then, and which of it
