@@ -113,7 +113,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
         Cpuid::of_host(&vm, usize::from(cpus)).context("KVM does not tell its processors' features")?;
     let bounds = Bounds::new(&cpuid, &reach, config.phys_bits);
     let (functions, places) = placement::survey(&mut parts);
-    let fit = match parts.iter().any(|part| part.identity.is_some()) {
+    let fit = match parts.iter().any(|part| part.keeps.is_some()) {
         true => identity::arrange(&mut parts, (&functions, &places), ram.split(), bounds, &events)?,
         false => fit::fit(&functions, ram.split(), version, bounds)?,
     };

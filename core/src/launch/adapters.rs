@@ -251,11 +251,11 @@ fn host_part(
     // An access to legacy VGA can sleep.
     let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
     let part = part(function, name, parent, seat.devfn(card))?;
-    let identity = match &device.origin {
+    let keeps = match &device.origin {
         DeviceOrigin::Host(address) => machine.kept.by(*address).cloned(),
         DeviceOrigin::Socket(_) => None,
     };
-    Ok((Parts { served_by, stopping: Some(stopping), identity, ..part }, has_vga, account))
+    Ok((Parts { served_by, stopping: Some(stopping), keeps, ..part }, has_vga, account))
 }
 
 /// Tells what the ROM of a function is that the guest sees.

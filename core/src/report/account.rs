@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use trapline_devices::assigned::{self, Backend, Messages, Offered};
 use trapline_devices::pci::PciAddress;
+use trapline_devices::rom::Ids;
 use trapline_devices::seen::{Life, Mark, Seen};
 
 use super::{Function, Interrupts, Run};
@@ -40,7 +41,7 @@ pub struct Account {
     /// Its own options, where they are not the default.
     pub(crate) options: Vec<String>,
     pub(crate) shown: Messages,
-    identity: (u16, u16, u32),
+    ids: (Ids, u32),
     offered: Offered,
     sees_window: bool,
     seen: Arc<Seen>,
@@ -59,7 +60,7 @@ impl Account {
             options: Vec::new(),
             shown: Messages::Guest,
             rom: function.rom_report().map_or_else(|| "none".into(), ToString::to_string),
-            identity: function.identity(),
+            ids: function.ids(),
             offered: function.offered(),
             sees_window: function.sees_window(),
             seen: Arc::clone(function.seen()),
@@ -79,7 +80,7 @@ impl Account {
             options: Vec::new(),
             shown: Messages::Guest,
             rom: "none".into(),
-            identity: (0x8086, 0x10d3, 0x02_0000),
+            ids: (Ids { vendor: 0x8086, device: 0x10d3 }, 0x02_0000),
             offered: Offered::default(),
             sees_window: false,
             seen: Arc::default(),
@@ -106,14 +107,14 @@ impl Account {
 
     /// What became of it.
     fn told(&self, host: &Host) -> Function {
-        let (vendor, device, class) = self.identity;
+        let (ids, class) = self.ids;
         let there = self.address.and_then(|address| host.function(address));
         let [_, base, sub, _] = class.to_be_bytes();
         let resets = self.seen.resets();
         Function {
             name: there.map_or_else(|| self.name.clone(), |function| host.name_of(function)),
             class_name: host.class_name(base, sub),
-            ids: format!("{vendor:04x}:{device:04x}"),
+            ids: ids.to_string(),
             class: format!("{class:06x}"),
             given: self.given.clone(),
             options: self.options.clone(),

@@ -24,6 +24,7 @@ use super::rom::Rom;
 use crate::legacy::picture::Picture;
 use crate::legacy::{self, Owner};
 use crate::pci::spec;
+use crate::rom::Ids;
 use crate::rom::check::Report;
 use crate::seen::{Mark, Seen};
 
@@ -172,11 +173,11 @@ impl<B: Backend> Function<B> {
         self.rom.as_ref().map(Rom::report)
     }
 
-    /// Vendor, device and class code (base class, subclass, programming interface), as the guest sees them.
-    pub fn identity(&self) -> (u16, u16, u32) {
+    /// Its ids and its class code (base class, subclass, programming interface), as the guest sees them.
+    pub fn ids(&self) -> (Ids, u32) {
         let space = self.config.space();
         let class = space.read(spec::REVISION_ID, Width::B4) >> 8;
-        (space.word(spec::VENDOR_ID), space.word(spec::DEVICE_ID), class)
+        (Ids { vendor: space.word(spec::VENDOR_ID), device: space.word(spec::DEVICE_ID) }, class)
     }
 
     /// Where its ROM comes from, a file by its name, what it is and what becomes of it, in one line; `None` if the
