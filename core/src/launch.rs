@@ -1,4 +1,12 @@
 //! From a configuration to a running machine, and to its end.
+//!
+//! * `adapters`: the devices, as parts; `physical`: those of this host, opened by VFIO; `lease`: what of the
+//!   host's VGA arbiter one of them is given;
+//! * `seats`, `place`: where in the guest each sits;
+//! * `identity`: what they keep of the host's addresses; `fit`: how wide the guest's addresses are, so that all
+//!   fits;
+//! * `ways`: how fast legacy VGA may be;
+//! * `serial`: the serial line's ends on the host.
 
 pub(crate) mod adapters;
 mod fit;

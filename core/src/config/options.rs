@@ -8,10 +8,11 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 /// The help on `--keys`: its angle brackets would be tags in a documentation comment.
 const KEYS_HELP: &str = "Keys to type, as in '<wait-text:GRUB><down><enter>'";
-const KEYS_LONG_HELP: &str = "Keys to type on the guest's keyboard: characters as they are; <enter> <esc> <tab> <backspace> \
-<space> <up> <down> <left> <right> <home> <end> <pageup> <pagedown> <insert> <delete> <f1> to <f12>; <lt> for <; with \
-ctrl- alt- shift- before a key or a character, as in <ctrl-alt-delete>. <wait:SECONDS> waits, <wait-text:STRING> waits \
-until a row of the screen shows STRING (in it \\> stands for >)";
+const KEYS_LONG_HELP: &str = "Keys to type on the guest's keyboard: characters as they are; <enter> \
+<esc> <tab> <backspace> <space> <up> <down> <left> <right> <home> <end> <pageup> <pagedown> <insert> \
+<delete> <f1> to <f12>; <lt> for <; with ctrl- alt- shift- before a key or a character, as in \
+<ctrl-alt-delete>. <wait:SECONDS> waits, <wait-text:STRING> waits until a row of the screen shows STRING \
+(in it \\> stands for >)";
 
 /// The options of `trapline run`, as text. The names in a TOML file are those of the command line without the
 /// dashes; a value there may be a string or a number, and an option that may be repeated takes a list. Paths
@@ -183,8 +184,8 @@ pub struct Options {
 
     /// Trace only accesses that meet this; may be repeated, and then one is enough
     ///
-    /// function=NAME (adapter0, disk0, ...), bar=N, port=A-B and address=A-B (hexadecimal, both ends included); several,
-    /// separated by commas, must be met together.
+    /// function=NAME (adapter0, disk0, ...), bar=N, port=A-B and address=A-B (hexadecimal, both ends included);
+    /// several, separated by commas, must be met together.
     #[arg(long, value_name = "RULE[,RULE..]")]
     #[serde(default, deserialize_with = "many")]
     pub trace_filter: Vec<String>,

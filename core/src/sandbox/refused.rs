@@ -42,8 +42,8 @@ thread_local! {
     static CONFINED: Cell<Confined> = const { Cell::new(Confined { name: Text::new(), plural: "" }) };
 }
 
-/// Takes SIGSYS, and has the C library's memory come from one arena. Others would be trimmed by threads that are confined
-/// by then, and glibc opens a file of `/proc` the first time. Nothing that has to be fast takes memory.
+/// Takes SIGSYS, and has the C library's memory come from one arena. Others would be trimmed by threads that are
+/// confined by then, and glibc opens a file of `/proc` the first time. Nothing that has to be fast takes memory.
 pub(super) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
