@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use trapline_devices::assigned::CLIQUE_LARGEST;
+
 use super::error::Shown;
 use super::identity::{self, Identity};
 use super::{Messages, Phase, Window};
@@ -119,9 +121,6 @@ pub(super) enum Choice {
     Device(AssignedDevice),
     None,
 }
-
-/// The largest number of a GPUDirect clique.
-const CLIQUE_LARGEST: u8 = 15;
 
 /// What may stand behind a device's name.
 const OPTIONS: &str = "vga=, rom=, root-port=, msi=, phase=, identity=, gpudirect-clique= and arbiter=";

@@ -9,7 +9,7 @@ pub const MEMORY_LEAST: u64 = 16 << 20;
 /// The most guest memory. A guard against a slip of the keyboard, not a limit of the machine.
 pub const MEMORY_LARGEST: u64 = 4 << 40;
 
-/// How many bits a guest physical address may have.
+/// How many bits a guest physical address may have; the least is all that 64-bit processors had at first.
 pub const PHYS_BITS: RangeInclusive<u8> = 36..=52;
 
 /// Parses the width of a guest physical address.

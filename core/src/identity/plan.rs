@@ -8,12 +8,10 @@ use trapline_io::{Gpa, Port, Span};
 
 use super::space::{Bounds, Owner, Pool, Space};
 use super::{Ground, HostAddresses, Unfit};
-use crate::firmware::placement::{Function, Placed, Plan, Window as Open};
+use crate::firmware::placement::{Function, LOW, Placed, Plan, Window as Open};
 
 /// What a guest has of ports for PCI.
 const PORTS: Bounds = (0x1000, 0xffff);
-/// What SeaBIOS and the root's first window have for BARs below 4 GiB.
-const LOW: Bounds = (0xc000_0000, 0xfebf_ffff);
 /// The last address below 4 GiB.
 const LAST_LOW: u64 = HIGH_RAM - 1;
 /// The granularity of what ACPI tells of the root's windows above 4 GiB.

@@ -10,10 +10,8 @@ use trapline_devices::q35::{HIGH_RAM, RamSplit};
 use trapline_io::{Gpa, Span};
 use trapline_vcpu::cpuid::Cpuid;
 
+use crate::config::PHYS_BITS;
 use crate::firmware::placement::{self, Function, Guest, Misfit, Plan, Vendor, Version};
-
-/// The least that a guest is told: all that 64-bit processors had at first.
-const LEAST_BITS: u8 = 36;
 
 /// What bounds the guest's addresses.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +59,7 @@ impl<'a> Bounds<'a> {
         }
         let most = self.iommu().map_or(processor, |iommu| iommu.min(processor));
         let believed = |bits: &u8| placement::is_believed(*bits, self.vendor);
-        let widths = (LEAST_BITS..=most).rev().filter(believed);
+        let widths = (*PHYS_BITS.start()..=most).rev().filter(believed);
         Ok(widths.chain((!believed(&most)).then_some(most)).collect())
     }
 

@@ -29,7 +29,7 @@ use crate::rom::check::Report;
 use crate::seen::{Mark, Seen};
 
 pub use super::error::Error;
-pub use super::options::{LegacyVga, Messages, Options, Placement, Vga};
+pub use super::options::{CLIQUE_LARGEST, LegacyVga, Messages, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
 mod claims;

@@ -14,10 +14,8 @@ use super::backend::Backend;
 use super::function::Error;
 use crate::pci::spec::{self, Command};
 use crate::rom::check::{self, About, Report, Severity};
-use crate::rom::{self, CodeType, Finding, Ids, Repair, SIGNATURE};
+use crate::rom::{self, CodeType, Finding, Ids, LARGEST, Repair, SIGNATURE};
 
-/// The largest image taken; the PCI firmware specification allows no larger base address register.
-const MAX: u64 = 16 << 20;
 /// A memory slot has whole pages.
 const PAGE: usize = 4096;
 /// Vendor and device of functions whose own ROM hangs a guest: Broadcom's BCM57810.
@@ -111,7 +109,7 @@ fn from_device(backend: &mut dyn Backend) -> Option<Rom> {
         tracing::warn!(device, "its ROM is known to hang guests; the guest sees none (rom=FILE gives one)");
         return None;
     }
-    let mut image = vec![0xff; usize::try_from(size.min(MAX)).ok()?];
+    let mut image = vec![0xff; usize::try_from(size.min(LARGEST)).ok()?];
     let offset = spec::COMMAND.into();
     let command = backend.read(Region::CONFIG, offset, Width::B2).unwrap_or(0);
     let memory = u64::from(Command::new().with_memory(true).into_bits());
@@ -144,8 +142,8 @@ fn from_file(path: &Path, backend: &mut dyn Backend) -> Result<Rom, Error> {
     }
     let file = File::open(path).map_err(failed)?;
     let mut image = Vec::new();
-    file.take(MAX + 1).read_to_end(&mut image).map_err(failed)?;
-    if image.len() as u64 > MAX {
+    file.take(LARGEST + 1).read_to_end(&mut image).map_err(failed)?;
+    if image.len() as u64 > LARGEST {
         return Err(bad("is larger than 16 MiB"));
     }
     if !image.starts_with(&SIGNATURE) {
