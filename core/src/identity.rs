@@ -4,7 +4,7 @@
 //! Where the guest sees the same addresses, these need no quirk. So a function can keep them ([`HostAddresses`]):
 //! *identity mapping*. No firmware knows of an address that is taken, so in a machine with such a function none
 //! places anything: every BAR and every window of a bridge is given its address here, before the firmware
-//! runs, and hidden from its sizing ([`Placed`]). Without such a function nothing here does anything, and the
+//! runs, and hidden from its sizing ([`Preplaced`]). Without such a function nothing here does anything, and the
 //! firmware places what it finds.
 //!
 //! In this order, so that what can not go elsewhere goes first:
@@ -30,7 +30,7 @@ mod tests;
 use std::sync::Arc;
 
 use trapline_devices::host;
-use trapline_devices::pci::{Moves, Placed, Places};
+use trapline_devices::pci::{Moves, Places, Preplaced};
 use trapline_devices::q35::RamSplit;
 use trapline_io::{Gpa, Span};
 
@@ -158,6 +158,6 @@ pub fn arrange(
 
 fn placed(part: Parts, places: &Places, events: &Arc<dyn host::Events>) -> Parts {
     let name = part.keeps.as_ref().map_or(&part.name, |keeps| &keeps.name).clone();
-    let device = Placed::new(part.device, name, places, Arc::clone(events));
+    let device = Preplaced::new(part.device, name, places, Arc::clone(events));
     Parts { device: Box::new(device), ..part }
 }
