@@ -29,6 +29,5 @@ pub use function::{
     CLIQUE_LARGEST, Error, Function, LegacyVga, Messages, Options, Placement, RomSource, Vga,
 };
 pub use interrupts::Offered;
-pub(crate) use quirks::bonaire;
 pub use quirks::igd::Igd;
 pub use quirks::{is_foreign, overlay_name};

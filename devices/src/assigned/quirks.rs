@@ -24,7 +24,6 @@ use crate::vga;
 mod ati_mirror;
 mod ati_port;
 mod ati_window;
-pub(crate) mod bonaire;
 pub(super) mod clique;
 mod dispi;
 mod foreign;
