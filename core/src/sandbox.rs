@@ -83,7 +83,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 11] = [
+    #[cfg(test)]
+    pub(super) const ALL: [Kind; 11] = [
         Kind::Vcpu,
         Kind::Worker,
         Kind::Window,

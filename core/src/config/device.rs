@@ -182,7 +182,10 @@ impl Wishes {
                 ));
             }
             if self.arbiter == Some(Arbitration::On) {
-                return Err("arbiter=on is for functions of this host".into());
+                return Err(format!(
+                    "{origin} is no function of this host, so that the host's arbiter does not know it; leave arbiter= \
+                     out"
+                ));
             }
         }
         Ok(AssignedDevice {
@@ -379,7 +382,10 @@ mod tests {
         }
         for (text, problem) in [
             ("01:00.0,arbiter=always", "give arbiter=on, arbiter=off or arbiter=auto"),
-            ("vfio-user:/socket,arbiter=on", "arbiter=on is for functions of this host"),
+            (
+                "vfio-user:/socket,arbiter=on",
+                "vfio-user:/socket is no function of this host, so that the host's arbiter does not know it; leave arbiter= out",
+            ),
         ] {
             assert!(device(text).is_err_and(|error| error.contains(problem)), "{text}");
         }

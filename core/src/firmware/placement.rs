@@ -33,9 +33,11 @@ use trapline_io::device::Range;
 use trapline_io::{Gpa, Span};
 
 pub use misfit::{Misfit, Share};
-pub use seabios::{holds, place};
+pub(crate) use seabios::holds;
+pub use seabios::place;
 pub use survey::survey;
-pub use version::{Vendor, Version, is_believed};
+pub(crate) use version::is_believed;
+pub use version::{Vendor, Version};
 
 /// The 32-bit window of SeaBIOS on this machine: behind the configuration space window, before the I/O APIC.
 pub const LOW: (u64, u64) = (0xc000_0000, 0xfebf_ffff);

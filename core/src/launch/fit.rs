@@ -54,7 +54,10 @@ impl<'a> Bounds<'a> {
     fn widths(&self) -> Result<Vec<u8>> {
         let processor = self.processor;
         if let Some(wish) = self.wish {
-            ensure!(wish <= processor, "--phys-bits {wish}: this host's processors have {processor}");
+            ensure!(
+                wish <= processor,
+                "--phys-bits {wish}: this host's processors have {processor}; give {processor} or less"
+            );
             return Ok(vec![wish]);
         }
         let most = self.iommu().map_or(processor, |iommu| iommu.min(processor));
@@ -204,7 +207,7 @@ mod tests {
     fn a_wish_past_the_processor_is_refused() {
         let wish = Bounds { wish: Some(47), ..bounds(46, Vendor::Intel, &[]) };
         let error = fit(&[], RamSplit::of(GIB), VERSION, wish).unwrap_err().to_string();
-        assert_eq!(error, "--phys-bits 47: this host's processors have 46");
+        assert_eq!(error, "--phys-bits 47: this host's processors have 46; give 46 or less");
     }
 
     #[test]

@@ -81,9 +81,9 @@ impl<B: Backend> Function<B> {
         if !owns_vga {
             config.be_no_vga();
         }
-        let (registers, traced) = (&registers, options.every_write);
-        let card = Card { registers, config: &config, bars, owns_vga, opregion, traced };
-        let quirks = Quirks::of(&card, backend.name());
+        let (name, registers, traced) = (backend.name(), &registers, options.every_write);
+        let card = Card { name, registers, config: &config, bars, owns_vga, opregion, traced };
+        let quirks = Quirks::of(&card);
         let owner = if owns_vga { owner(options.ways, &quirks, &seen) } else { None };
         let repeats = Repeats::of(&backend, !options.every_write);
         let (picture, dma) = (None, false);

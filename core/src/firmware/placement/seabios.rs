@@ -111,7 +111,7 @@ pub fn place(version: Version, guest: &Guest<'_>) -> Result<Plan, Misfit> {
 ///
 /// # Errors
 /// [`Misfit::Ram`].
-pub fn holds(ram: RamSplit, phys_bits: u8) -> Result<(), Misfit> {
+pub(crate) fn holds(ram: RamSplit, phys_bits: u8) -> Result<(), Misfit> {
     let end = HIGH_RAM.saturating_add(ram.high);
     let fits = ram.high == 0 || end <= end_of(phys_bits);
     if fits { Ok(()) } else { Err(Misfit::Ram { end, bits: phys_bits }) }
