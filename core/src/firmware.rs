@@ -1,6 +1,7 @@
 //! What the guest's firmware is given: its own image, and everything that it reads through fw_cfg.
 //!
-//! All of it is bytes made by pure functions; nothing here touches a guest or a device.
+//! Most of it is bytes made by pure functions, and nothing here touches a guest. The one that touches devices is
+//! [`placement::survey`], which sizes their registers before the machine runs.
 //!
 //! * [`image`]: finds SeaBIOS and the option ROM that starts a kernel, and checks them.
 //! * [`e820`]: how RAM is split around the 32-bit hole, and the memory map.

@@ -10,8 +10,9 @@
 //! * [`binding`]: to vfio-pci and back;
 //! * [`rom`]: a ROM by sysfs.
 //!
-//! Reading changes nothing and wakes no device. What a process without rights may not read (addresses
-//! in `/proc/iomem`, other users' open files) is taken as not being there.
+//! Reading changes nothing and wakes no device, except [`rom`], which wakes its function, lets it decode memory, and
+//! undoes both. What a process without rights may not read (addresses in `/proc/iomem`, other users' open files) is
+//! taken as not being there.
 //!
 //! ```no_run
 //! use trapline::host::{Host, Tree};

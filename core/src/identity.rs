@@ -1,10 +1,10 @@
 //! Where the registers of all functions lie, when some lie where the host has them.
 //!
 //! Some adapters reach their own BARs by mechanisms of their own, with the addresses that the host gave.
-//! Where the guest sees the same addresses, these need no quirk. So a function can keep them ([`Identity`]):
+//! Where the guest sees the same addresses, these need no quirk. So a function can keep them ([`HostAddresses`]):
 //! *identity mapping*. No firmware knows of an address that is taken, so in a machine with such a function none
 //! places anything: every BAR and every window of a bridge is given its address here, before the firmware
-//! runs, and hidden from its sizing ([`Placed`]). Without such a function nothing here does anything, and the
+//! runs, and hidden from its sizing ([`Preplaced`]). Without such a function nothing here does anything, and the
 //! firmware places what it finds.
 //!
 //! In this order, so that what can not go elsewhere goes first:
@@ -30,7 +30,7 @@ mod tests;
 use std::sync::Arc;
 
 use trapline_devices::host;
-use trapline_devices::pci::{Moves, Placed, Places};
+use trapline_devices::pci::{Moves, Places, Preplaced};
 use trapline_devices::q35::RamSplit;
 use trapline_io::{Gpa, Span};
 
@@ -39,7 +39,7 @@ use crate::parts::{PartId, Parts};
 
 /// What a function keeps of the host's addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
+pub struct HostAddresses {
     /// What messages call the function.
     pub name: String,
     /// Index of each base address register, 0 to 5, and its address on the host, in guest physical memory or
@@ -141,9 +141,9 @@ pub fn arrange(
     ground: Ground<'_>,
     events: &Arc<dyn host::Events>,
 ) -> Result<(Plan, Vec<String>), Unfit> {
-    let identities = places.iter().map(|id| parts.get(*id).and_then(|part| part.identity.clone()));
-    let identities: Vec<_> = identities.collect();
-    let addresses = plan::plan(functions, &identities, ground)?;
+    let kept = places.iter().map(|id| parts.get(*id).and_then(|part| part.keeps.clone()));
+    let kept: Vec<_> = kept.collect();
+    let addresses = plan::plan(functions, &kept, ground)?;
     let plan = addresses.as_plan(ground.ram);
     let mut addresses_of = places.iter().zip(addresses.places).peekable();
     for (id, part) in std::mem::take(parts).into_iter().enumerate() {
@@ -157,7 +157,7 @@ pub fn arrange(
 }
 
 fn placed(part: Parts, places: &Places, events: &Arc<dyn host::Events>) -> Parts {
-    let name = part.identity.as_ref().map_or(&part.name, |identity| &identity.name).clone();
-    let device = Placed::new(part.device, name, places, Arc::clone(events));
+    let name = part.keeps.as_ref().map_or(&part.name, |keeps| &keeps.name).clone();
+    let device = Preplaced::new(part.device, name, places, Arc::clone(events));
     Parts { device: Box::new(device), ..part }
 }

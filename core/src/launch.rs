@@ -1,4 +1,12 @@
 //! From a configuration to a running machine, and to its end.
+//!
+//! * `adapters`: the devices, as parts; `physical`: those of this host, opened by VFIO; `lease`: what of the
+//!   host's VGA arbiter one of them is given;
+//! * `seats`, `place`: where in the guest each sits;
+//! * `identity`: what they keep of the host's addresses; `fit`: how wide the guest's addresses are, so that all
+//!   fits;
+//! * `ways`: how fast legacy VGA may be;
+//! * `serial`: the serial line's ends on the host.
 
 pub(crate) mod adapters;
 mod fit;
@@ -23,10 +31,10 @@ use trapline_devices::q35::{Pirqs, Ram, RamSplit};
 use trapline_devices::virtio::block::{Block, Disk};
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
+use trapline_io::{Gpa, Span};
 use trapline_vcpu::Vm;
 use trapline_vcpu::cpuid::Cpuid;
 
-use self::adapters::Given;
 use self::fit::{Bounds, Fit};
 use self::ways::Collecting;
 use crate::adapter::Process;
@@ -44,7 +52,7 @@ use crate::machine::{Ending, Machine, Observer};
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
 use crate::report::account::Account;
-use crate::sandbox::Kind;
+use crate::sandbox::{Kind, Seccomp};
 use crate::screen::Source;
 use crate::trace::{Opened, Trace};
 
@@ -107,42 +115,68 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     };
     let mut given = adapters::add(&config.adapters, &around, &mut parts)?;
     let display = given.display();
-    let Given { process, mapping, peers, reach, graphics, accounts, .. } = given;
-    let cpus = config.cpus.into();
+    let fit = arrange(config, (&vm, &ram, version), &given.reach, &mut parts, &events)?;
+    let mut items = boot(config, ram.split(), fit, &published)?.into_items()?;
+    if let Some(graphics) = &given.graphics {
+        igd::add(graphics, &mut items)?;
+    }
+    parts.push(platform::fw_cfg(items, &ram));
+    let (cpus, seccomp) = (config.cpus.into(), config.seccomp);
+    let start = |opened: Opened| opened.start(&mut parts, cpus, &config.trace_filters, &published, seccomp);
+    let trace = trace.map(start).transpose()?;
+    let observer = Observer { probes: trace.as_ref().map(Trace::probes), around: None, seccomp };
+    let service = service(config.io);
+    let machine = Machine::observed(vm, cpus, service, published, parts, events.clone(), observer)?;
+    if let Some(peers) = given.peers {
+        machine.share_bars(peers);
+    }
+    if let (Serial::Stdio, Some(input)) = (&config.serial, serial) {
+        serial::feed(input, seccomp)?;
+    }
+    let (accounts, mapping) = (given.accounts, given.mapping);
+    let outside = Outside { mapping, trace, watch: watch(&accounts, seccomp)? };
+    let (thread, shown) = start_thread(machine, outside, ends, seccomp)?;
+    Ok(Box::new(Running { events, thread, keys, display, accounts, shown, adapter: given.process }))
+}
+
+/// Finds out where everything will lie, and how wide the guest's physical addresses are for that; KVM and `parts` are
+/// told.
+fn arrange(
+    config: &RunConfig,
+    (vm, ram, version): (&Vm, &Ram, Option<Version>),
+    reach: &[Span<Gpa>],
+    parts: &mut Vec<Parts>,
+    events: &Events,
+) -> Result<Fit> {
     let cpuid =
-        Cpuid::of_host(&vm, usize::from(cpus)).context("KVM does not tell its processors' features")?;
-    let bounds = Bounds::new(&cpuid, &reach, config.phys_bits);
-    let (functions, places) = placement::survey(&mut parts);
-    let fit = match parts.iter().any(|part| part.identity.is_some()) {
-        true => identity::arrange(&mut parts, (&functions, &places), ram.split(), bounds, &events)?,
+        Cpuid::of_host(vm, config.cpus.into()).context("KVM does not tell its processors' features")?;
+    let bounds = Bounds::new(&cpuid, reach, config.phys_bits);
+    let (functions, places) = placement::survey(parts);
+    let fit = match parts.iter().any(|part| part.keeps.is_some()) {
+        true => identity::arrange(parts, (&functions, &places), ram.split(), bounds, events)?,
         false => fit::fit(&functions, ram.split(), version, bounds)?,
     };
     tell_plan(&functions, &fit);
     vm.set_phys_bits(fit.phys_bits);
-    let mut items = boot(config, ram.split(), fit, &published)?.into_items()?;
-    if let Some(graphics) = graphics {
-        igd::add(&graphics, &mut items)?;
-    }
-    parts.push(platform::fw_cfg(items, &ram));
-    let start =
-        |opened: Opened| opened.start(&mut parts, cpus, &config.trace_filters, &published, config.seccomp);
-    let trace = trace.map(start).transpose()?;
-    let observer =
-        Observer { probes: trace.as_ref().map(Trace::probes), around: None, seccomp: config.seccomp };
-    let service = service(config.io);
-    let machine = Machine::observed(vm, cpus, service, published, parts, events.clone(), observer)?;
-    if let Some(peers) = peers {
-        machine.share_bars(peers);
-    }
-    if let (Serial::Stdio, Some(input)) = (&config.serial, serial) {
-        serial::feed(input, config.seccomp)?;
-    }
+    Ok(fit)
+}
+
+/// Starts to count the interrupts of functions of the host, if there are any.
+fn watch(accounts: &[Account], seccomp: Seccomp) -> Result<Option<Watch>> {
     let watched: Vec<_> = accounts.iter().filter_map(Account::watched).collect();
-    let watch =
-        (!watched.is_empty()).then(|| Watch::start(Tree::host(), watched, config.seccomp)).transpose();
-    let outside = Outside { mapping, trace, watch: watch.context("cannot start the interrupts' thread")? };
+    let watch = (!watched.is_empty()).then(|| Watch::start(Tree::host(), watched, seccomp));
+    watch.transpose().context("cannot start the interrupts' thread")
+}
+
+/// Starts the thread that watches over the machine; what it gives is closed when the run is over and the adapter shows
+/// all that the guest wrote.
+fn start_thread(
+    machine: Machine,
+    outside: Outside,
+    ends: Ends,
+    seccomp: Seccomp,
+) -> Result<(JoinHandle<()>, Receiver<()>)> {
     let (showing, shown) = channel();
-    let seccomp = config.seccomp;
     let thread = std::thread::Builder::new()
         .name("machine".into())
         .spawn(move || {
@@ -150,7 +184,7 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
             watch_over(machine, outside, &ends, showing);
         })
         .context("cannot start the machine's thread")?;
-    Ok(Box::new(Running { events, thread, keys, display, accounts, shown, adapter: process }))
+    Ok((thread, shown))
 }
 
 /// What stands around a machine and ends with it.

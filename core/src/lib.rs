@@ -29,7 +29,8 @@
 //! [`topology::Topology`], in the order of design rule 11: hide, remove the slots, drain, write, ask
 //! again, publish, add the slots. It also turns the legacy VGA window from one way of being carried out
 //! ([`trapline_io::window::Mode`]) to another, which is a change of the map too: the function wishes, and a
-//! clock ([`window`]) has it done.
+//! clock ([`window`]) has it done. Several functions may have legacy VGA: the map leads it to one at a time, as
+//! the guest's COMMAND and VGA Enable say, and KVM collects for that one alone.
 //!
 //! # A machine of two parts
 //!
@@ -93,9 +94,10 @@
 //! * [`launch`]: from a configuration to a running machine; [`platform`]: the Q35 as parts;
 //!   [`adapter`]: the software adapter and its process;
 //! * [`machine`], [`parts`], [`topology`], [`events`]: what every machine is made of; [`window`]: the clock of
-//!   the one function with legacy VGA;
+//!   each function with a legacy window;
+//! * [`identity`]: where BARs lie, when some lie where the host has them;
 //! * [`sandbox`]: what each thread may ask of the kernel;
-//! * [`interrupts`], [`dma`]: what functions of the host need of it besides;
+//! * [`interrupts`], [`dma`]: what functions of the host need of it besides, and whether interrupts come and end;
 //! * [`host`]: the functions of this host, and what stands in the way of giving one to a guest;
 //! * [`trace`]: every access of the guest, written down; [`report`]: what became of a run, written down;
 //! * [`guest`]: a machine that runs, as whoever watches it sees it;
@@ -103,6 +105,7 @@
 //! * [`screen`]: the live view, pictures, text; [`command`]: the program's commands;
 //! * [`bench`](mod@bench): what an access costs on this host.
 
+// Unsafe code is in one file, `sandbox/refused`: installing a filter, and the handler of its signal.
 pub mod adapter;
 pub mod bench;
 pub mod command;

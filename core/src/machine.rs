@@ -83,14 +83,15 @@ type Endpoints = Arc<[Arc<Endpoint>]>;
 /// Who stands between the vCPUs and the changes of the map, given who carries those out.
 pub type Around<'a> = Box<dyn FnOnce(Arc<dyn path::Topology>, Endpoints) -> Arc<dyn path::Topology> + 'a>;
 
-/// What watches the threads of a machine.
+/// What stands beside a machine: it records accesses, sees changes of the map, confines threads. The machine does the
+/// same without.
 #[derive(Default)]
 pub struct Observer<'a> {
     /// Records of all accesses; made for the same parts and vCPUs.
     pub probes: Option<&'a Probes>,
     /// For who measures, and wants to know of some accesses on the thread that makes them.
     pub around: Option<Around<'a>>,
-    /// Confines them.
+    /// What becomes of a system call that a thread of the machine has no use for.
     pub seccomp: Seccomp,
 }
 
@@ -124,25 +125,29 @@ impl std::fmt::Debug for Machine {
 }
 
 /// Takes what vCPU threads report to the machine's events, and to its map.
-struct Reports(Events, Arc<Topology>, Seccomp);
+struct Reports {
+    events: Events,
+    topology: Arc<Topology>,
+    seccomp: Seccomp,
+}
 
 impl Exits for Reports {
     fn begins(&self, _vcpu: usize) {
-        self.2.confine(Kind::Vcpu);
+        self.seccomp.confine(Kind::Vcpu);
     }
 
     fn shutdown(&self, _vcpu: usize) {
         // A triple fault resets a PC: the SHUTDOWN cycle pulls the chipset's reset.
         // The other vCPUs are held, as by any reset: they could keep it waiting for as long as they like.
-        host::Events::report(&self.0, host::Event::Reset);
+        host::Events::report(&self.events, host::Event::Reset);
     }
 
     fn failed(&self, vcpu: usize, text: &str) {
-        self.0.push(Event::Guest(host::Event::Failed(format!("vcpu{vcpu}: {text}"))));
+        self.events.push(Event::Guest(host::Event::Failed(format!("vcpu{vcpu}: {text}"))));
     }
 
     fn no_memory(&self, vcpu: usize, at: Option<Gpa>) {
-        self.1.mistrust(vcpu, at);
+        self.topology.mistrust(vcpu, at);
     }
 }
 
@@ -210,7 +215,7 @@ impl Machine {
             let reader = topology.published().reader();
             Path::new(reader, Arc::clone(&latch), Arc::clone(&endpoints), Arc::clone(&changes), caller)
         });
-        let reports = Arc::new(Reports(events.clone(), Arc::clone(&topology), seccomp));
+        let reports = Arc::new(Reports { events: events.clone(), topology: Arc::clone(&topology), seccomp });
         let vcpus = Vcpus::spawn(Arc::clone(&vm), Arc::clone(&world), paths.collect(), reports)?;
         let mut machine = Machine {
             world,

@@ -12,7 +12,7 @@ use trapline_io::space::DwordSet;
 use trapline_io::worker::Task;
 
 use crate::dma::Gate;
-use crate::identity::Identity;
+use crate::identity::HostAddresses;
 
 /// The place of a device in its machine's list of parts.
 pub type PartId = usize;
@@ -61,7 +61,7 @@ pub struct Parts {
     /// but functions with legacy VGA.
     pub collected: Vec<Range>,
     /// The host's addresses that it keeps; see [`crate::identity`].
-    pub identity: Option<Identity>,
+    pub keeps: Option<HostAddresses>,
     /// What must be open before the guest lets it master the bus.
     pub dma: Option<Arc<Gate>>,
     /// Set at the end of the run: then an interrupted access to it is not tried again.
@@ -86,7 +86,7 @@ impl Parts {
             attention: None,
             tasks: Vec::new(),
             collected: Vec::new(),
-            identity: None,
+            keeps: None,
             dma: None,
             stopping: None,
         }

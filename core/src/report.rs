@@ -13,7 +13,7 @@
 //! | `runs` | a list, the first one first; each with the names below |
 //! | `trapline` | the program's version |
 //! | `host` | names and values: kernel, processor, IOMMU, KVM's module |
-//! | `options` | processors, memory, and what else is not the default, files as `FILE` |
+//! | `options` | processors, memory, and what else matters to the functions and is not the default, files as `FILE` |
 //! | `end`, `clean` | how it ended, in words; whether that was in good order |
 //! | `functions` | a list of the functions that the guest was given, each with the names below |
 //! | `name`, `class_name`, `ids`, `class` | words; four and four, and six hexadecimal digits |
@@ -54,7 +54,7 @@ pub struct Run {
     pub trapline: String,
     /// What is known of the host: names and values for people.
     pub host: BTreeMap<String, String>,
-    /// What was asked for: processors, memory, and what else is not the default.
+    /// What was asked for: processors, memory, and what else matters to the functions and is not the default.
     pub options: Vec<String>,
     /// How it ended.
     pub end: String,

@@ -13,12 +13,14 @@
 //!
 //! # What a filter does not see
 //!
-//! * Numbers, not paths and not memory behind pointers. So no thread of a guest's access may open a file at all. The one
-//!   that counts interrupts may read any that the user may, and the main one, which writes screenshots and reports, write it.
+//! * Numbers, not paths and not memory behind pointers. So no thread of a guest's access may open a file at
+//!   all. The one that counts interrupts may read any that the user may, and the main one, which writes
+//!   screenshots and reports, write it.
 //! * What a worker asks for through io_uring: the kernel carries that out without looking at filters. A worker
 //!   is kept from a second ring, and all threads from starting a program.
 //! * A thread's descriptors are the process's.
-//! * The process that holds a lease on the host's legacy VGA ranges: it has the arbiter's descriptor and serves no guest.
+//! * The process that holds a lease on the host's legacy VGA ranges: it has the arbiter's descriptor and serves
+//!   no guest.
 //!
 //! # Cost
 //!
@@ -81,7 +83,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 11] = [
+    #[cfg(test)]
+    pub(super) const ALL: [Kind; 11] = [
         Kind::Vcpu,
         Kind::Worker,
         Kind::Window,

@@ -12,7 +12,8 @@
 //!
 //! Three things change the map besides: a reset ([`Topology::after_reset`]), a function that says that it
 //! decodes something else (`ask_again`), and a turn of the legacy window (`turn.rs` beside [`map`]). Before
-//! each what KVM has collected for the window is brought out, or, before a reset, dropped.
+//! each what KVM has collected for the window is brought out, or, before a reset, dropped. Where several functions
+//! have legacy VGA, `handover.rs` finds out which of them the guest leads it to.
 
 mod handover;
 pub mod map;

@@ -25,8 +25,9 @@ mod rom;
 mod wire;
 
 pub use backend::Backend;
-pub use function::{Error, Function, LegacyVga, Messages, Options, Placement, RomSource, Vga};
+pub use function::{
+    CLIQUE_LARGEST, Error, Function, LegacyVga, Messages, Options, Placement, RomSource, Vga,
+};
 pub use interrupts::Offered;
-pub(crate) use quirks::bonaire;
 pub use quirks::igd::Igd;
 pub use quirks::{is_foreign, overlay_name};

@@ -11,7 +11,8 @@
 //! What every function is made of:
 //!
 //! * [`host`]: interrupt lines and messages, and events for whoever runs the machine;
-//! * [`pci`]: configuration space as values and masks, BARs, capabilities, addresses of the host's functions.
+//! * [`pci`]: configuration space as values and masks, BARs, capabilities, registers that hold addresses before
+//!   any firmware runs, addresses of the host's functions.
 //!
 //! The machine around the adapter:
 //!
@@ -21,9 +22,10 @@
 //!
 //! The adapter:
 //!
-//! * [`rom`]: expansion ROMs, read and put right;
+//! * [`rom`]: expansion ROMs, read, judged, compared and put right;
 //! * [`legacy`]: the fixed addresses of whoever owns VGA, and how they are made fast;
 //! * [`assigned`]: a function that is not emulated here, as the guest sees it;
+//! * [`seen`]: what is noted of a function while a guest has it, and how it interrupts now;
 //! * [`vfio`]: the way to such a function of the host, by the kernel;
 //! * [`vfio_user`]: the way to one over a socket, and the server at its other end;
 //! * [`vga`]: the software adapter that such a server offers, and its screen.

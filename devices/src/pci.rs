@@ -5,7 +5,7 @@ mod address;
 mod bar;
 mod caps;
 mod config;
-mod placed;
+mod preplaced;
 pub mod spec;
 mod windows;
 
@@ -13,7 +13,7 @@ pub use address::{AddressError, PciAddress};
 pub use bar::{Bar, BarKind};
 pub use caps::{Express, Link, PortType, Power, capabilities};
 pub use config::{ConfigSpace, Identity};
-pub use placed::{Home, Moves, Placed, Places};
+pub use preplaced::{Home, Moves, Places, Preplaced};
 pub use windows::Windows;
 
 /// A line of the four that a PCI function may pull (PCI 3.0 section 2.2.6).

@@ -43,5 +43,7 @@ pub use repair::{Finding, Ids, Repair, examine, repair};
 
 /// What an image starts with (PCI Firmware 3.3, section 5.1.1).
 pub const SIGNATURE: [u8; 2] = [0x55, 0xaa];
+/// The largest ROM, in bytes: no base address register of one may be larger (PCI 3.0, section 6.2.5.2).
+pub const LARGEST: u64 = 16 << 20;
 /// The unit of all lengths in an image, in bytes.
 pub const BLOCK: usize = 512;

@@ -43,8 +43,9 @@ pub trait Device: Send {
     /// Back to the state at power-on: registers, config space, latches; not host resources.
     fn reset(&mut self);
 
-    /// What this function decodes right now. Asked after every write that changes the map, after a turn of its window, after a reset, and when the function lets the machine know
-    /// that it decodes something else; never on a plain access.
+    /// What this function decodes right now. Asked after every write that changes the map, after a turn of its
+    /// window, after a reset, and when the function lets the machine know that it decodes something else; never on
+    /// a plain access.
     fn claims(&self) -> Claims;
 
     /// Whether this write changes what the function decodes, though it is none to configuration space: a

@@ -14,7 +14,7 @@
 //!
 //! # What the kernel collected
 //!
-//! The function that owns legacy VGA has a [`Feed`]: writes that its vCPUs made without an exit. Every
+//! A function with a legacy window has a [`Feed`]: writes that its vCPUs made without an exit. Every
 //! entry into the endpoint that depends on the order first moves them into the queue, so all of the
 //! above holds for them too; that never happens with the feed's lock held during a wait for the
 //! token. Only the worker's turn ([`Endpoint::serve`], [`Endpoint::attend`]) leaves them: nobody asks
@@ -144,7 +144,7 @@ impl Endpoint {
     }
 
     /// From now on every access comes after what `feed` has collected by then: called once, before the
-    /// vCPUs run, for the function that owns legacy VGA. A second feed is not taken.
+    /// vCPUs run, for a function with a legacy window. A second feed is not taken.
     pub fn feed_from(&self, feed: Arc<Feed>) {
         if self.feed.set(feed).is_err() {
             tracing::error!(endpoint = self.name(), "a function has one feed only");

@@ -57,8 +57,7 @@ const BUSY: u32 = 2;
 const LEFT: u32 = 4;
 
 /// The kernel's ring, and a function that its writes may be for. One per function with a legacy window, over one
-/// ring, of which one is active at a time; see
-/// [`crate::endpoint::Endpoint::feed_from`].
+/// ring, of which one is active at a time; see [`crate::endpoint::Endpoint::feed_from`].
 pub struct Feed {
     ring: Box<dyn Collected>,
     owner: EndpointId,

@@ -1,6 +1,5 @@
 //! `trapline report`: what was seen to work, of runs with `--report`.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::Status;
@@ -35,11 +34,7 @@ pub(super) fn report(arguments: &Arguments) -> anyhow::Result<Status> {
     if let Some(path) = &arguments.markdown {
         files::write(path, &page)?;
     } else if arguments.json.is_none() {
-        match io::stdout().write_all(page.as_bytes()) {
-            // Whoever reads it may have seen enough.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
-            _ => {}
-        }
+        super::print(&page)?;
     }
     Ok(Status::Success)
 }

@@ -182,57 +182,11 @@ impl Checked {
         }
     }
 
-    fn finish(self) -> Result<RunConfig, ConfigError> {
-        let linux = match self.kernel {
-            Some(kernel) => Some(Linux {
-                kernel,
-                initrd: self.initrd.map(|(path, _)| path),
-                append: self.append.map(|(text, _)| text).unwrap_or_default(),
-            }),
-            None => {
-                let lonely = |origin: &Origin, option| {
-                    ConfigError::option(origin, option, "is for a kernel; give --kernel FILE too")
-                };
-                if let Some((_, origin)) = self.initrd {
-                    return Err(lonely(&origin, "initrd"));
-                }
-                if let Some((_, origin)) = self.append {
-                    return Err(lonely(&origin, "append"));
-                }
-                None
-            }
-        };
+    fn finish(mut self) -> Result<RunConfig, ConfigError> {
+        let linux = self.linux()?;
         let memory = self.memory.unwrap_or(1 << 30);
-        if let Some((pages, origin)) = &self.pages
-            && let Some(problem) = size::misfit(memory, *pages)
-        {
-            return Err(ConfigError::option(origin, "hugepages", &problem));
-        }
-        let adapters = self.adapters.unwrap_or(Adapters::Software);
-        if let Some((window, origin)) = &self.window
-            && let Some(problem) = device::misfit(&adapters, *window)
-        {
-            return Err(ConfigError::option(origin, "window", &problem));
-        }
-        if adapters.only_cards_show() {
-            let wanted = [
-                ("screenshot", self.screenshot.is_some(), "leave it out"),
-                ("screen-text", self.screen_text.is_some(), "leave it out"),
-                (
-                    "keys",
-                    self.keys.as_ref().is_some_and(Script::watches),
-                    "give <wait:SECONDS> for <wait-text:..>",
-                ),
-            ];
-            if let Some((option, _, advice)) = wanted.into_iter().find(|(_, wanted, _)| *wanted) {
-                let problem =
-                    format!("the screen is the assigned card's own, which trapline can not see; {advice}");
-                return Err(ConfigError::option(&Origin::CommandLine, option, &problem));
-            }
-        }
-        if let (None, Some((_, origin))) = (&self.trace, &self.trace_filters) {
-            return Err(ConfigError::option(origin, "trace-filter", "is for a trace; give --trace FILE too"));
-        }
+        let adapters = self.adapters.take().unwrap_or(Adapters::Software);
+        self.go_together(memory, &adapters)?;
         Ok(RunConfig {
             adapters,
             cpus: self.cpus.unwrap_or(1),
@@ -258,6 +212,58 @@ impl Checked {
             trace_filters: self.trace_filters.map(|(filters, _)| filters).unwrap_or_default(),
             seccomp: self.seccomp.unwrap_or(Seccomp::On),
         })
+    }
+    /// The kernel with what goes with it, taken out of these values.
+    fn linux(&mut self) -> Result<Option<Linux>, ConfigError> {
+        let (initrd, append) = (self.initrd.take(), self.append.take());
+        if let Some(kernel) = self.kernel.take() {
+            let append = append.map(|(text, _)| text).unwrap_or_default();
+            return Ok(Some(Linux { kernel, initrd: initrd.map(|(path, _)| path), append }));
+        }
+        let initrd = initrd.map(|(_, origin)| (origin, "initrd"));
+        match initrd.or(append.map(|(_, origin)| (origin, "append"))) {
+            Some((origin, option)) => {
+                Err(ConfigError::option(&origin, option, "is for a kernel; give --kernel FILE too"))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// An error if one of these values makes no sense beside another.
+    fn go_together(&self, memory: u64, adapters: &Adapters) -> Result<(), ConfigError> {
+        if let Some((pages, origin)) = &self.pages
+            && let Some(problem) = size::misfit(memory, *pages)
+        {
+            return Err(ConfigError::option(origin, "hugepages", &problem));
+        }
+        if let Some((window, origin)) = &self.window
+            && let Some(problem) = device::misfit(adapters, *window)
+        {
+            return Err(ConfigError::option(origin, "window", &problem));
+        }
+        if adapters.only_cards_show()
+            && let Some((option, advice)) = self.needs_screen()
+        {
+            let problem =
+                format!("the screen is the assigned card's own, which trapline can not see; {advice}");
+            return Err(ConfigError::option(&Origin::CommandLine, option, &problem));
+        }
+        if let (None, Some((_, origin))) = (&self.trace, &self.trace_filters) {
+            return Err(ConfigError::option(origin, "trace-filter", "is for a trace; give --trace FILE too"));
+        }
+        Ok(())
+    }
+
+    /// An option that looks at the screen, and what to do without one.
+    fn needs_screen(&self) -> Option<(&'static str, &'static str)> {
+        match () {
+            () if self.screenshot.is_some() => Some(("screenshot", "leave it out")),
+            () if self.screen_text.is_some() => Some(("screen-text", "leave it out")),
+            () if self.keys.as_ref().is_some_and(Script::watches) => {
+                Some(("keys", "give <wait:SECONDS> for <wait-text:..>"))
+            }
+            () => None,
+        }
     }
 }
 

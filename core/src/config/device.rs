@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use trapline_devices::assigned::CLIQUE_LARGEST;
+
 use super::error::Shown;
 use super::identity::{self, Identity};
 use super::{Messages, Phase, Window};
@@ -120,9 +122,6 @@ pub(super) enum Choice {
     None,
 }
 
-/// The largest number of a GPUDirect clique.
-const CLIQUE_LARGEST: u8 = 15;
-
 /// What may stand behind a device's name.
 const OPTIONS: &str = "vga=, rom=, root-port=, msi=, phase=, identity=, gpudirect-clique= and arbiter=";
 
@@ -183,7 +182,10 @@ impl Wishes {
                 ));
             }
             if self.arbiter == Some(Arbitration::On) {
-                return Err("arbiter=on is for functions of this host".into());
+                return Err(format!(
+                    "{origin} is no function of this host, so that the host's arbiter does not know it; leave arbiter= \
+                     out"
+                ));
             }
         }
         Ok(AssignedDevice {
@@ -380,7 +382,10 @@ mod tests {
         }
         for (text, problem) in [
             ("01:00.0,arbiter=always", "give arbiter=on, arbiter=off or arbiter=auto"),
-            ("vfio-user:/socket,arbiter=on", "arbiter=on is for functions of this host"),
+            (
+                "vfio-user:/socket,arbiter=on",
+                "vfio-user:/socket is no function of this host, so that the host's arbiter does not know it; leave arbiter= out",
+            ),
         ] {
             assert!(device(text).is_err_and(|error| error.contains(problem)), "{text}");
         }

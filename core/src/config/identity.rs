@@ -12,6 +12,18 @@ pub enum Identity {
     On(Moves),
 }
 
+impl Identity {
+    /// The word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Identity::Off => "off",
+            Identity::On(Moves::Refuse) => "on",
+            Identity::On(Moves::Follow) => "follow",
+            Identity::On(Moves::Stop) => "stop",
+        }
+    }
+}
+
 /// Parses `on`, `off`, or what becomes of a guest that moves a BAR.
 pub(super) fn parse(text: &str) -> Result<Identity, String> {
     match text {
@@ -53,6 +65,13 @@ mod tests {
         assert_eq!(of(None, "01:00.0,identity=on"), (Identity::Off, Some(on(Moves::Refuse))));
         assert_eq!(of(None, "01:00.0,identity=refuse").1, Some(on(Moves::Refuse)));
         assert_eq!(of(None, "01:00.0,identity=follow").1, Some(on(Moves::Follow)));
+    }
+
+    #[test]
+    fn its_word_is_what_is_parsed() {
+        for word in ["off", "on", "follow", "stop"] {
+            assert_eq!(parse(word).unwrap().word(), word);
+        }
     }
 
     #[test]

@@ -8,10 +8,11 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 /// The help on `--keys`: its angle brackets would be tags in a documentation comment.
 const KEYS_HELP: &str = "Keys to type, as in '<wait-text:GRUB><down><enter>'";
-const KEYS_LONG_HELP: &str = "Keys to type on the guest's keyboard: characters as they are; <enter> <esc> <tab> <backspace> \
-<space> <up> <down> <left> <right> <home> <end> <pageup> <pagedown> <insert> <delete> <f1> to <f12>; <lt> for <; with \
-ctrl- alt- shift- before a key or a character, as in <ctrl-alt-delete>. <wait:SECONDS> waits, <wait-text:STRING> waits \
-until a row of the screen shows STRING (in it \\> stands for >)";
+const KEYS_LONG_HELP: &str = "Keys to type on the guest's keyboard: characters as they are; <enter> \
+<esc> <tab> <backspace> <space> <up> <down> <left> <right> <home> <end> <pageup> <pagedown> <insert> \
+<delete> <f1> to <f12>; <lt> for <; with ctrl- alt- shift- before a key or a character, as in \
+<ctrl-alt-delete>. <wait:SECONDS> waits, <wait-text:STRING> waits until a row of the screen shows STRING \
+(in it \\> stands for >)";
 
 /// The options of `trapline run`, as text. The names in a TOML file are those of the command line without the
 /// dashes; a value there may be a string or a number, and an option that may be repeated takes a list. Paths
@@ -22,19 +23,31 @@ pub struct Options {
     /// A device of the guest, first of all a display adapter: a PCI address of this host, vfio-user:SOCKET, or
     /// none; may be repeated [default: the software adapter]
     ///
-    /// A function of this host, as 0000:01:00.0 (also vfio:0000:01:00.0), is bound to vfio-pci first: trapline
-    /// bind does it. After the name, separated by commas: vga=on|off|auto (does it own the legacy VGA addresses;
-    /// auto: the first that can; on of several: the guest hands them over by COMMAND and VGA Enable), rom=FILE|off
-    /// (another expansion ROM, or none), root-port=on|off (behind a PCI
-    /// Express root port of its own; PCI Express functions are), msi=guest|no-msix|no-msi|off (which message signalled
-    /// interrupts the guest sees, for a device whose own do not work: all, only MSI, only MSI-X, or none, so that it uses the
-    /// INTx line; what the guest uses the device uses), phase=auto|legacy|native (what the owner of the
-    /// legacy VGA addresses is fast at: those, or its BARs, which only then are the guest's to use without us; auto:
-    /// what the guest uses), identity=on|off|refuse|follow|stop (see --identity), gpudirect-clique=N (NVIDIA's adapters
-    /// with the same N, 0 to 15, are told to reach each other directly), arbiter=on|off|auto (does a burst of accesses to the
-    /// legacy VGA addresses keep them from the host's other adapters for some milliseconds; auto: if there are others). A
-    /// comma in a name is written twice. Functions of one card that are given together stay one card. Without this
-    /// option the software adapter is started with the machine, in its own process.
+    /// A function of this host, as 0000:01:00.0 (also vfio:0000:01:00.0), is bound to vfio-pci first: trapline bind
+    /// does it. Functions of one card that are given together stay one card. Without --device the software adapter is
+    /// started with the machine, in its own process. Options follow the name, separated by commas; a comma in a name
+    /// is written twice.
+    ///
+    /// vga=on|off|auto: whether it has the legacy VGA addresses. auto: the first that can; on for several: the guest
+    /// leads the addresses to one at a time, by COMMAND and VGA Enable.
+    ///
+    /// rom=FILE|off: another expansion ROM, or none.
+    ///
+    /// root-port=on|off: behind a PCI Express root port of its own, or on bus 0. Left out: PCI Express functions are
+    /// behind one.
+    ///
+    /// msi=guest|no-msix|no-msi|off: which message signalled interrupts the guest sees: all, MSI alone, MSI-X alone,
+    /// or none, so that it uses INTx. For a device whose own do not work.
+    ///
+    /// phase=auto|legacy|native: what one with legacy VGA is fast at: those addresses, or its BARs, which only then
+    /// the guest reaches directly. auto: what the guest uses.
+    ///
+    /// identity=on|off|refuse|follow|stop: --identity for this device alone.
+    ///
+    /// gpudirect-clique=N: NVIDIA's adapters with the same N, 0 to 15, are told to reach each other directly.
+    ///
+    /// arbiter=on|off|auto: whether a burst of accesses to the legacy VGA addresses keeps them from the host's other
+    /// adapters for some milliseconds. auto: if there are others.
     #[arg(long, value_name = "DEVICE[,OPTION..]")]
     #[serde(default, deserialize_with = "many")]
     pub device: Vec<String>,
@@ -171,14 +184,16 @@ pub struct Options {
 
     /// Trace only accesses that meet this; may be repeated, and then one is enough
     ///
-    /// function=NAME (adapter0, disk0, ...), bar=N, port=A-B and address=A-B (hexadecimal, both ends included); several,
-    /// separated by commas, must be met together.
+    /// function=NAME (adapter0, disk0, ...), bar=N, port=A-B and address=A-B (hexadecimal, both ends included);
+    /// several, separated by commas, must be met together.
     #[arg(long, value_name = "RULE[,RULE..]")]
     #[serde(default, deserialize_with = "many")]
     pub trace_filter: Vec<String>,
 
-    /// What becomes of a system call that a thread of trapline has no use for: it ends the program, it is logged by
-    /// the kernel, or nothing [default: on]
+    /// What becomes of a system call that a thread of trapline has no use for [default: on]
+    ///
+    /// on: the call ends the program, which names the thread and the call; log: it is carried out, and the kernel
+    /// logs it; off: there are no filters.
     #[arg(long, value_name = "on|log|off")]
     #[serde(default, deserialize_with = "one")]
     pub seccomp: Option<String>,
@@ -213,7 +228,10 @@ pub struct AdapterOptions {
     #[arg(long, value_name = "FILE")]
     pub rom: Option<PathBuf>,
 
-    /// As for run [default: on]
+    /// What becomes of a system call that a thread of trapline has no use for [default: on]
+    ///
+    /// on: the call ends the program, which names the thread and the call; log: it is carried out, and the kernel
+    /// logs it; off: there are no filters.
     #[arg(long, value_name = "on|log|off")]
     pub seccomp: Option<String>,
 }

@@ -9,7 +9,7 @@ pub const MEMORY_LEAST: u64 = 16 << 20;
 /// The most guest memory. A guard against a slip of the keyboard, not a limit of the machine.
 pub const MEMORY_LARGEST: u64 = 4 << 40;
 
-/// How many bits a guest physical address may have.
+/// How many bits a guest physical address may have; the least is all that 64-bit processors had at first.
 pub const PHYS_BITS: RangeInclusive<u8> = 36..=52;
 
 /// Parses the width of a guest physical address.
@@ -87,4 +87,19 @@ pub(crate) fn shown(bytes: u64) -> String {
         }
     }
     format!("{bytes} bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_whole_numbers() {
+        assert_eq!(shown(256), "256 bytes");
+        assert_eq!(shown(0), "0 bytes");
+        assert_eq!(shown(128 << 10), "128 KiB");
+        assert_eq!(shown(3 << 30), "3 GiB");
+        assert_eq!(shown(2 << 40), "2 TiB");
+        assert_eq!(shown((1 << 30) + (1 << 20)), "1025 MiB");
+    }
 }

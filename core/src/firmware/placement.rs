@@ -15,10 +15,10 @@
 //! * Memory below 4 GiB is [`LOW`], filled from its end down: of the two memory lists that with the larger
 //!   alignment lies lower.
 //! * If that is too small, or if the firmware expects a guest that uses 64-bit addresses (where there is RAM
-//!   above 4 GiB; up to 1.16.2 never, in 1.16.3 only where it believes the width), all 64-bit registers of bus 0, and the prefetchable windows of bridges
-//!   behind which all prefetchable registers are 64-bit, go above RAM: up to 1.16.2 right above it, later to
-//!   the end of what the processor can address, if the firmware believes what CPUID says of that. Nobody looks
-//!   whether they end before it.
+//!   above 4 GiB; up to 1.16.2 never, in 1.16.3 only where it believes the width), all 64-bit registers of bus
+//!   0, and the prefetchable windows of bridges behind which all prefetchable registers are 64-bit, go above
+//!   RAM: up to 1.16.2 right above it, later to the end of what the processor can address, if the firmware
+//!   believes what CPUID says of that. Nobody looks whether they end before it.
 //!
 //! Versions differ, see [`Version`]. Other firmware places as it likes; it is not told beforehand.
 
@@ -33,9 +33,11 @@ use trapline_io::device::Range;
 use trapline_io::{Gpa, Span};
 
 pub use misfit::{Misfit, Share};
-pub use seabios::{holds, place};
+pub(crate) use seabios::holds;
+pub use seabios::place;
 pub use survey::survey;
-pub use version::{Vendor, Version, is_believed};
+pub(crate) use version::is_believed;
+pub use version::{Vendor, Version};
 
 /// The 32-bit window of SeaBIOS on this machine: behind the configuration space window, before the I/O APIC.
 pub const LOW: (u64, u64) = (0xc000_0000, 0xfebf_ffff);

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::environment::{Iommu, LegacyVga, Node, VfioPci};
 use super::function::{Function, Reset};
 use super::{Host, usage};
+use crate::config::size::shown;
 
 /// What is in the way. The names in JSON are those here, in lower case and with hyphens; they stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -93,8 +94,8 @@ impl Host {
                 format_args!(
                     "this user may lock {} of memory, and a guest with {} needs a little more than that: run as root, \
                      or ulimit -l unlimited (memlock in /etc/security/limits.conf)",
-                    size(limit),
-                    size(memory)
+                    shown(limit),
+                    shown(memory)
                 ),
             ));
         }
@@ -311,16 +312,6 @@ fn list(functions: &[&Function]) -> String {
         None => function.address.to_string(),
     };
     functions.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-/// A size in the largest unit that gives a whole number.
-pub fn size(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let fits = units.into_iter().find(|(shift, _)| bytes >> shift > 0 && bytes.trailing_zeros() >= *shift);
-    match fits {
-        Some((shift, unit)) => format!("{} {unit}", bytes >> shift),
-        None => format!("{bytes} bytes"),
-    }
 }
 
 #[cfg(test)]

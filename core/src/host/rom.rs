@@ -9,13 +9,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use trapline_devices::pci::spec::{COMMAND, Command};
+use trapline_devices::rom::LARGEST;
 
 use super::binding::{Kernel, WriteError};
 use super::function::DEVICES;
 use super::{PciAddress, Tree};
-
-/// The largest ROM that is read, in bytes: no base address register of one may be larger.
-pub const MOST: u64 = 16 << 20;
 
 /// Why a ROM could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +92,7 @@ fn decode(config: &std::path::Path) -> Option<(File, Command)> {
 fn all(tree: &Tree, path: &str) -> Result<Vec<u8>, RomError> {
     let mut bytes = Vec::new();
     let file = File::open(tree.path(path)).map_err(RomError::Read)?;
-    file.take(MOST).read_to_end(&mut bytes).map_err(RomError::Read)?;
+    file.take(LARGEST).read_to_end(&mut bytes).map_err(RomError::Read)?;
     Ok(bytes)
 }
 

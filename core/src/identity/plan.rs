@@ -7,13 +7,11 @@ use trapline_io::device::Range;
 use trapline_io::{Gpa, Port, Span};
 
 use super::space::{Bounds, Owner, Pool, Space};
-use super::{Ground, Identity, Unfit};
-use crate::firmware::placement::{Function, Placed, Plan, Window as Open};
+use super::{Ground, HostAddresses, Unfit};
+use crate::firmware::placement::{Function, LOW, Placed, Plan, Window as Open};
 
 /// What a guest has of ports for PCI.
 const PORTS: Bounds = (0x1000, 0xffff);
-/// What SeaBIOS and the root's first window have for BARs below 4 GiB.
-const LOW: Bounds = (0xc000_0000, 0xfebf_ffff);
 /// The last address below 4 GiB.
 const LAST_LOW: u64 = HIGH_RAM - 1;
 /// The granularity of what ACPI tells of the root's windows above 4 GiB.
@@ -29,24 +27,24 @@ pub(super) struct Addresses {
     pub told: Vec<String>,
 }
 
-/// Places all registers of `functions`, of which each keeps what is in the same place of `identities`.
+/// Places all registers of `functions`, of which each keeps what is in the same place of `kept_by`.
 pub(super) fn plan(
     functions: &[Function],
-    identities: &[Option<Identity>],
+    kept_by: &[Option<HostAddresses>],
     ground: Ground<'_>,
 ) -> Result<Addresses, Unfit> {
     let nested = functions.iter().find(|function| function.bridge.is_some() && function.parent.is_some());
     if let Some(nested) = nested {
         return Err(Unfit::Nested { name: nested.name.clone() });
     }
-    let identity = |id: usize| identities.get(id).and_then(Option::as_ref);
+    let keeps = |id: usize| kept_by.get(id).and_then(Option::as_ref);
     let places = (0..functions.len()).map(|id| Places {
-        moves: identity(id).map(|identity| identity.moves).unwrap_or_default(),
+        moves: keeps(id).map(|keeps| keeps.moves).unwrap_or_default(),
         ..Places::default()
     });
     let mut planner = Planner {
         functions,
-        identities,
+        kept_by,
         ground,
         memory: platform(ground),
         ports: Space::default(),
@@ -150,7 +148,7 @@ struct Window {
 
 struct Planner<'a> {
     functions: &'a [Function],
-    identities: &'a [Option<Identity>],
+    kept_by: &'a [Option<HostAddresses>],
     ground: Ground<'a>,
     memory: Space,
     ports: Space,
@@ -183,15 +181,15 @@ impl Planner<'_> {
 
     /// The address on the host, of a register that is to be kept. A ROM is not: the host has it nowhere, often.
     fn address(&self, wanting: Wanting) -> Option<u64> {
-        let identity = self.identities.get(wanting.function)?.as_ref()?;
-        let kept = identity.bars.iter().find(|(index, _)| *index == wanting.index)?;
+        let keeps = self.kept_by.get(wanting.function)?.as_ref()?;
+        let kept = keeps.bars.iter().find(|(index, _)| *index == wanting.index)?;
         (wanting.bar.kind != BarKind::Rom).then_some(kept.1)
     }
 
     /// What messages call a function.
     fn name(&self, function: usize) -> &str {
-        let identity = self.identities.get(function).and_then(Option::as_ref);
-        identity.map_or(&self.functions[function].name, |identity| &identity.name)
+        let keeps = self.kept_by.get(function).and_then(Option::as_ref);
+        keeps.map_or(&self.functions[function].name, |keeps| &keeps.name)
     }
 
     /// Whether it can be kept.

@@ -14,7 +14,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// A function, and what it keeps.
-type Given = (Function, Option<Identity>);
+type Given = (Function, Option<HostAddresses>);
 
 fn plan(given: &[Given], ground: Ground<'_>) -> Result<Addresses, Unfit> {
     let (functions, identities): (Vec<_>, Vec<_>) = given.iter().cloned().unzip();
@@ -36,10 +36,10 @@ fn function(name: &str, parent: Option<usize>, wanted: &[(BarKind, u64, u64)]) -
         kept.extend((*address != 0).then_some((u8::try_from(at).unwrap(), *address)));
         index += if matches!(kind, BarKind::Memory64 { .. }) { 2 } else { 1 };
     }
-    let identity =
-        (!kept.is_empty()).then(|| Identity { name: name.into(), bars: kept, moves: Moves::Refuse });
+    let keeps =
+        (!kept.is_empty()).then(|| HostAddresses { name: name.into(), bars: kept, moves: Moves::Refuse });
     let (devfn, class) = (Devfn::default(), 0x0300);
-    (Function { name: name.into(), parent, devfn, class, bars, bridge: None }, identity)
+    (Function { name: name.into(), parent, devfn, class, bars, bridge: None }, keeps)
 }
 
 fn ground(memory: u64) -> Ground<'static> {
@@ -57,7 +57,7 @@ fn memory(first: u64, last: u64) -> Option<Span<Gpa>> {
 /// What must hold of every plan.
 fn check(functions: &[Given], ground: Ground<'_>, plan: &Addresses) -> Result<(), String> {
     let mut all: Vec<(bool, u64, u64, usize)> = Vec::new();
-    for (at, ((function, identity), places)) in functions.iter().zip(&plan.places).enumerate() {
+    for (at, ((function, keeps), places)) in functions.iter().zip(&plan.places).enumerate() {
         let mut indices: Vec<u8> = places.bars.iter().map(|home| home.index).collect();
         indices.sort_unstable();
         let wanted: Vec<u8> = (0..7).filter(|index| function.bars[usize::from(*index)].is_some()).collect();
@@ -99,7 +99,7 @@ fn check(functions: &[Given], ground: Ground<'_>, plan: &Addresses) -> Result<()
                 }
             }
         }
-        for (index, address) in identity.iter().flat_map(|identity| &identity.bars) {
+        for (index, address) in keeps.iter().flat_map(|keeps| &keeps.bars) {
             let home = places.bars.iter().find(|home| home.index == *index).unwrap();
             if home.bar.kind != BarKind::Io && (home.address, home.kept) != (*address, true) {
                 return Err(format!("{}: {home:x?} is not kept at {address:#x}", function.name));
@@ -294,8 +294,8 @@ proptest! {
             });
             functions.push(function("card", parent, &bars));
         }
-        let kept = functions.iter().flat_map(|(function, identity)| {
-            let bars = identity.iter().flat_map(|identity| &identity.bars);
+        let kept = functions.iter().flat_map(|(function, keeps)| {
+            let bars = keeps.iter().flat_map(|keeps| &keeps.bars);
             bars.filter_map(|(index, address)| {
                 let bar = function.bars[usize::from(*index)]?;
                 Span::of_len(Gpa(*address), bar.size).filter(|_| !matches!(bar.kind, BarKind::Io | BarKind::Rom))

@@ -1,6 +1,7 @@
 //! The display adapters and other devices that a machine is given, as parts.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use trapline_devices::host;
 use trapline_devices::legacy::Ways;
 use trapline_devices::pci::{Devfn, Link};
 use trapline_devices::q35::{Pirqs, Ram, RootPort};
+use trapline_devices::vfio;
 use trapline_devices::vfio_user::client::{Client, Settings};
 use trapline_devices::vga;
 use trapline_io::{Gpa, Region, Span};
@@ -17,7 +19,7 @@ use trapline_vcpu::Vm;
 
 use super::identity::Kept;
 use super::lease;
-use super::physical::{self, Physical};
+use super::physical::{self, Known, Physical};
 use super::place;
 use super::seats::{self, Seat, Wish};
 use super::ways;
@@ -84,7 +86,7 @@ pub(crate) fn add(wanted: &Adapters, machine: &Machine<'_>, parts: &mut Vec<Part
             given.process = Some(process);
             let function = software(socket, machine)?;
             given.show(&function);
-            given.accounts.push(over_socket("the software adapter", &function));
+            given.accounts.push(over_socket("the software adapter", &function, (Vga::Auto, false)));
             parts.push(part(function, "adapter0".into(), None, place::adapter(0)?)?);
         }
         Adapters::Given(devices) => add_given(devices, machine, parts, &mut given)?,
@@ -109,16 +111,8 @@ fn add_given(
         dma::fits(machine.ram.split().total())?;
     }
     let opened = open(devices, machine)?;
-    let wishes = devices.iter().zip(&opened).map(|(device, opened)| Wish {
-        name: device.origin.to_string(),
-        host: match &device.origin {
-            DeviceOrigin::Host(address) => Some(*address),
-            DeviceOrigin::Socket(_) => None,
-        },
-        express: matches!(opened, Opened::Host(physical) if physical.device.is_express() && physical.igd.is_none()),
-        root_port: device.root_port,
-    });
-    let wishes: Vec<Wish> = wishes.collect();
+    let wishes: Vec<Wish> =
+        devices.iter().zip(&opened).map(|(device, opened)| wish(device, opened)).collect();
     let (seats, told) = seats::plan(&wishes)?;
     told.iter().for_each(|line| (machine.tell)(line));
     let gate = Arc::new(Gate::default());
@@ -144,7 +138,9 @@ fn add_given(
                 let function = Function::open(client, options(device, owned, seat, machine.ways))?;
                 has_vga[index] = function.has_vga();
                 given.show(&function);
-                given.accounts.push(over_socket("a device over vfio-user", &function).asked(device));
+                given.accounts.push(
+                    over_socket("a device over vfio-user", &function, (device.vga, owned)).asked(device),
+                );
                 tell_rom(&function, &device.origin.to_string(), machine);
                 parts.push(part(function, at.name, parent, seat.devfn(card))?);
             }
@@ -159,6 +155,17 @@ fn add_given(
     Ok(())
 }
 
+/// What there is to know of a device for its seat.
+fn wish(device: &AssignedDevice, opened: &Opened) -> Wish {
+    let is_express = |physical: &Physical| physical.device.is_express() && physical.igd.is_none();
+    Wish {
+        name: device.origin.to_string(),
+        host: opened.as_host().map(|physical| physical.known.address),
+        express: opened.as_host().is_some_and(is_express),
+        root_port: device.root_port,
+    }
+}
+
 /// Where a device comes to sit.
 struct At {
     /// What the machine calls it.
@@ -168,6 +175,15 @@ struct At {
     /// The place of its card on bus 0.
     card: Devfn,
     seat: Seat,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.seat.behind_port {
+            true => write!(f, "behind a root port at 00:{:02x}.0", self.card.device()),
+            false => write!(f, "at 00:{:02x}.{}", self.card.device(), self.seat.function),
+        }
+    }
 }
 
 /// Lets functions of the host reach the guest's memory, and each other's.
@@ -195,63 +211,89 @@ fn host_part(
     owned: bool,
     machine: &Machine<'_>,
 ) -> Result<(Parts, bool, Account)> {
-    let At { name, parent, card, seat } = at;
-    let Physical {
-        device: mut backend,
-        iommu,
-        address,
-        is_vga,
-        rivals,
-        is_console,
-        shadowed,
-        name: known_as,
-        ..
-    } = physical;
-    let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), seat.path(card));
-    let options = options(device, owned, seat, machine.ways);
+    let Physical { device: backend, iommu, known, .. } = physical;
+    let function = open_host(backend, &known, device, (&at, owned), machine)?;
+    let told = Told {
+        place: at.to_string(),
+        interface: physical::interface(&iommu),
+        legacy_vga: physical::legacy(function.legacy_vga(), device.vga, owned),
+    };
+    (machine.tell)(&told.line(&function, &known, device));
+    if !known.shadowed {
+        tell_rom(&function, &device.origin.to_string(), machine);
+    }
+    let account = told.account(&function, &known, device);
+    let (has_vga, stopping) = (function.has_vga(), function.backend().stopping());
+    // An access to legacy VGA can sleep.
+    let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
+    let part = part(function, at.name, at.parent, at.seat.devfn(at.card))?;
+    let keeps = machine.kept.by(known.address).cloned();
+    Ok((Parts { served_by, stopping: Some(stopping), keeps, ..part }, has_vga, account))
+}
+
+/// A function of the host as the guest is to see it.
+fn open_host(
+    mut backend: vfio::Device,
+    known: &Known,
+    device: &AssignedDevice,
+    (at, owned): (&At, bool),
+    machine: &Machine<'_>,
+) -> Result<Function<vfio::Device>> {
+    let path = at.seat.path(at.card);
+    let lines = FunctionInterrupts::new(Arc::clone(machine.vm), machine.pirqs.clone(), path);
     let options = assigned::Options {
         interrupts: Some(Arc::new(lines)),
         every_write: machine.every_write,
-        console: is_console,
-        ..options
+        console: known.is_console,
+        ..options(device, owned, at.seat, machine.ways)
     };
-    if is_vga && options.vga != assigned::Vga::Off {
-        lease::give(&mut backend, device.arbiter, rivals)?;
+    if known.is_vga && options.vga != assigned::Vga::Off {
+        lease::give(&mut backend, device.arbiter, known.rivals)?;
     }
     let mut function = Function::open(backend, options)?;
     // The gate keeps bus mastering back, before the write comes here.
     function.allow_dma();
-    let place = match seat.behind_port {
-        true => format!("behind a root port at 00:{:02x}.0", card.device()),
-        false => format!("at 00:{:02x}.{}", card.device(), seat.function),
-    };
-    let (interface, reset) = (physical::interface(&iommu), function.backend().method());
-    let mut line = format!("{known_as}: {place}, by {interface}; its reset: {reset}");
-    let legacy_vga = physical::legacy(function.legacy_vga(), device.vga, owned);
-    if is_vga {
-        line.extend(["; ", legacy_vga]);
+    Ok(function)
+}
+
+/// What is told of a function of the host, in words.
+struct Told {
+    /// Where it sits.
+    place: String,
+    /// How it is reached.
+    interface: &'static str,
+    /// What became of its legacy VGA.
+    legacy_vga: &'static str,
+}
+
+impl Told {
+    /// One line, for the person.
+    fn line(&self, function: &Function<vfio::Device>, known: &Known, device: &AssignedDevice) -> String {
+        let Told { place, interface, legacy_vga } = self;
+        let reset = function.backend().method();
+        let mut line = format!("{}: {place}, by {interface}; its reset: {reset}", known.name);
+        if known.is_vga {
+            line.extend(["; ", legacy_vga]);
+        }
+        if let Some(way) = physical::hidden(device.messages, function.offered()) {
+            line.extend(["; ", way]);
+        }
+        line
     }
-    if let Some(way) = physical::hidden(device.messages, function.offered()) {
-        line.extend(["; ", way]);
+
+    /// The same for a report.
+    fn account(&self, function: &Function<vfio::Device>, known: &Known, device: &AssignedDevice) -> Account {
+        let mut account = Account::of(&known.name, function).asked(device);
+        account.address = Some(known.address);
+        account.given = format!("by VFIO ({}), {}", self.interface, self.place);
+        account.reset = function.backend().method().to_string();
+        account.legacy_vga =
+            if known.is_vga { self.legacy_vga.into() } else { "no VGA compatible controller".into() };
+        if known.shadowed {
+            account.rom = "the copy that the host's firmware has already run".into();
+        }
+        account
     }
-    (machine.tell)(&line);
-    let mut account = Account::of(&known_as, &function).asked(device);
-    account.address = Some(address);
-    account.given = format!("by VFIO ({interface}), {place}");
-    account.reset = reset.to_string();
-    account.legacy_vga = if is_vga { legacy_vga.into() } else { "no VGA compatible controller".into() };
-    if !shadowed {
-        tell_rom(&function, &device.origin.to_string(), machine);
-    }
-    let (has_vga, stopping) = (function.has_vga(), function.backend().stopping());
-    // An access to legacy VGA can sleep.
-    let served_by = if has_vga { ServedBy::Own } else { ServedBy::Shared };
-    let part = part(function, name, parent, seat.devfn(card))?;
-    let identity = match &device.origin {
-        DeviceOrigin::Host(address) => machine.kept.by(*address).cloned(),
-        DeviceOrigin::Socket(_) => None,
-    };
-    Ok((Parts { served_by, stopping: Some(stopping), identity, ..part }, has_vga, account))
 }
 
 /// Tells what the ROM of a function is that the guest sees.
@@ -319,11 +361,11 @@ fn options(device: &AssignedDevice, owned: bool, seat: Seat, ways: Ways) -> assi
     }
 }
 
-/// What is told of a function that is reached over a socket.
-fn over_socket(name: &str, function: &Function<Client>) -> Account {
+/// What is told of a function that is reached over a socket; `wish` and `owned` as [`physical::legacy`] has them.
+fn over_socket(name: &str, function: &Function<Client>, (wish, owned): (Vga, bool)) -> Account {
     let mut account = Account::of(name, function);
     account.given = "over vfio-user".into();
-    account.legacy_vga = physical::legacy(function.legacy_vga(), Vga::Auto, false).into();
+    account.legacy_vga = physical::legacy(function.legacy_vga(), wish, owned).into();
     account
 }
 

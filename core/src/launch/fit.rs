@@ -10,10 +10,8 @@ use trapline_devices::q35::{HIGH_RAM, RamSplit};
 use trapline_io::{Gpa, Span};
 use trapline_vcpu::cpuid::Cpuid;
 
+use crate::config::PHYS_BITS;
 use crate::firmware::placement::{self, Function, Guest, Misfit, Plan, Vendor, Version};
-
-/// The least that a guest is told: all that 64-bit processors had at first.
-const LEAST_BITS: u8 = 36;
 
 /// What bounds the guest's addresses.
 #[derive(Clone, Copy, Debug)]
@@ -56,12 +54,15 @@ impl<'a> Bounds<'a> {
     fn widths(&self) -> Result<Vec<u8>> {
         let processor = self.processor;
         if let Some(wish) = self.wish {
-            ensure!(wish <= processor, "--phys-bits {wish}: this host's processors have {processor}");
+            ensure!(
+                wish <= processor,
+                "--phys-bits {wish}: this host's processors have {processor}; give {processor} or less"
+            );
             return Ok(vec![wish]);
         }
         let most = self.iommu().map_or(processor, |iommu| iommu.min(processor));
         let believed = |bits: &u8| placement::is_believed(*bits, self.vendor);
-        let widths = (LEAST_BITS..=most).rev().filter(believed);
+        let widths = (*PHYS_BITS.start()..=most).rev().filter(believed);
         Ok(widths.chain((!believed(&most)).then_some(most)).collect())
     }
 
@@ -206,7 +207,7 @@ mod tests {
     fn a_wish_past_the_processor_is_refused() {
         let wish = Bounds { wish: Some(47), ..bounds(46, Vendor::Intel, &[]) };
         let error = fit(&[], RamSplit::of(GIB), VERSION, wish).unwrap_err().to_string();
-        assert_eq!(error, "--phys-bits 47: this host's processors have 46");
+        assert_eq!(error, "--phys-bits 47: this host's processors have 46; give 46 or less");
     }
 
     #[test]

@@ -16,13 +16,13 @@ use crate::events::Events;
 use crate::firmware::placement::Function;
 use crate::host::resource::{HostBar, HostBarKind};
 use crate::host::{Host, PciAddress, Tree};
-use crate::identity::{self, Ground, Identity};
+use crate::identity::{self, Ground, HostAddresses};
 use crate::parts::{PartId, Parts};
 
 /// See the module's page.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    functions: BTreeMap<PciAddress, Identity>,
+    functions: BTreeMap<PciAddress, HostAddresses>,
     spans: Vec<Span<Gpa>>,
 }
 
@@ -56,8 +56,8 @@ impl Kept {
                     bars.push((bar.index, bar.address));
                 }
             }
-            let identity = Identity { name: address.to_string(), bars, moves: *moves };
-            kept.functions.insert(*address, identity);
+            let keeps = HostAddresses { name: address.to_string(), bars, moves: *moves };
+            kept.functions.insert(*address, keeps);
         }
         Ok(kept)
     }
@@ -68,7 +68,7 @@ impl Kept {
     }
 
     /// What the function at an address keeps, if anything.
-    pub(super) fn by(&self, address: PciAddress) -> Option<&Identity> {
+    pub(super) fn by(&self, address: PciAddress) -> Option<&HostAddresses> {
         self.functions.get(&address)
     }
 }
@@ -134,9 +134,9 @@ mod tests {
              0x00000000f7000000 0x00000000f707ffff 0x0000000000046200\n",
         );
         let kept = kept.unwrap();
-        let identity = kept.by(FUNCTION.parse().unwrap()).unwrap();
-        assert_eq!(identity.bars, [(0, 0xf600_0000), (1, 0x60_0000_0000), (5, 0xe000)]);
-        assert_eq!((&*identity.name, identity.moves), (FUNCTION, Moves::Follow));
+        let keeps = kept.by(FUNCTION.parse().unwrap()).unwrap();
+        assert_eq!(keeps.bars, [(0, 0xf600_0000), (1, 0x60_0000_0000), (5, 0xe000)]);
+        assert_eq!((&*keeps.name, keeps.moves), (FUNCTION, Moves::Follow));
         let spans = [Span::of_len(Gpa(0xf600_0000), 16 << 20), Span::of_len(Gpa(0x60_0000_0000), 256 << 20)];
         assert_eq!(kept.spans(), spans.map(Option::unwrap));
         assert!(kept.by("0000:02:00.0".parse().unwrap()).is_none());

@@ -16,11 +16,16 @@ use crate::host::{Host, PciAddress, Tree};
 pub(super) struct Physical {
     pub(super) device: Device,
     pub(super) iommu: Arc<Iommu>,
+    /// What firmware has to know of it, if it is integrated graphics of Intel's.
+    pub(super) igd: Option<Igd>,
+    pub(super) known: Known,
+}
+
+/// What the host knows of a function.
+pub(super) struct Known {
     pub(super) address: PciAddress,
     /// Whether it is a VGA compatible controller.
     pub(super) is_vga: bool,
-    /// What firmware has to know of it, if it is integrated graphics of Intel's.
-    pub(super) igd: Option<Igd>,
     /// How many other VGA compatible controllers the host has.
     pub(super) rivals: usize,
     /// Whether the host's firmware, and then its console, showed on it.
@@ -52,20 +57,30 @@ impl Opener {
     pub(super) fn open(&mut self, address: PciAddress, own_rom: bool) -> Result<Physical> {
         let host = self.host.get_or_insert_with(|| Host::read(Tree::host()));
         unseen(host, address, own_rom).iter().for_each(|line| (self.tell)(line));
-        let is_vga = host.function(address).is_some_and(crate::host::Function::is_vga);
-        let is_console = host.function(address).is_some_and(|function| function.boot_vga);
-        let others = host.functions().iter().filter(|other| other.is_vga() && other.address != address);
-        let rivals = others.count();
-        let rom = host.function(address).and_then(|function| function.rom);
-        let shadowed = own_rom && rom.is_some_and(|rom| rom.shadow);
-        let name = match host.function(address) {
-            Some(function) => format!("{address} ({})", host.name_of(function)),
-            None => address.to_string(),
-        };
+        let known = Known::of(host, address, own_rom);
         let mut device = Device::open(address, &self.iommu, self.settings.clone())?;
         let igd = Igd::of(&mut device);
         let iommu = Arc::clone(&self.iommu);
-        Ok(Physical { device, iommu, address, is_vga, igd, rivals, is_console, shadowed, name })
+        Ok(Physical { device, iommu, igd, known })
+    }
+}
+
+impl Known {
+    fn of(host: &Host, address: PciAddress, own_rom: bool) -> Known {
+        let function = host.function(address);
+        let others = host.functions().iter().filter(|other| other.is_vga() && other.address != address);
+        let rom = function.and_then(|function| function.rom);
+        Known {
+            address,
+            is_vga: function.is_some_and(crate::host::Function::is_vga),
+            rivals: others.count(),
+            is_console: function.is_some_and(|function| function.boot_vga),
+            shadowed: own_rom && rom.is_some_and(|rom| rom.shadow),
+            name: match function {
+                Some(function) => format!("{address} ({})", host.name_of(function)),
+                None => address.to_string(),
+            },
+        }
     }
 }
 

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use trapline_devices::assigned::{self, Backend, Messages, Offered};
 use trapline_devices::pci::PciAddress;
-use trapline_devices::rom::{Chain, CodeType};
+use trapline_devices::rom::Ids;
 use trapline_devices::seen::{Life, Mark, Seen};
 
 use super::{Function, Interrupts, Run};
 use crate::bench;
+use crate::config::size::shown;
 use crate::config::{
-    Adapters, Arbitration, AssignedDevice, Identity, Interface, Io, Pages, Phase, Rom, RunConfig, Vga, Window,
+    Adapters, Arbitration, AssignedDevice, Identity, Interface, Io, Pages, Phase, Rom, RunConfig, Seccomp,
+    Vga, Window,
 };
 use crate::host::Host;
 use crate::host::resource::{HostBar, HostBarKind};
@@ -34,11 +36,12 @@ pub struct Account {
     /// How the host resets it, and whether it owns legacy VGA.
     pub(crate) reset: String,
     pub(crate) legacy_vga: String,
+    /// What the ROM that the guest sees holds.
+    pub(crate) rom: String,
     /// Its own options, where they are not the default.
     pub(crate) options: Vec<String>,
     pub(crate) shown: Messages,
-    rom: String,
-    identity: (u16, u16, u32),
+    ids: (Ids, u32),
     offered: Offered,
     sees_window: bool,
     seen: Arc<Seen>,
@@ -56,8 +59,8 @@ impl Account {
             legacy_vga: String::new(),
             options: Vec::new(),
             shown: Messages::Guest,
-            rom: function.rom_chain().map_or_else(|| "none".into(), |chain| images(&chain)),
-            identity: function.identity(),
+            rom: function.rom_report().map_or_else(|| "none".into(), ToString::to_string),
+            ids: function.ids(),
             offered: function.offered(),
             sees_window: function.sees_window(),
             seen: Arc::clone(function.seen()),
@@ -77,7 +80,7 @@ impl Account {
             options: Vec::new(),
             shown: Messages::Guest,
             rom: "none".into(),
-            identity: (0x8086, 0x10d3, 0x02_0000),
+            ids: (Ids { vendor: 0x8086, device: 0x10d3 }, 0x02_0000),
             offered: Offered::default(),
             sees_window: false,
             seen: Arc::default(),
@@ -104,14 +107,14 @@ impl Account {
 
     /// What became of it.
     fn told(&self, host: &Host) -> Function {
-        let (vendor, device, class) = self.identity;
+        let (ids, class) = self.ids;
         let there = self.address.and_then(|address| host.function(address));
         let [_, base, sub, _] = class.to_be_bytes();
         let resets = self.seen.resets();
         Function {
             name: there.map_or_else(|| self.name.clone(), |function| host.name_of(function)),
             class_name: host.class_name(base, sub),
-            ids: format!("{vendor:04x}:{device:04x}"),
+            ids: ids.to_string(),
             class: format!("{class:06x}"),
             given: self.given.clone(),
             options: self.options.clone(),
@@ -170,7 +173,7 @@ pub(crate) fn run(config: &RunConfig, (end, clean): (&str, bool), accounts: &[Ac
     }
 }
 
-/// The options of a run, without names of files.
+/// The options of a run that matter to what its functions do, without names of files.
 fn of_run(config: &RunConfig) -> Vec<String> {
     let mut options = vec![format!("--cpus {}", config.cpus), format!("--memory {}M", config.memory >> 20)];
     let mut add = |given: bool, option: &str| {
@@ -190,11 +193,14 @@ fn of_run(config: &RunConfig) -> Vec<String> {
     add(config.io == Io::Uring, "--io uring");
     add(config.vfio == Interface::Group, "--vfio group");
     add(config.vfio == Interface::Iommufd, "--vfio iommufd");
-    add(config.identity != Identity::Off, "--identity on");
+    add(config.identity != Identity::Off, &format!("--identity {}", config.identity.word()));
+    config.phys_bits.iter().for_each(|bits| add(true, &format!("--phys-bits {bits}")));
     add(config.pages != Pages::default(), "--hugepages");
     add(config.window == Window::Strict, "--window strict");
     add(config.window == Window::Coalesced, "--window coalesced");
     add(config.window == Window::Shadowed, "--window shadowed");
+    add(config.seccomp == Seccomp::Log, "--seccomp log");
+    add(config.seccomp == Seccomp::Off, "--seccomp off");
     options
 }
 
@@ -227,19 +233,15 @@ fn of_device(device: &AssignedDevice) -> Vec<String> {
             Phase::Legacy => Some("phase=legacy"),
             Phase::Native => Some("phase=native"),
         },
-        match device.identity {
-            None => None,
-            Some(Identity::Off) => Some("identity=off"),
-            Some(Identity::On(_)) => Some("identity=on"),
-        },
         match device.arbiter {
             Arbitration::Auto => None,
             Arbitration::On => Some("arbiter=on"),
             Arbitration::Off => Some("arbiter=off"),
         },
     ];
+    let identity = device.identity.map(|identity| format!("identity={}", identity.word()));
     let clique = device.gpudirect_clique.map(|clique| format!("gpudirect-clique={clique}"));
-    all.into_iter().flatten().map(str::to_owned).chain(clique).collect()
+    all.into_iter().flatten().map(str::to_owned).chain(identity).chain(clique).collect()
 }
 
 /// A base address register in words.
@@ -250,29 +252,5 @@ fn bar(bar: &HostBar) -> String {
         HostBarKind::Memory64 => "64-bit memory",
     };
     let prefetchable = if bar.prefetchable { ", prefetchable" } else { "" };
-    format!("{}: {} of {kind}{prefetchable}", bar.index, bytes(bar.size))
-}
-
-/// The images of a ROM in words.
-fn images(chain: &Chain) -> String {
-    let image = |image: &trapline_devices::rom::Image| {
-        let code = match image.code {
-            CodeType::Bios => "BIOS".to_owned(),
-            CodeType::Efi => "UEFI".to_owned(),
-            CodeType::OpenFirmware => "Open Firmware".to_owned(),
-            CodeType::PaRisc => "PA-RISC".to_owned(),
-            CodeType::Other(code) => format!("code type {code:02x}"),
-        };
-        let length = bytes(image.length as u64);
-        format!("{code} for {:04x}:{:04x}, {length}", image.vendor, image.device)
-    };
-    let images: Vec<String> = chain.images.iter().map(image).collect();
-    if images.is_empty() { "one without a PCI data structure".into() } else { images.join("; ") }
-}
-
-/// A size in the largest unit that it is a whole number of.
-fn bytes(size: u64) -> String {
-    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let unit = units.into_iter().find(|(shift, _)| size != 0 && size.trailing_zeros() >= *shift);
-    unit.map_or_else(|| format!("{size} bytes"), |(shift, unit)| format!("{} {unit}", size >> shift))
+    format!("{}: {} of {kind}{prefetchable}", bar.index, shown(bar.size))
 }

@@ -57,7 +57,7 @@ pub(crate) fn read(path: &Path) -> Result<Report> {
     let file = std::fs::File::open(path).with_context(name)?;
     let length = file.take(MOST + 1).read_to_string(&mut text).with_context(name)?;
     if length as u64 > MOST {
-        return Err(anyhow!("{}: it is larger than any; give another name", name()));
+        return Err(anyhow!("{}: it is larger than 16 MiB, which no report is; give another name", name()));
     }
     Report::from_json(&text).map_err(|error| anyhow!("{}: {error}; give another name", name()))
 }

@@ -104,6 +104,21 @@ fn runs_are_added_to_a_file_and_read_back() {
     assert!(Files::open(&ReportFiles { json: folder.path().join("no/a.json"), ..names("d") }).is_err());
 }
 
+#[test]
+fn options_that_are_not_the_default_are_told() {
+    let toml = "device = ['01:00.0,identity=stop', '02:00.0,identity=off']\nidentity = 'follow'\nphys-bits = 40\n\
+                seccomp = 'log'";
+    let config = RunConfig::new(Options::from_toml(toml).unwrap(), None).unwrap();
+    let crate::config::Adapters::Given(devices) = &config.adapters else { unreachable!("two are given") };
+    let accounts: Vec<Account> = devices.iter().map(|device| Account::example().asked(device)).collect();
+    let fake = told_host();
+    let run = account::run(&config, ("it ended", true), &accounts, &Host::read(fake.tree().clone()));
+    let wanted = ["--cpus 1", "--memory 1024M", "--identity follow", "--phys-bits 40", "--seccomp log"];
+    assert_eq!(run.options, wanted);
+    assert_eq!(run.functions[0].options, ["identity=stop"]);
+    assert_eq!(run.functions[1].options, ["identity=off"]);
+}
+
 /// A host and a user with everything that must stay there.
 fn told_host() -> Fake {
     let fake = Fake::new();

@@ -31,19 +31,19 @@ struct Refused {
     call: c_int,
 }
 
-/// Who a thread is, where a signal handler can look: it has no destructor and needs no memory.
+/// Who a confined thread is, where a signal handler can look: it has no destructor and needs no memory.
 #[derive(Clone, Copy)]
-struct Identity {
+struct Confined {
     name: Text<32>,
     plural: &'static str,
 }
 
 thread_local! {
-    static IDENTITY: Cell<Identity> = const { Cell::new(Identity { name: Text::new(), plural: "" }) };
+    static CONFINED: Cell<Confined> = const { Cell::new(Confined { name: Text::new(), plural: "" }) };
 }
 
-/// Takes SIGSYS, and has the C library's memory come from one arena. Others would be trimmed by threads that are confined
-/// by then, and glibc opens a file of `/proc` the first time. Nothing that has to be fast takes memory.
+/// Takes SIGSYS, and has the C library's memory come from one arena. Others would be trimmed by threads that are
+/// confined by then, and glibc opens a file of `/proc` the first time. Nothing that has to be fast takes memory.
 pub(super) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -65,7 +65,7 @@ pub(super) fn install(kind: Kind, program: &[sock_filter]) -> io::Result<()> {
     prepare();
     let mut name = Text::new();
     name.push(std::thread::current().name().unwrap_or_default());
-    IDENTITY.set(Identity { name, plural: kind.plural() });
+    CONFINED.set(Confined { name, plural: kind.plural() });
 
     rustix::thread::set_no_new_privs(true)?;
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
@@ -91,16 +91,16 @@ extern "C" fn handle(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
         return;
     }
     terminal::restore_at_once();
-    let identity = IDENTITY.get();
+    let confined = CONFINED.get();
     let name = usize::try_from(call).ok().and_then(Sysno::new).map_or("an unknown call", |call| call.name());
     let mut line = Text::<400>::new();
-    for part in ["trapline: the thread ", identity.name.as_str(), " asked the kernel for ", name, " ("] {
+    for part in ["trapline: the thread ", confined.name.as_str(), " asked the kernel for ", name, " ("] {
         line.push(part);
     }
     line.push_number(call);
     for part in [
         "), which ",
-        identity.plural,
+        confined.plural,
         " have no use for: a bug in trapline, or somebody's attack by way of one; please report it. \
          --seccomp off does without the check\n",
     ] {

@@ -9,7 +9,7 @@ use trapline::events::{Event, Events};
 use trapline::firmware::boot::{Boot, Choices};
 use trapline::firmware::image;
 use trapline::firmware::placement::survey;
-use trapline::identity::{Ground, Identity, arrange};
+use trapline::identity::{Ground, HostAddresses, arrange};
 use trapline::machine::{Ending, Machine};
 use trapline::parts::{PartId, Parts};
 use trapline::platform::{self, KvmGsis, Platform, Wishes};
@@ -124,10 +124,10 @@ fn add(parts: &mut Vec<Parts>, function: &Function) -> PartId {
         parts.len() - 1
     });
     let name = format!("card {}", function.device);
-    let identity = Identity { name: name.clone(), bars: function.kept.to_vec(), moves: Moves::Stop };
+    let keeps = HostAddresses { name: name.clone(), bars: function.kept.to_vec(), moves: Moves::Stop };
     let at = if function.behind_port { Devfn::default() } else { device };
     let part = Parts::function(name, Card::new(function.registers), parent, at, ConfigSpace::TOPOLOGY);
-    parts.push(Parts { identity: (!function.kept.is_empty()).then_some(identity), ..part });
+    parts.push(Parts { keeps: (!function.kept.is_empty()).then_some(keeps), ..part });
     parts.len() - 1
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use trapline::events::Events;
 use trapline::firmware::placement::survey;
-use trapline::identity::{Ground, Identity, arrange};
+use trapline::identity::{Ground, HostAddresses, arrange};
 use trapline::machine::{Ending, Error, Machine};
 use trapline::parts::Parts;
 use trapline_devices::host::{self, Event, Events as _};
@@ -77,11 +77,11 @@ fn run(moves: Moves) -> Option<(Result<Ending, Error>, Arc<AddressSpace>)> {
     let card = Card::new(&[(0, BarKind::Memory32 { prefetchable: false }, 16 << 20)]);
     let at = Devfn::new(1, 0).unwrap();
     let card = Parts::function("card", card, None, at, ConfigSpace::TOPOLOGY);
-    let identity = Identity { name: "0000:01:00.0".into(), bars: vec![(0, HOME)], moves };
+    let keeps = HostAddresses { name: "0000:01:00.0".into(), bars: vec![(0, HOME)], moves };
     let mut parts = vec![
         Parts::function("host bridge", bridge, None, Devfn::default(), HostBridge::TOPOLOGY),
         Parts::platform("switch", Switch(events.clone())),
-        Parts { identity: Some(identity), ..card },
+        Parts { keeps: Some(keeps), ..card },
     ];
     let (found, places) = survey(&mut parts);
     let ground = Ground { ram: ram.split(), phys_bits: 36, reserved: &[] };

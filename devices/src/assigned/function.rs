@@ -22,13 +22,14 @@ use super::registers::Registers;
 use super::repeats::Repeats;
 use super::rom::Rom;
 use crate::legacy::picture::Picture;
-use crate::legacy::{self, Owner};
+use crate::legacy::{self, Owner, Ways};
 use crate::pci::spec;
-use crate::rom;
+use crate::rom::Ids;
+use crate::rom::check::Report;
 use crate::seen::{Mark, Seen};
 
 pub use super::error::Error;
-pub use super::options::{LegacyVga, Messages, Options, Placement, Vga};
+pub use super::options::{CLIQUE_LARGEST, LegacyVga, Messages, Options, Placement, Vga};
 pub use super::rom::Source as RomSource;
 
 mod claims;
@@ -63,62 +64,32 @@ impl<B: Backend> Function<B> {
     /// # Errors
     /// The device does not answer, or is not what `options` ask for.
     pub fn open(mut backend: B, options: Options) -> Result<Function<B>, Error> {
-        let device = backend.name().to_owned();
-        if backend.resettable() && backend.reset().is_err() {
-            return Err(Error::Reset { device });
-        }
-        let Ok(registers) = Registers::read(&mut backend) else { return Err(Error::Config { device }) };
+        let registers = read_anew(&mut backend)?;
         let rom = Rom::load(&options.rom, &mut backend)?;
-        let bars = std::array::from_fn(|index| backend.regions().get(index).map_or(0, |region| region.size));
-        let shape = Shape {
-            placement: options.placement,
-            multifunction: options.multifunction,
-            intx: options.interrupts.is_some() && backend.irqs().intx,
-            bars,
-            rom: rom.as_ref().map(Rom::size),
-        };
+        let shape = shape(&backend, &options, rom.as_ref());
         let mut config = Config::new(&registers, &shape)?;
         let seen = Arc::new(Seen::default());
-        let wanted = (options.interrupts, options.messages);
+        let (wanted, bars) = ((options.interrupts, options.messages), shape.bars);
         let interrupts = Interrupts::new(&mut config, &registers, &backend, wanted, Arc::clone(&seen), &bars);
         if let Some(clique) = options.gpudirect_clique {
-            clique::add(&mut config, &registers, clique).map_err(|why| Error::Clique { device, why })?;
+            clique::add(&mut config, &registers, clique)
+                .map_err(|why| Error::Clique { device: backend.name().to_owned(), why })?;
         }
         let opregion = igd::adopt(&mut config, &registers, &backend);
         let vga = legacy_vga(&backend, &config, options.vga)?;
-        if vga != LegacyVga::Owned {
+        let owns_vga = vga == LegacyVga::Owned;
+        if !owns_vga {
             config.be_no_vga();
         }
-        let owned = vga == LegacyVga::Owned;
-        let card = Card {
-            registers: &registers,
-            config: &config,
-            bars,
-            owns_vga: owned,
-            opregion,
-            traced: options.every_write,
-        };
-        let quirks = Quirks::of(&card, backend.name());
-        let bochs = quirks.has(regions::DISPI);
-        let mut owner = if owned { Owner::new(options.ways, bochs) } else { None };
-        if let Some(owner) = &mut owner {
-            owner.note_in(Arc::clone(&seen));
-        }
+        let (name, registers, traced) = (backend.name(), &registers, options.every_write);
+        let card = Card { name, registers, config: &config, bars, owns_vga, opregion, traced };
+        let quirks = Quirks::of(&card);
+        let owner = if owns_vga { owner(options.ways, &quirks, &seen) } else { None };
         let repeats = Repeats::of(&backend, !options.every_write);
-        let mut function = Function {
-            backend,
-            config,
-            interrupts,
-            rom,
-            vga,
-            quirks,
-            owner,
-            picture: None,
-            repeats,
-            seen,
-            dma: false,
-        };
-        if owned && options.console {
+        let (picture, dma) = (None, false);
+        let mut function =
+            Function { backend, config, interrupts, rom, vga, quirks, owner, picture, repeats, seen, dma };
+        if owns_vga && options.console {
             function.take_picture();
         }
         // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
@@ -167,20 +138,21 @@ impl<B: Backend> Function<B> {
         self.interrupts.offered(self.config.space())
     }
 
-    /// The images of the ROM that the guest sees, if it sees one. Reads all of it.
-    pub fn rom_chain(&self) -> Option<rom::Chain> {
-        self.rom.as_ref().map(Rom::chain)
+    /// What the ROM that the guest sees holds, if it sees one.
+    pub fn rom_report(&self) -> Option<&Report> {
+        self.rom.as_ref().map(Rom::report)
     }
 
-    /// Vendor, device and class code (base class, subclass, programming interface), as the guest sees them.
-    pub fn identity(&self) -> (u16, u16, u32) {
+    /// Its ids and its class code (base class, subclass, programming interface), as the guest sees them.
+    pub fn ids(&self) -> (Ids, u32) {
         let space = self.config.space();
         let class = space.read(spec::REVISION_ID, Width::B4) >> 8;
-        (space.word(spec::VENDOR_ID), space.word(spec::DEVICE_ID), class)
+        (Ids { vendor: space.word(spec::VENDOR_ID), device: space.word(spec::DEVICE_ID) }, class)
     }
 
-    /// What its ROM is and what becomes of it, in one line; `None` if the guest sees none.
-    pub fn rom_found(&self) -> Option<&str> {
+    /// Where its ROM comes from, a file by its name, what it is and what becomes of it, in one line; `None` if the
+    /// guest sees none.
+    pub fn rom_found(&self) -> Option<String> {
         self.rom.as_ref().map(Rom::found)
     }
 
@@ -430,6 +402,32 @@ impl<B: Backend> Device for Function<B> {
         let plain = region == Region::VGA || region < Region::ROM;
         if plain { self.backend.file(region) } else { None }
     }
+}
+
+/// The registers of a device as after power-on, if it can be reset.
+fn read_anew<B: Backend>(backend: &mut B) -> Result<Registers, Error> {
+    if backend.resettable() && backend.reset().is_err() {
+        return Err(Error::Reset { device: backend.name().to_owned() });
+    }
+    Registers::read(backend).map_err(|_| Error::Config { device: backend.name().to_owned() })
+}
+
+/// What configuration space is to have besides what the registers say.
+fn shape<B: Backend>(backend: &B, options: &Options, rom: Option<&Rom>) -> Shape {
+    Shape {
+        placement: options.placement,
+        multifunction: options.multifunction,
+        intx: options.interrupts.is_some() && backend.irqs().intx,
+        bars: std::array::from_fn(|index| backend.regions().get(index).map_or(0, |region| region.size)),
+        rom: rom.map(Rom::size),
+    }
+}
+
+/// What looks after legacy VGA that may be faster than strict, and notes in `seen` what the guest does there.
+fn owner(ways: Ways, quirks: &Quirks, seen: &Arc<Seen>) -> Option<Owner> {
+    let mut owner = Owner::new(ways, quirks.has(regions::DISPI))?;
+    owner.note_in(Arc::clone(seen));
+    Some(owner)
 }
 
 fn legacy_vga<B: Backend>(backend: &B, config: &Config, wish: Vga) -> Result<LegacyVga, Error> {

@@ -70,6 +70,9 @@ impl Messages {
     }
 }
 
+/// The largest number of a GPUDirect clique.
+pub const CLIQUE_LARGEST: u8 = 15;
+
 /// How a device is given to the guest.
 #[derive(Clone, Default)]
 pub struct Options {

@@ -24,7 +24,6 @@ use crate::vga;
 mod ati_mirror;
 mod ati_port;
 mod ati_window;
-pub(crate) mod bonaire;
 pub(super) mod clique;
 mod dispi;
 mod foreign;
@@ -96,6 +95,8 @@ impl Entry {
 /// What is known of a function when its quirks are looked for.
 #[derive(Clone, Copy)]
 pub(super) struct Card<'a> {
+    /// What messages call it.
+    pub name: &'a str,
     /// The device's own registers.
     pub registers: &'a Registers,
     /// What the guest sees of them.
@@ -231,13 +232,13 @@ pub(super) struct Quirks {
 }
 
 impl Quirks {
-    /// Those of the table that the function has, told to the log; `name` is what it is called there.
-    pub fn of(card: &Card<'_>, name: &str) -> Quirks {
+    /// Those of the table that the function has, told to the log.
+    pub fn of(card: &Card<'_>) -> Quirks {
         let mut quirks = Quirks::default();
         for entry in TABLE.iter().filter(|entry| entry.fits(card)) {
             if let Some(quirk) = (entry.make)(card) {
                 tracing::info!(
-                    device = name,
+                    device = card.name,
                     quirk = entry.name,
                     "it has a way of its own, which is led here"
                 );

@@ -14,10 +14,8 @@ use super::backend::Backend;
 use super::function::Error;
 use crate::pci::spec::{self, Command};
 use crate::rom::check::{self, About, Report, Severity};
-use crate::rom::{self, CodeType, Finding, Ids, Repair, SIGNATURE};
+use crate::rom::{self, CodeType, Finding, Ids, LARGEST, Repair, SIGNATURE};
 
-/// The largest image taken; the PCI firmware specification allows no larger base address register.
-const MAX: u64 = 16 << 20;
 /// A memory slot has whole pages.
 const PAGE: usize = 4096;
 /// Vendor and device of functions whose own ROM hangs a guest: Broadcom's BCM57810.
@@ -39,7 +37,10 @@ pub enum Source {
 #[derive(Clone, Debug)]
 pub(super) struct Rom {
     memory: Arc<MmapRegion>,
-    found: String,
+    /// Of the image, as it was put right.
+    report: Report,
+    /// Where it was read, if that is not the device.
+    file: Option<PathBuf>,
 }
 
 impl Rom {
@@ -53,13 +54,13 @@ impl Rom {
         }
     }
 
-    fn new(image: &[u8], found: String) -> Option<Rom> {
+    fn new(image: &[u8], report: Report, file: Option<&Path>) -> Option<Rom> {
         let size = image.len().max(PAGE).next_power_of_two();
         let memory = MmapRegion::new(size).ok()?;
         let bytes = memory.get_slice(0, size).ok()?;
         bytes.write_slice(image, 0).ok()?;
         bytes.write_slice(&vec![0xff; size - image.len()], image.len()).ok()?;
-        Some(Rom { memory: Arc::new(memory), found })
+        Some(Rom { memory: Arc::new(memory), report, file: file.map(Path::to_owned) })
     }
 
     /// Bytes; a power of two, at least a page.
@@ -67,21 +68,21 @@ impl Rom {
         self.memory.size() as u64
     }
 
-    /// Its images.
-    pub fn chain(&self) -> rom::Chain {
-        let mut image = vec![0; self.memory.size()];
-        // A part that could not be read is no image.
-        let _ = self.memory.get_slice(0, image.len()).and_then(|bytes| bytes.read_slice(&mut image, 0));
-        rom::chain(&image)
-    }
-
     pub fn memory(&self) -> &Arc<MmapRegion> {
         &self.memory
     }
 
-    /// What it is and what becomes of it, in one line.
-    pub fn found(&self) -> &str {
-        &self.found
+    /// What it holds.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Where it comes from, what it is and what becomes of it, in one line.
+    pub fn found(&self) -> String {
+        match &self.file {
+            Some(path) => format!("the file {}: {}", path.display(), self.report),
+            None => self.report.to_string(),
+        }
     }
 
     pub fn read(&self, offset: u64, width: Width) -> Result<u64, Fault> {
@@ -108,7 +109,7 @@ fn from_device(backend: &mut dyn Backend) -> Option<Rom> {
         tracing::warn!(device, "its ROM is known to hang guests; the guest sees none (rom=FILE gives one)");
         return None;
     }
-    let mut image = vec![0xff; usize::try_from(size.min(MAX)).ok()?];
+    let mut image = vec![0xff; usize::try_from(size.min(LARGEST)).ok()?];
     let offset = spec::COMMAND.into();
     let command = backend.read(Region::CONFIG, offset, Width::B2).unwrap_or(0);
     let memory = u64::from(Command::new().with_memory(true).into_bits());
@@ -128,7 +129,7 @@ fn from_device(backend: &mut dyn Backend) -> Option<Rom> {
     for text in said {
         tracing::warn!(device, "its ROM: {text} (rom=FILE gives another)");
     }
-    Rom::new(&image, report.to_string())
+    Rom::new(&image, report, None)
 }
 
 /// The image in a file: as it is, except for the ids, without which no firmware would run it.
@@ -141,8 +142,8 @@ fn from_file(path: &Path, backend: &mut dyn Backend) -> Result<Rom, Error> {
     }
     let file = File::open(path).map_err(failed)?;
     let mut image = Vec::new();
-    file.take(MAX + 1).read_to_end(&mut image).map_err(failed)?;
-    if image.len() as u64 > MAX {
+    file.take(LARGEST + 1).read_to_end(&mut image).map_err(failed)?;
+    if image.len() as u64 > LARGEST {
         return Err(bad("is larger than 16 MiB"));
     }
     if !image.starts_with(&SIGNATURE) {
@@ -157,7 +158,7 @@ fn from_file(path: &Path, backend: &mut dyn Backend) -> Result<Rom, Error> {
     for text in said {
         tracing::warn!(device = backend.name(), "the ROM file {}: {text}", path.display());
     }
-    Rom::new(&image, format!("the file {}: {report}", path.display())).ok_or(Error::OutOfMemory)
+    Rom::new(&image, report, Some(path)).ok_or(Error::OutOfMemory)
 }
 
 /// Makes an image one for this function, where that can be done. What is to be said of it then, and which of it

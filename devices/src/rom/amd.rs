@@ -33,7 +33,7 @@ pub struct Atom {
 }
 
 /// Looks for the header of `image` in `rom`.
-pub fn read(rom: &[u8], image: &Image) -> Option<Atom> {
+pub(super) fn read(rom: &[u8], image: &Image) -> Option<Atom> {
     let bytes = rom.get(image.offset..)?;
     let bytes = bytes.get(..image.length).unwrap_or(bytes);
     let at = usize::from(word(bytes, POINTER)?);

@@ -10,10 +10,10 @@ use std::ops::Range;
 use super::image::{CodeType, Image, chain};
 use super::repair::{self, SPARE};
 
-/// Differing bytes with no more than this many equal ones between them are one run.
+/// Differing bytes with no more than this many equal ones between them are one place.
 const GAP: usize = 16;
-/// The most runs that are kept.
-const RUNS_MOST: usize = 64;
+/// The most places that are kept.
+const PLACES_MOST: usize = 64;
 /// An image of which more than one byte in so many differs is another one.
 const OTHER: usize = 4;
 
@@ -25,7 +25,7 @@ pub struct Comparison {
     /// Bytes that were compared.
     pub compared: usize,
     /// Where they differ, ascending; the first 64 places.
-    pub runs: Vec<Run>,
+    pub places: Vec<Difference>,
     /// Whether there are more places.
     pub more: bool,
     /// Blocks that a BIOS would copy, here and of the untouched one, if both have an image for a BIOS.
@@ -40,7 +40,7 @@ pub struct Comparison {
 
 /// A place that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct Difference {
     /// Its bytes, counted from the first of the ROM.
     pub range: Range<usize>,
     /// What is there.
@@ -70,7 +70,7 @@ pub enum Judgement {
     /// Only what a repair changes.
     Mended,
     /// A firmware has run it.
-    Run,
+    Posted,
     /// It is another image.
     Other,
 }
@@ -91,7 +91,7 @@ pub fn compare(rom: &[u8], pristine: &[u8]) -> Comparison {
     let mut comparison = Comparison {
         differing: 0,
         compared,
-        runs: Vec::new(),
+        places: Vec::new(),
         more: false,
         bios_length: bios(&here).zip(bios(&there)).map(|(a, b)| (a.bios_length, b.bios_length)),
         images: (here.len(), there.len()),
@@ -130,11 +130,11 @@ fn area(pristine: &[u8], images: &[Image], at: usize) -> Area {
 impl Comparison {
     fn add(&mut self, at: usize, area: Area) {
         if let Some(last) =
-            self.runs.last_mut().filter(|last| last.area == area && at <= last.range.end + GAP)
+            self.places.last_mut().filter(|last| last.area == area && at <= last.range.end + GAP)
         {
             last.range.end = at + 1;
-        } else if self.runs.len() < RUNS_MOST {
-            self.runs.push(Run { range: at..at + 1, area });
+        } else if self.places.len() < PLACES_MOST {
+            self.places.push(Difference { range: at..at + 1, area });
         } else {
             self.more = true;
         }
@@ -145,15 +145,15 @@ impl Comparison {
         let shorter = self.bios_length.is_some_and(|(here, there)| here < there);
         let fewer = self.images.0 < self.images.1;
         // A firmware copies one image and runs that.
-        let beyond = self.runs.iter().any(|run| run.area == Area::Beyond);
-        let mended = |run: &Run| matches!(run.area, Area::Ids | Area::Checksum);
+        let beyond = self.places.iter().any(|place| place.area == Area::Beyond);
+        let mended = |place: &Difference| matches!(place.area, Area::Ids | Area::Checksum);
         match self.differing {
             0 if !fewer => Judgement::Same,
             _ if !self.same_kind || beyond || self.differing > self.compared / OTHER => Judgement::Other,
-            _ if !shorter && !self.more && !self.checksum_wrong && self.runs.iter().all(mended) => {
+            _ if !shorter && !self.more && !self.checksum_wrong && self.places.iter().all(mended) => {
                 Judgement::Mended
             }
-            _ => Judgement::Run,
+            _ => Judgement::Posted,
         }
     }
 }
@@ -166,7 +166,7 @@ impl fmt::Display for Comparison {
             Judgement::Mended => {
                 f.write_str("it differs from the untouched image only in ids, checksum or which images there are")?;
             }
-            Judgement::Run => f.write_str(
+            Judgement::Posted => f.write_str(
                 "it differs from the untouched image as a copy does that a firmware has run: a guest's BIOS stays \
                  dark on it, so give the untouched one",
             )?,
@@ -175,7 +175,7 @@ impl fmt::Display for Comparison {
         write!(
             f,
             " ({differing} of {compared} bytes differ, in {}{} places",
-            self.runs.len(),
+            self.places.len(),
             plus(self.more)
         )?;
         if let Some((here, there)) = self.bios_length.filter(|(here, there)| here != there) {

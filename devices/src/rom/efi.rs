@@ -91,7 +91,7 @@ impl Machine {
 }
 
 /// Reads the header of `image` in `rom`; `None` for another code type, and where there is no header.
-pub fn read(rom: &[u8], image: &Image) -> Option<Efi> {
+pub(super) fn read(rom: &[u8], image: &Image) -> Option<Efi> {
     let bytes = rom.get(image.offset..).filter(|_| image.code == CodeType::Efi)?;
     let bytes = bytes.get(..image.length).unwrap_or(bytes);
     if !bytes.get(EFI_SIGNATURE..)?.starts_with(&SIGNATURE) {

@@ -46,7 +46,7 @@ pub enum Table {
 }
 
 /// Looks for the table of `image` in `rom`.
-pub fn read(rom: &[u8], image: &Image) -> Option<Nvidia> {
+pub(super) fn read(rom: &[u8], image: &Image) -> Option<Nvidia> {
     let bytes = rom.get(image.offset..)?;
     let bytes = bytes.get(..image.length).unwrap_or(bytes);
     if let Some(at) = find(bytes, &BIT) {

@@ -19,9 +19,9 @@
 //!
 //! * *No access waits for the lease.* It is asked for by the way, and without it VFIO's own arbitration is
 //!   as right. What an access may wait for is another's lease, in the kernel, as for another's access.
-//! * *It is short* ([`terms`]): given up when the card was not used for 2 ms, at the latest seen 2 ms later, and after 10 ms in any case; the
-//!   keeper sees to that, so also when the machine is stopped by a debugger. Then it rests, and who waited has
-//!   its turn.
+//! * *It is short* (`terms`): given up when the card was not used for 2 ms, at the latest seen 2 ms later,
+//!   and after 10 ms in any case; the keeper sees to that, so also when the machine is stopped by a debugger.
+//!   Then it rests, and who waited has its turn.
 //! * *Two that wait for each other* can not be: the locks of two cards exclude each other, who has one
 //!   asks for no other, and gives it up without anybody's help.
 //! * *What leaves together is carried out together*: the first write of a flush says that the card is used.
@@ -43,7 +43,7 @@ use crate::pci::PciAddress;
 use word::Word;
 
 mod keeper;
-pub mod terms;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod word;

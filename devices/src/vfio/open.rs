@@ -15,11 +15,10 @@ use super::caps::Header;
 use super::message::{message, word};
 use super::owned::{Function, Owned};
 use super::region::{self, Learned};
-use super::reset::{self, Facts, Method};
+use super::reset::{self, Facts, Method, bonaire};
 use super::sys::Question;
 use super::{Error, Iommu, bus_reset, irq, sysfs, view};
 use crate::assigned::backend::{Irqs, RegionInfo};
-use crate::assigned::bonaire;
 use crate::pci::{PciAddress, spec};
 
 /// The regions that a PCI function can have: six BARs, ROM, configuration space, legacy VGA. Those

@@ -4,6 +4,8 @@
 //! reset is best. A change of power state (D3hot and back) clears less than it should on many display
 //! adapters, so a reset of the whole bus is better than that, if all that hangs on the bus is ours.
 
+pub(super) mod bonaire;
+
 use std::fmt;
 
 use crate::pci::PciAddress;
@@ -44,7 +46,7 @@ pub(super) struct Facts {
     pub methods: Option<Vec<String>>,
     /// The function has a function level reset (PCI Express or Advanced Features capability).
     pub flr: bool,
-    /// It is a chip that only its own controller can reset ([`crate::assigned::bonaire`]).
+    /// It is a chip that only its own controller can reset ([`bonaire`]).
     pub own: bool,
     /// Going to D3hot and back resets it (No_Soft_Reset is clear).
     pub power: bool,

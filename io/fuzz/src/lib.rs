@@ -4,7 +4,8 @@
 //! cd io && cargo +nightly fuzz run space -- -max_total_time=60
 //! ```
 //!
-//! (`cargo install cargo-fuzz` once; `RUSTC_BOOTSTRAP=1 cargo fuzz ...` makes do with the stable compiler.) Without cargo-fuzz, in this directory, with libFuzzer but no sanitizer:
+//! (`cargo install cargo-fuzz` once; `RUSTC_BOOTSTRAP=1 cargo fuzz ...` makes do with the stable compiler.)
+//! Without cargo-fuzz, in this directory, with libFuzzer but no sanitizer:
 //!
 //! ```text
 //! RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::super::paragraph::{WIDTH, cut, entry};
+use crate::config::size::shown;
 use crate::host::environment::{LegacyVga, VfioPci};
 use crate::host::function::Reset;
-use crate::host::obstacle::size;
 use crate::host::resource::{HostBar, HostBarKind};
 use crate::host::{Function, Host, Obstacle};
 
@@ -101,8 +101,8 @@ fn paragraph(page: &mut String, host: &Host, function: &Function) {
         "ROM",
         &match function.rom {
             None => "none".into(),
-            Some(rom) if rom.shadow => format!("{}, a shadow of what it was", size(rom.size)),
-            Some(rom) => size(rom.size),
+            Some(rom) if rom.shadow => format!("{}, a shadow of what it was", shown(rom.size)),
+            Some(rom) => shown(rom.size),
         },
     );
     if function.is_display() {
@@ -146,7 +146,7 @@ fn bar(bar: &HostBar) -> String {
         HostBarKind::Memory64 => ", 64-bit",
     };
     let prefetchable = if bar.prefetchable { ", prefetchable" } else { "" };
-    format!("{}: {}{kind}{prefetchable}", bar.index, size(bar.size))
+    format!("{}: {}{kind}{prefetchable}", bar.index, shown(bar.size))
 }
 
 fn legacy_vga(host: &Host, function: &Function) -> String {

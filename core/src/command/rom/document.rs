@@ -20,7 +20,7 @@
 
 use serde::Serialize;
 use trapline_devices::rom::check::{Firmware, Part, Report, Severity};
-use trapline_devices::rom::compare::{Comparison, Judgement};
+use trapline_devices::rom::compare::{Comparison, Difference, Judgement};
 
 use super::source::Found;
 
@@ -137,16 +137,15 @@ fn image(part: &Part) -> Image {
 }
 
 fn differences(comparison: &Comparison) -> Differences {
-    let place =
-        |run: &trapline_devices::rom::compare::Run| Place { start: run.range.start, end: run.range.end };
+    let place = |place: &Difference| Place { start: place.range.start, end: place.range.end };
     Differences {
         judgement: match comparison.judgement() {
             Judgement::Same => "same",
             Judgement::Mended => "mended",
-            Judgement::Run => "posted",
+            Judgement::Posted => "posted",
             Judgement::Other => "other",
         },
         bytes: comparison.differing,
-        places: comparison.runs.iter().map(place).collect(),
+        places: comparison.places.iter().map(place).collect(),
     }
 }

@@ -98,11 +98,11 @@ fn word(severity: Severity) -> &'static str {
 }
 
 fn differences(page: &mut String, comparison: &Comparison) {
-    for run in comparison.runs.iter().take(PLACES_MOST) {
-        let (start, end) = (run.range.start, run.range.end);
-        entry(page, "differs", &format!("{start:#x} to {:#x}: {}", end.saturating_sub(1), run.area));
+    for place in comparison.places.iter().take(PLACES_MOST) {
+        let (start, end) = (place.range.start, place.range.end);
+        entry(page, "differs", &format!("{start:#x} to {:#x}: {}", end.saturating_sub(1), place.area));
     }
-    if comparison.runs.len() > PLACES_MOST {
+    if comparison.places.len() > PLACES_MOST {
         entry(page, "differs", "and more");
     }
 }

@@ -9,14 +9,13 @@ use std::str::FromStr;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use trapline_devices::assigned::Backend;
-use trapline_devices::rom::{Ids, shadow};
+use trapline_devices::rom::{Ids, LARGEST, shadow};
 use trapline_devices::vfio::{Device, Interface, Iommu, Settings};
 use trapline_io::Region;
 
 use super::super::signals::EndingSignals;
 use crate::host::binding::Children;
-use crate::host::rom::{self, MOST};
-use crate::host::{Function, Host, PciAddress, Tree};
+use crate::host::{Function, Host, PciAddress, Tree, rom};
 
 /// The ways to read a function's ROM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -109,7 +108,7 @@ fn by_vfio(address: PciAddress) -> Result<Vec<u8>> {
              which)"
         );
     }
-    let mut bytes = vec![0xff; usize::try_from(size.min(MOST))?];
+    let mut bytes = vec![0xff; usize::try_from(size.min(LARGEST))?];
     let read = device.read_bytes(Region::ROM, 0, &mut bytes);
     read.map_err(|_| anyhow!("{address}: its ROM cannot be read by VFIO (the host's dmesg may say why)"))?;
     Ok(bytes)
@@ -129,8 +128,8 @@ fn by_sysfs(tree: &Tree, address: PciAddress) -> Result<Vec<u8>> {
 pub(super) fn file(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path)?;
-    file.take(MOST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MOST {
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
         bail!("this is larger than 16 MiB, which no ROM is");
     }
     Ok(bytes)

@@ -111,7 +111,7 @@ pub fn place(version: Version, guest: &Guest<'_>) -> Result<Plan, Misfit> {
 ///
 /// # Errors
 /// [`Misfit::Ram`].
-pub fn holds(ram: RamSplit, phys_bits: u8) -> Result<(), Misfit> {
+pub(crate) fn holds(ram: RamSplit, phys_bits: u8) -> Result<(), Misfit> {
     let end = HIGH_RAM.saturating_add(ram.high);
     let fits = ram.high == 0 || end <= end_of(phys_bits);
     if fits { Ok(()) } else { Err(Misfit::Ram { end, bits: phys_bits }) }
@@ -344,7 +344,10 @@ impl Addresses<'_> {
     /// What the firmware does not look at.
     fn check(self, guest: &Guest<'_>) -> Result<Plan, Misfit> {
         let ram = Span::of_len(Gpa(HIGH_RAM), guest.ram.high);
-        let taken: Vec<_> = guest.reserved.iter().copied().chain(ram).collect();
+        // What evades a reserved range from the top down may come to lie below 4 GiB.
+        let around = [(0, LOW.0 - 1), (LOW.1 + 1, HIGH_RAM - 1)];
+        let low = around.into_iter().filter_map(|(first, last)| Span::new(Gpa(first), Gpa(last)));
+        let taken: Vec<_> = guest.reserved.iter().copied().chain(ram).chain(low).collect();
         let spans = self.plan.bars.iter().filter_map(|placed| match placed.at {
             Range::Memory(span) => Some((placed, span)),
             Range::Ports(_) => None,

@@ -151,6 +151,16 @@ fn a_plain_64_bit_bar_behind_a_port_has_to_lie_low() {
 }
 
 #[test]
+fn what_evades_a_reserved_range_must_not_fall_below_4_gib() {
+    let hole = [Span::of_len(Gpa(0xfd_0000_0000), 12 * GIB).unwrap()];
+    let two =
+        [function(None, 1, &[(0, plain_wide(256 * GIB))]), function(None, 2, &[(0, plain_wide(256 * GIB))])];
+    let error =
+        place(DEBIAN_13, &Guest { reserved: &hole, ..guest(&two, GIB, 40, Vendor::Amd) }).unwrap_err();
+    assert!(matches!(error, Misfit::Taken { at, .. } if at.first() == Gpa(0)), "{error}");
+}
+
+#[test]
 fn ports_run_out() {
     let io = Some(Bar { kind: BarKind::Io, size: 128 });
     let many = |count: u8| -> Vec<Function> {
@@ -251,12 +261,17 @@ fn is_bad(case: &Case, guest: &Guest<'_>, found: &[(model::What, model::Where)])
         let (first, last) = (*at, at + size);
         let hits = |span: &Span<Gpa>| first <= span.last().0.into() && i128::from(span.first().0) < last;
         let ram = Span::of_len(Gpa(4 * GIB), guest.ram.high);
+        let low = i128::from(LOW.0)..=i128::from(LOW.1);
+        let strays = first < i128::from(4 * GIB) && !(low.contains(&first) && low.contains(&(last - 1)));
         // A window that is not needed counts for where the end lies, unless it stays closed.
         *list > 0
             && *size > 0
             && (last > end
                 || bar.is_some()
-                    && (first % size != 0 || case.reserved.iter().any(hits) || ram.iter().any(hits)))
+                    && (strays
+                        || first % size != 0
+                        || case.reserved.iter().any(hits)
+                        || ram.iter().any(hits)))
     })
 }
 

@@ -44,7 +44,7 @@ impl Vendor {
 
 /// Whether firmware believes a processor that tells so many bits of a physical address: emulators told 36 or
 /// 40 whatever was true. SeaBIOS and OVMF have the same rule.
-pub fn is_believed(bits: u8, vendor: Vendor) -> bool {
+pub(crate) fn is_believed(bits: u8, vendor: Vendor) -> bool {
     matches!((bits, vendor), (41.., _) | (36 | 39, Vendor::Intel) | (40, Vendor::Amd))
 }
 

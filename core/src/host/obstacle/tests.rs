@@ -195,12 +195,3 @@ fn names_of_kinds_are_those_that_programs_know() {
         r#"{"code":"group-not-viable","stops":false,"text":"x"}"#
     );
 }
-
-#[test]
-fn sizes_are_whole_numbers() {
-    assert_eq!(size(256), "256 bytes");
-    assert_eq!(size(0), "0 bytes");
-    assert_eq!(size(128 << 10), "128 KiB");
-    assert_eq!(size(3 << 30), "3 GiB");
-    assert_eq!(size((1 << 30) + (1 << 20)), "1025 MiB");
-}

@@ -5,6 +5,7 @@
 use trapline_io::Width;
 
 use super::super::config::Config;
+use super::super::options::CLIQUE_LARGEST;
 use super::super::registers::Registers;
 use super::{DISPLAY, NVIDIA};
 use crate::pci::spec;
@@ -16,8 +17,6 @@ const BODY: [u8; 4] = [8, b'P', b'2', b'P'];
 const LEN: u16 = 8;
 /// The clique's place in the byte behind the signature; the version below it is 0.
 const CLIQUE_SHIFT: u8 = 3;
-/// The largest clique.
-const LARGEST: u8 = 15;
 
 /// Adds it at the end of the list.
 ///
@@ -32,7 +31,7 @@ pub(in super::super) fn add(
     if registers.word(spec::VENDOR_ID) != NVIDIA || class != DISPLAY {
         return Err("it is no display adapter of NVIDIA's");
     }
-    if clique > LARGEST {
+    if clique > CLIQUE_LARGEST {
         return Err("there are cliques 0 to 15");
     }
     let free = |at: &u16| !registers.capabilities().any(|(start, _)| (*at..*at + LEN).contains(&start));

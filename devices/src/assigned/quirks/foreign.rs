@@ -14,8 +14,10 @@ const BAR: u8 = 0;
 const LEN: u64 = 0x1000;
 
 /// See the module's page.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Foreign {
+    /// The adapter's name, for the log.
+    device: String,
     region: Region,
     first: u64,
     whose: &'static str,
@@ -34,7 +36,10 @@ pub(super) fn bridge(card: &Card<'_>) -> Option<Box<dyn Quirk>> {
 
 fn make(card: &Card<'_>, region: Region, first: u64, whose: &'static str) -> Option<Box<dyn Quirk>> {
     let wanted = card.traced && card.has_memory(BAR, first + LEN);
-    wanted.then(|| Box::new(Foreign { region, first, whose, told: false }) as Box<dyn Quirk>)
+    wanted.then(|| {
+        Box::new(Foreign { device: card.name.to_owned(), region, first, whose, told: false })
+            as Box<dyn Quirk>
+    })
 }
 
 impl Quirk for Foreign {
@@ -54,7 +59,8 @@ impl Quirk for Foreign {
         if !std::mem::replace(&mut self.told, true) {
             let does = if op == Op::Read { "reads" } else { "writes" };
             tracing::warn!(
-                "the guest {does} configuration space of {} through BAR 0 of an NVIDIA adapter (at {offset:#x}): what \
+                device = self.device,
+                "the guest {does} configuration space of {} through its BAR 0 (at {offset:#x}): what \
                  it finds there are the host's addresses",
                 self.whose
             );

@@ -114,6 +114,7 @@ fn quirks(adapter: Adapter) -> Quirks {
     let bytes = registers(adapter);
     let (registers, config) = (Registers::of(&bytes), shaped(&bytes, adapter.sizes()));
     let card = Card {
+        name: "card",
         registers: &registers,
         config: &config,
         bars: adapter.sizes(),
@@ -121,7 +122,7 @@ fn quirks(adapter: Adapter) -> Quirks {
         opregion: true,
         traced: adapter.traced,
     };
-    Quirks::of(&card, "card")
+    Quirks::of(&card)
 }
 
 /// The quirk that answers under this number, if the card has it.

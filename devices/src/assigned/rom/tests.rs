@@ -138,6 +138,9 @@ fn a_file_is_taken_as_it_is_but_for_the_id() {
     let right = Build::bios(0x1234, 0x1111, 2).last().set(0x100, 7).rom();
     let rom = load_file(&right).unwrap().unwrap();
     assert_eq!(bytes(&rom)[..1024], right, "a wrong checksum may be meant");
+    let report = rom.report().to_string();
+    assert!(rom.found().starts_with("the file /") && rom.found().ends_with(&format!(": {report}")));
+    assert!(!report.contains('/'), "a report has no names of files: {report}");
     let other = Build::bios(0x1234, 0x0bad, 2).last().rom();
     let rom = bytes(&load_file(&other).unwrap().unwrap());
     assert_eq!(rom[PCIR + 6..PCIR + 8], [0x11, 0x11]);

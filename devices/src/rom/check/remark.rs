@@ -266,7 +266,7 @@ impl From<&Comparison> for Remark {
         let (severity, code) = match comparison.judgement() {
             Judgement::Same => (Severity::Note, "pristine"),
             Judgement::Mended => (Severity::Note, "mended"),
-            Judgement::Run => (Severity::Stops, "posted"),
+            Judgement::Posted => (Severity::Stops, "posted"),
             Judgement::Other => (Severity::Warning, "other-image"),
         };
         Remark::all(severity, code, comparison.to_string())

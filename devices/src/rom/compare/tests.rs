@@ -34,8 +34,8 @@ fn a_rom_is_the_same_whatever_fills_the_space_behind_it() {
 #[test]
 fn a_copy_that_was_run_differs_in_its_variables_and_has_no_second_image() {
     let comparison = compare(&shadow(), &pristine());
-    assert_eq!(comparison.judgement(), Judgement::Run);
-    let places: Vec<_> = comparison.runs.iter().map(|run| (run.range.clone(), run.area)).collect();
+    assert_eq!(comparison.judgement(), Judgement::Posted);
+    let places: Vec<_> = comparison.places.iter().map(|place| (place.range.clone(), place.area)).collect();
     assert_eq!(places, [(0x400..0x410, Area::Code), (0x700..0x701, Area::Code), (0x800..0x801, Area::Code)]);
     assert_eq!(
         comparison.to_string(),
@@ -46,8 +46,8 @@ fn a_copy_that_was_run_differs_in_its_variables_and_has_no_second_image() {
     let mut short = pristine();
     short[2] = 4;
     let comparison = compare(&short, &pristine());
-    assert_eq!((comparison.judgement(), comparison.bios_length), (Judgement::Run, Some((2048, 4096))));
-    assert_eq!(comparison.runs[0].area, Area::Length);
+    assert_eq!((comparison.judgement(), comparison.bios_length), (Judgement::Posted, Some((2048, 4096))));
+    assert_eq!(comparison.places[0].area, Area::Length);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_repaired_one_is_no_other() {
     assert_eq!(comparison.judgement(), Judgement::Mended, "{comparison:?}");
     // A change that no repair makes, with a checksum that is wrong.
     rom[0x300] ^= 1;
-    assert_eq!(compare(&rom, &pristine()).judgement(), Judgement::Run);
+    assert_eq!(compare(&rom, &pristine()).judgement(), Judgement::Posted);
 }
 
 #[test]
@@ -81,5 +81,5 @@ fn very_many_differences_are_neither_kept_nor_told() {
     let mut rom = pristine.clone();
     rom.iter_mut().skip(0x200).step_by(32).for_each(|byte| *byte ^= 1);
     let comparison = compare(&rom, &pristine);
-    assert!(comparison.more && comparison.runs.len() == RUNS_MOST && comparison.to_string().len() < 400);
+    assert!(comparison.more && comparison.places.len() == PLACES_MOST && comparison.to_string().len() < 400);
 }

@@ -7,11 +7,10 @@ use rustix::io::Errno;
 use trapline_io::Fault;
 
 use super::Device;
-use crate::assigned::bonaire;
 use crate::pci::spec::Command;
 use crate::vfio::bus_reset;
 use crate::vfio::owned::Owned;
-use crate::vfio::reset::{self, Bus, Method};
+use crate::vfio::reset::{self, Bus, Method, bonaire};
 
 /// How long a device may take to answer after the kernel found that it was reset.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -74,28 +74,28 @@ impl host::Events for Reports {
     }
 }
 
-fn placed(kept: bool, moves: Moves) -> (Placed, Arc<Reports>) {
+fn placed(kept: bool, moves: Moves) -> (Preplaced, Arc<Reports>) {
     let reports = Arc::new(Reports::default());
     let places = Places { bars: homes(kept), windows: None, moves };
     let events: Arc<dyn host::Events> = Arc::clone(&reports) as _;
-    (Placed::new(Box::new(Card(space())), "0000:01:00.0", &places, events), reports)
+    (Preplaced::new(Box::new(Card(space())), "0000:01:00.0", &places, events), reports)
 }
 
-fn set(device: &mut Placed, at: u64, value: u64) {
+fn set(device: &mut Preplaced, at: u64, value: u64) {
     device.write(Region::CONFIG, at, Width::B4, value).unwrap();
 }
 
-fn get(device: &mut Placed, at: u64) -> u64 {
+fn get(device: &mut Preplaced, at: u64) -> u64 {
     device.read(Region::CONFIG, at, Width::B4).unwrap()
 }
 
 /// Lets it decode ports and memory.
-fn enable(device: &mut Placed) {
+fn enable(device: &mut Preplaced) {
     device.write(Region::CONFIG, 4, Width::B2, 3).unwrap();
 }
 
 /// The sizes of all registers, as firmware finds them (PCI 3.0 section 6.2.5.1); 0 for one that is not there.
-fn sizes(device: &mut Placed) -> [u64; 4] {
+fn sizes(device: &mut Preplaced) -> [u64; 4] {
     let mut mask = |at| {
         let before = get(device, at);
         set(device, at, u32::MAX.into());
@@ -109,7 +109,7 @@ fn sizes(device: &mut Placed) -> [u64; 4] {
 }
 
 /// What it decodes, by region.
-fn decoded(device: &Placed) -> Vec<Range> {
+fn decoded(device: &Preplaced) -> Vec<Range> {
     device.claims().ranges.iter().map(|claim| claim.range).collect()
 }
 

@@ -70,7 +70,7 @@ pub struct Places {
 }
 
 /// See the module's page.
-pub struct Placed {
+pub struct Preplaced {
     device: Box<dyn Device>,
     /// What messages call it.
     name: String,
@@ -105,16 +105,16 @@ struct Kept {
     told: bool,
 }
 
-impl std::fmt::Debug for Placed {
+impl std::fmt::Debug for Preplaced {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Placed")
+        f.debug_struct("Preplaced")
             .field("name", &self.name)
             .field("dwords", &self.dwords)
             .finish_non_exhaustive()
     }
 }
 
-impl Placed {
+impl Preplaced {
     /// `device` with its registers at `places`; `events` is told of a guest that must end. The device is as
     /// after power-on.
     pub fn new(
@@ -122,7 +122,7 @@ impl Placed {
         name: impl Into<String>,
         places: &Places,
         events: Arc<dyn host::Events>,
-    ) -> Placed {
+    ) -> Preplaced {
         let bridge = places.windows.is_some();
         let mut dwords = Vec::new();
         let mut kept = Vec::new();
@@ -142,7 +142,7 @@ impl Placed {
         let windows = places.windows.iter().flat_map(Windows::registers);
         dwords.extend(windows.map(|(at, home)| Dword { at, home, address: 0, probed: false }));
         let (name, moves) = (name.into(), places.moves);
-        let mut placed = Placed { device, name, dwords, kept, moves, events, settled: false };
+        let mut placed = Preplaced { device, name, dwords, kept, moves, events, settled: false };
         placed.go_home();
         placed
     }
@@ -212,7 +212,7 @@ impl Placed {
     }
 
     fn write_kept(&mut self, at: u64, new: u32) {
-        let Placed { kept, moves, name, .. } = self;
+        let Preplaced { kept, moves, name, .. } = self;
         let Some(kept) = kept.iter_mut().find(|kept| kept.shown(at).is_some()) else { return };
         let (mask, home) = (kept.half(at, kept.home.bar.address_mask()), kept.half(at, kept.home.address));
         let sizes = new == u32::MAX;
@@ -236,7 +236,7 @@ impl Placed {
 
     /// Registers that are kept go home if the device's changed behind them.
     fn look_after_reset(&mut self) {
-        let Placed { device, kept, moves, .. } = self;
+        let Preplaced { device, kept, moves, .. } = self;
         for kept in kept {
             let lost = kept.decoded(*moves).any(|(at, value)| {
                 device.read(Region::CONFIG, at.into(), Width::B4).is_ok_and(|read| low(read) != value)
@@ -249,7 +249,7 @@ impl Placed {
 
     /// Lets the device decode what it is to decode now.
     fn tell_device(&mut self) {
-        let Placed { device, kept, moves, .. } = self;
+        let Preplaced { device, kept, moves, .. } = self;
         for kept in kept {
             for (at, value) in kept.decoded(*moves) {
                 let read = device.read(Region::CONFIG, at.into(), Width::B4).map(low);
@@ -264,7 +264,7 @@ impl Placed {
     fn judge(&mut self) {
         self.tell_device();
         let command = self.command();
-        let Placed { kept, moves, name, events, .. } = self;
+        let Preplaced { kept, moves, name, events, .. } = self;
         for kept in kept {
             let Home { index, bar, address, .. } = kept.home;
             let decodes = if bar.kind == BarKind::Io { command.io() } else { command.memory() };
@@ -332,7 +332,7 @@ impl Kept {
     }
 }
 
-impl Device for Placed {
+impl Device for Preplaced {
     fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
         match region {
             Region::CONFIG => self.read_config(offset, width),

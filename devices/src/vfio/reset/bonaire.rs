@@ -40,15 +40,15 @@ const FIRST_LOOK: Duration = Duration::from_micros(100);
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Whether a function is one of these, by device id in the upper half and vendor in the lower.
-pub(crate) fn is_one(identity: u32) -> bool {
-    identity & 0xffff == VENDOR && DEVICES.contains(&(identity >> 16))
+pub fn is_one(ids: u32) -> bool {
+    ids & 0xffff == VENDOR && DEVICES.contains(&(ids >> 16))
 }
 
 /// Resets the chip, and leaves it decoding nothing. Takes 100 ms at most.
 ///
 /// # Errors
 /// In words; the chip is as it was, or does not answer.
-pub(crate) fn reset(card: &mut dyn Backend) -> Result<(), &'static str> {
+pub fn reset(card: &mut dyn Backend) -> Result<(), &'static str> {
     command(card, Command::new().with_memory(true)).map_err(|_| SILENT)?;
     let done = by_controller(card);
     command(card, Command::new()).map_err(|_| SILENT)?;
