@@ -50,7 +50,7 @@ const LINES: u32 = 500;
 const INIT: &str = include_str!("inner/init.sh");
 /// Modules that steps load, each with what it needs.
 const MODULES: [&str; 2] = ["nvme", "e1000e"];
-/// Those that only some cases need, which ask for them by [`initramfs_with`].
+/// The driver of step [`Step::Ports`]. Only some cases need it, or the next one, and ask for it by [`initramfs_with`].
 pub const UIO: &str = "uio_pci_generic";
 /// The driver of step [`Step::Gpu`].
 pub const VIRTIO_GPU: &str = "virtio_gpu";
@@ -72,11 +72,11 @@ pub enum Step {
     Net,
     /// Reads and writes both ends of large BARs.
     Ends,
-    /// Drives a Radeon by hand; the initramfs has [`UIO`].
+    /// Drives a Radeon by hand.
     Ports,
     /// Looks at a Radeon's configuration space by ways of its own.
     Quirks,
-    /// Drives a virtio GPU; the initramfs has [`VIRTIO_GPU`].
+    /// Drives a virtio GPU.
     Gpu,
     /// Scrolls the screen.
     Scroll,

@@ -76,9 +76,9 @@ enum Command {
     /// Boot the outer machine, run a command in it, show an adapter's screen
     Shot(shot::Options),
     /// Write a guest program to a file: a disk that paints (text, planes, chained, linear, modes) or carries out
-    /// a program on the bare machine (irqs, edu, movebar, accesses, pam), or a kernel
+    /// a program on the bare machine (irqs, edu, movebar, accesses, pam, handover, stranger), or a kernel
     Payload {
-        /// text, planes, chained, linear, irqs, edu, movebar, accesses, pam, modes or kernel
+        /// text, planes, chained, linear, modes, irqs, edu, movebar, accesses, pam, handover, stranger or kernel
         name: String,
         /// The file
         file: PathBuf,
@@ -87,7 +87,7 @@ enum Command {
     Inner {
         /// The folder
         folder: PathBuf,
-        /// What the guest does: console, functions, configuration, nvme, net, scroll, reset, off
+        /// What the guest does, in this order
         steps: Vec<inner::Step>,
     },
     /// Make the disk image with GRUB
