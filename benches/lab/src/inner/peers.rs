@@ -35,8 +35,8 @@ pub fn peer_up(tree: &Tree) -> Result<String> {
     let busybox = busybox.display();
     Ok(format!(
         "card=$(ls /sys/bus/pci/devices/0000:00:{PEER_SLOT:02x}.0/net) && \
-         {busybox} ip address flush dev $card && {busybox} ip address add {PEER_ADDRESS}/24 dev $card && \
-         {busybox} ip link set $card up"
+         {{ {busybox} ip address show dev $card | grep -q {PEER_ADDRESS}/ || \
+         {busybox} ip address add {PEER_ADDRESS}/24 dev $card; }} && {busybox} ip link set $card up"
     ))
 }
 
