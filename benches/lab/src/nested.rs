@@ -2,8 +2,8 @@
 //!
 //! A case names the [`Set`] of devices that it needs. All cases of a set share one outer machine, one after
 //! another, and leave its devices bound to vfio-pci; after one that failed the machine is booted anew.
-//! A machine whose own kernel says that its clock stands still is no stage for anything: what failed on it
-//! is run once more, on another.
+//! A machine whose own kernel says that its clock stands still, or that has ended, is no stage for anything: what
+//! failed on it is run once more, on another.
 
 mod adapters;
 mod arbiter;
@@ -163,8 +163,12 @@ fn on_one_machine(
         if let Some(spinner) = spinner {
             spinner.finish_and_clear();
         }
-        if result.is_err() && outer.has_stalled() && !repeated.contains(&case.name) {
-            eprintln!("{}: the outer machine's clock stood still; once more, on another machine", case.name);
+        if result.is_err() && outer.has_broken_down() && !repeated.contains(&case.name) {
+            eprintln!(
+                "{}: the outer machine broke down; once more, on another ({})",
+                case.name,
+                why(&result)
+            );
             repeated.push(case.name);
             here.insert(0, case);
             return tally;
@@ -172,4 +176,10 @@ fn on_one_machine(
         tally += cases::judge(case.name, start.elapsed(), result);
     }
     tally
+}
+
+/// The error in one line.
+fn why(result: &Result<()>) -> String {
+    let error = result.as_ref().err().map(|error| error.root_cause().to_string()).unwrap_or_default();
+    error.lines().next().unwrap_or_default().to_owned()
 }

@@ -166,9 +166,10 @@ impl Outer {
         }
     }
 
-    /// Whether its kernel says that a processor of its own gets no timer interrupts any more.
-    pub fn has_stalled(&self) -> bool {
-        self.vmm.has_stalled()
+    /// Whether it is no stage for anything any more: its kernel says that a processor of its own gets no timer
+    /// interrupts, or QEMU itself has ended.
+    pub fn has_broken_down(&self) -> bool {
+        self.vmm.has_stalled() || self.vmm.check().is_err()
     }
 
     /// What its kernel has said.

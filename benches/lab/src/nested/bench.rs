@@ -123,7 +123,7 @@ pub fn run(parts: &[&Part], lab: &Lab, files: &Path, rounds: u16, against: &[Pat
                 done.push(Done { tables: Vec::new(), is_whole: false });
             }
         }
-        ensure!(!outer.has_stalled(), "the outer machine's clock stood still: nothing of this run counts");
+        ensure!(!outer.has_broken_down(), "the outer machine broke down: nothing of this run counts");
     }
     Ok(done)
 }
