@@ -92,6 +92,11 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
     .flatten()
 }
 
+/// Those that are carried out only where they are named.
+pub fn by_hand() -> impl Iterator<Item = &'static Case> {
+    arbiter::BY_HAND.iter()
+}
+
 /// Runs these cases on `lab`'s program. The folder `files` is for packages and for what runs leave.
 pub fn run(chosen: &[&Case], lab: &Lab, files: &Path) -> Tally {
     let mut tally = Tally::default();

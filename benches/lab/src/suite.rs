@@ -105,7 +105,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         tally += carry_out(step, &workspace, &logs)?;
     }
     let chosen: Vec<_> = cases::all().filter(|case| wanted(case.name)).collect();
-    let outer: Vec<_> = nested::all().filter(|case| wanted(case.name)).collect();
+    let named = options.only.iter().flat_map(|_| nested::by_hand());
+    let outer: Vec<_> = nested::all().chain(named).filter(|case| wanted(case.name)).collect();
     if !chosen.is_empty() || !outer.is_empty() {
         tally += machine_cases(&chosen, &outer, options, &workspace, &logs)?;
     }

@@ -33,12 +33,6 @@ pub const CASES: &[Case] = &[
         run: console,
     },
     Case {
-        name: "vfio: two guests that write at full speed share legacy VGA, and neither starves",
-        set: &SET,
-        seconds: 400,
-        run: share,
-    },
-    Case {
         name: "vfio: a machine that is stopped or killed in the middle of its lease keeps nobody",
         set: &SET,
         seconds: 300,
@@ -51,6 +45,15 @@ pub const CASES: &[Case] = &[
         run: in_time,
     },
 ];
+
+/// Two guests that never pause, which QEMU's nested virtualisation now and then loses one of, under QEMU as under
+/// trapline ([`crate::payload::burst`]): a measurement to be looked at, and no test that every run can pass.
+pub const BY_HAND: &[Case] = &[Case {
+    name: "by hand: two guests that write at full speed share legacy VGA, and neither starves",
+    set: &SET,
+    seconds: 400,
+    run: share,
+}];
 
 /// A guest that fills its screen without end.
 struct Writer<'a> {
