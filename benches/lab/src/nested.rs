@@ -95,7 +95,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 
 /// Those that are carried out only where they are named.
 pub fn by_hand() -> impl Iterator<Item = &'static Case> {
-    arbiter::BY_HAND.iter().chain(interrupts::BY_HAND)
+    arbiter::BY_HAND.iter()
 }
 
 /// Runs these cases on `lab`'s program. The folder `files` is for packages and for what runs leave.

@@ -24,32 +24,22 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// The line alone is an open fault: where messages were used before on the same outer machine some interrupts of the
-/// line do not come, of edu and of an e1000e. Whose fault it is, is not known.
-pub const BY_HAND: &[Case] = &[Case {
-    name: "by hand: edu and e1000e interrupt by the line alone",
-    set: &DEVICES,
-    seconds: 900,
-    run: lines,
-}];
-
 /// What `msi=` says, and what Linux then has of an e1000e, which has MSI-X, MSI and a pin.
-const KINDS: [(&str, &str); 2] = [("guest", "PCI-MSIX"), ("no-msi", "PCI-MSIX")];
-
-/// The same where it comes to the line. Its driver does not stay with MSI alone: nor does it on the outer machine itself,
-/// where it says that its test of MSI failed. edu shows that MSI alone works.
-const LINES: [(&str, &str); 2] = [("no-msix", "IO-APIC"), ("off", "IO-APIC")];
+///
+/// Without MSI-X its driver goes to the line, though there be MSI: so it does on the outer machine itself, where it
+/// says that its test of MSI failed. edu shows that MSI alone works.
+const KINDS: [(&str, &str); 4] =
+    [("guest", "PCI-MSIX"), ("no-msi", "PCI-MSIX"), ("no-msix", "IO-APIC"), ("off", "IO-APIC")];
 
 fn kinds(stage: &Stage<'_>) -> Result<()> {
-    for option in ["guest", "no-msix"] {
-        program(stage, option, "; MSI: ok")?;
+    for (option, shown) in [("guest", "; MSI: ok"), ("no-msix", "; MSI: ok"), ("off", "no MSI capability")] {
+        program(stage, option, shown)?;
     }
-    networks(stage, &KINDS)
-}
-
-fn lines(stage: &Stage<'_>) -> Result<()> {
-    program(stage, "off", "no MSI capability")?;
-    networks(stage, &LINES)
+    stage.output(&peers::peer_up(stage.tree)?)?;
+    for (option, kind) in KINDS {
+        network(stage, option, kind).with_context(|| format!("with msi={option}"))?;
+    }
+    Ok(())
 }
 
 fn program(stage: &Stage<'_>, option: &str, shown: &str) -> Result<()> {
@@ -57,14 +47,6 @@ fn program(stage: &Stage<'_>, option: &str, shown: &str) -> Result<()> {
     let said = carry_out(stage, &edu::disk(), &["--device", &device])?;
     for line in [shown, "; INTx: ok", &pass(edu::NAME)] {
         ensure!(said.contains(line), "with msi={option} the program does not say \"{line}\"");
-    }
-    Ok(())
-}
-
-fn networks(stage: &Stage<'_>, kinds: &[(&str, &str)]) -> Result<()> {
-    stage.output(&peers::peer_up(stage.tree)?)?;
-    for (option, kind) in kinds {
-        network(stage, option, kind).with_context(|| format!("with msi={option}"))?;
     }
     Ok(())
 }
