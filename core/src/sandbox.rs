@@ -19,8 +19,6 @@
 //! * What a worker asks for through io_uring: the kernel carries that out without looking at filters. A worker
 //!   is kept from a second ring, and all threads from starting a program.
 //! * A thread's descriptors are the process's.
-//! * The process that holds a lease on the host's legacy VGA ranges: it has the arbiter's descriptor and serves
-//!   no guest.
 //!
 //! # Cost
 //!
@@ -79,12 +77,14 @@ pub enum Kind {
     Main,
     /// The software adapter's process.
     Adapter,
+    /// The process that holds a lease on the host's legacy VGA ranges.
+    Lease,
 }
 
 impl Kind {
     /// All kinds.
     #[cfg(test)]
-    pub(super) const ALL: [Kind; 11] = [
+    pub(super) const ALL: [Kind; 12] = [
         Kind::Vcpu,
         Kind::Worker,
         Kind::Window,
@@ -96,6 +96,7 @@ impl Kind {
         Kind::SerialInput,
         Kind::Main,
         Kind::Adapter,
+        Kind::Lease,
     ];
 
     /// Who it is, in the plural.
@@ -112,6 +113,7 @@ impl Kind {
             Kind::SerialInput => "readers of a serial line",
             Kind::Main => "main threads",
             Kind::Adapter => "software adapters",
+            Kind::Lease => "holders of a lease",
         }
     }
 }
@@ -151,6 +153,19 @@ impl Seccomp {
                 "the thread {name} can not be confined by seccomp: {reason}; --seccomp off does without"
             ));
             std::process::exit(1);
+        }
+    }
+}
+
+impl std::str::FromStr for Seccomp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Seccomp, String> {
+        match text {
+            "on" => Ok(Seccomp::On),
+            "log" => Ok(Seccomp::Log),
+            "off" => Ok(Seccomp::Off),
+            _ => Err("not known; give on, log or off".into()),
         }
     }
 }

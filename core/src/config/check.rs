@@ -63,7 +63,7 @@ impl AdapterConfig {
             return Err(empty("rom"));
         }
         let at = Checker { origin: &Origin::CommandLine, option: "seccomp" };
-        let wanted = at.value(options.seccomp, seccomp)?;
+        let wanted = at.value(options.seccomp, str::parse)?;
         Ok(Self { socket: options.socket, rom: options.rom, seccomp: wanted.unwrap_or(Seccomp::On) })
     }
 }
@@ -147,7 +147,7 @@ impl Checked {
             trace_filters: at("trace-filter")
                 .list(&options.trace_filter, trace::filter)?
                 .map(|filters| (filters, origin.clone())),
-            seccomp: at("seccomp").value(options.seccomp, seccomp)?,
+            seccomp: at("seccomp").value(options.seccomp, str::parse)?,
         })
     }
 
@@ -401,14 +401,5 @@ fn window(text: &str) -> Result<Window, String> {
         "shadowed" => Ok(Window::Shadowed),
         "auto" => Ok(Window::Auto),
         _ => Err("not known; give strict, coalesced, shadowed or auto".into()),
-    }
-}
-
-fn seccomp(text: &str) -> Result<Seccomp, String> {
-    match text {
-        "on" => Ok(Seccomp::On),
-        "log" => Ok(Seccomp::Log),
-        "off" => Ok(Seccomp::Off),
-        _ => Err("not known; give on, log or off".into()),
     }
 }

@@ -248,7 +248,7 @@ fn open_host(
         ..options(device, owned, at.seat, machine.ways)
     };
     if known.is_vga && options.vga != assigned::Vga::Off {
-        lease::give(&mut backend, device.arbiter, known.rivals)?;
+        lease::give(&mut backend, device.arbiter, known.rivals, machine.seccomp)?;
     }
     let mut function = Function::open(backend, options)?;
     // The gate keeps bus mastering back, before the write comes here.

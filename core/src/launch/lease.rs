@@ -12,6 +12,7 @@ use trapline_io::Region;
 
 use crate::config::{Arbitration, host_error};
 use crate::host::PciAddress;
+use crate::sandbox::Seccomp;
 
 /// The hidden command of this program that holds it.
 pub(crate) const COMMAND: &str = "vga-lease";
@@ -21,14 +22,19 @@ pub(crate) const COMMAND: &str = "vga-lease";
 ///
 /// # Errors
 /// It was asked for by name, and can not be had.
-pub(super) fn give(device: &mut vfio::Device, wish: Arbitration, rivals: usize) -> Result<()> {
+pub(super) fn give(
+    device: &mut vfio::Device,
+    wish: Arbitration,
+    rivals: usize,
+    seccomp: Seccomp,
+) -> Result<()> {
     let address = device.address();
     let found = match wish {
         Arbitration::Off => return Ok(()),
         // Nobody forwards the ranges to it.
         _ if device.region(Region::VGA).size == 0 => Err("the host's kernel gives no legacy VGA".into()),
         Arbitration::Auto if rivals == 0 => Err("the host has no other VGA adapter".into()),
-        Arbitration::Auto | Arbitration::On => start(address),
+        Arbitration::Auto | Arbitration::On => start(address, seccomp),
     };
     match (found, wish) {
         (Ok(lease), _) => device.lease(lease),
@@ -41,12 +47,12 @@ pub(super) fn give(device: &mut vfio::Device, wish: Arbitration, rivals: usize) 
 }
 
 /// Starts the process, or tells a person why not.
-fn start(card: PciAddress) -> Result<Lease, String> {
+fn start(card: PciAddress, seccomp: Seccomp) -> Result<Lease, String> {
     let arbiter = Arbiter::open(Path::new(NODE), card);
     let arbiter = arbiter.map_err(|error| format!("{NODE}: {}", host_error(&error)))?;
     let keeper = std::env::current_exe().and_then(|program| {
         let mut keeper = Command::new(program);
-        keeper.arg(COMMAND).arg(card.to_string());
+        keeper.arg(COMMAND).arg(card.to_string()).args(["--seccomp", seccomp.word()]);
         Lease::start(keeper, arbiter)
     });
     keeper.map_err(|error: io::Error| format!("its process can not be started: {}", host_error(&error)))

@@ -13,24 +13,37 @@ use super::Kind;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
     pub number: Sysno,
-    /// What its arguments must be. A call stands at most once with a condition or without.
-    pub condition: Option<Condition>,
+    /// What its arguments must be, all of it. A call stands always with conditions or always without.
+    pub conditions: &'static [Condition],
 }
 
 /// One argument, from 0, has this value in the bits of the mask.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Condition {
     pub argument: u8,
-    pub mask: u32,
-    pub value: u32,
+    pub mask: u64,
+    pub value: u64,
 }
 
 const fn any(number: Sysno) -> Call {
-    Call { number, condition: None }
+    Call { number, conditions: &[] }
 }
 
-const fn only(number: Sysno, argument: u8, mask: u32, value: u32) -> Call {
-    Call { number, condition: Some(Condition { argument, mask, value }) }
+const fn only(number: Sysno, conditions: &'static [Condition]) -> Call {
+    Call { number, conditions }
+}
+
+const fn bits(argument: u8, mask: u32, value: u32) -> Condition {
+    Condition { argument, mask: mask as u64, value: value as u64 }
+}
+
+const fn is(argument: u8, value: u32) -> Condition {
+    bits(argument, u32::MAX, value)
+}
+
+/// An argument that points to nothing: all of its bits.
+const fn nowhere(argument: u8) -> Condition {
+    Condition { argument, mask: u64::MAX, value: 0 }
 }
 
 /// `PROT_EXEC` of mmap(2).
@@ -42,63 +55,68 @@ const UNIX: u32 = 1;
 /// `PR_SET_VMA` and `PR_SET_NAME` of prctl(2): names of memory and threads.
 const NAME_MEMORY: u32 = 0x5356_4d41;
 const NAME_THREAD: u32 = 15;
+/// `RLIMIT_MEMLOCK` of prlimit(2).
+const LOCKED_MEMORY: u32 = 8;
 
-/// Every thread: memory, waiting, time, descriptors that are open, panics, its end.
-const EVERY: &[Call] = &[
+/// Every thread: memory, waiting, time, reading and writing what is open, panics, its end.
+const LEAST: &[Call] = &[
     any(Sysno::read),
     any(Sysno::write),
-    any(Sysno::readv),
     any(Sysno::writev),
     any(Sysno::close),
-    any(Sysno::lseek),
     any(Sysno::fcntl),
-    any(Sysno::dup),
-    any(Sysno::fstat),
-    // What the C library makes of fstat; it names a path, and opens none.
-    any(Sysno::newfstatat),
-    any(Sysno::statx),
-    only(Sysno::mmap, 2, EXECUTABLE, 0),
-    only(Sysno::mprotect, 2, EXECUTABLE, 0),
+    only(Sysno::mmap, &[bits(2, EXECUTABLE, 0)]),
+    only(Sysno::mprotect, &[bits(2, EXECUTABLE, 0)]),
     any(Sysno::munmap),
     any(Sysno::mremap),
     any(Sysno::madvise),
     any(Sysno::brk),
-    only(Sysno::prctl, 0, u32::MAX, NAME_MEMORY),
-    only(Sysno::prctl, 0, u32::MAX, NAME_THREAD),
     any(Sysno::futex),
     any(Sysno::futex_wait),
     any(Sysno::futex_wake),
+    any(Sysno::poll),
+    any(Sysno::ppoll),
     any(Sysno::nanosleep),
     any(Sysno::clock_nanosleep),
+    any(Sysno::restart_syscall),
     any(Sysno::clock_gettime),
-    any(Sysno::clock_getres),
     any(Sysno::gettimeofday),
-    any(Sysno::time),
-    any(Sysno::sched_yield),
-    any(Sysno::sched_getaffinity),
-    any(Sysno::getcpu),
     any(Sysno::getrandom),
     any(Sysno::getpid),
     any(Sysno::gettid),
-    // A limit is read, to say why memory could not be mapped for DMA; none is set.
-    only(Sysno::prlimit64, 2, u32::MAX, 0),
-    // The handler of a signal that ends the program, or tells of a new size, on whichever thread it comes.
-    any(Sysno::sendto),
-    // Timers that exist: whoever gives a device something may have its clock set.
-    any(Sysno::timerfd_settime),
-    any(Sysno::timerfd_gettime),
-    any(Sysno::poll),
-    any(Sysno::ppoll),
-    any(Sysno::restart_syscall),
-    any(Sysno::membarrier),
-    any(Sysno::rseq),
-    any(Sysno::set_robust_list),
     any(Sysno::rt_sigaction),
     any(Sysno::rt_sigprocmask),
     any(Sysno::rt_sigreturn),
     any(Sysno::sigaltstack),
     any(Sysno::exit),
     any(Sysno::exit_group),
+];
+
+/// Every thread of a machine, and the software adapter.
+const EVERY: &[Call] = &[
+    any(Sysno::readv),
+    any(Sysno::lseek),
+    any(Sysno::dup),
+    any(Sysno::fstat),
+    // What the C library makes of fstat; it names a path, and opens none.
+    any(Sysno::newfstatat),
+    any(Sysno::statx),
+    only(Sysno::prctl, &[is(0, NAME_MEMORY)]),
+    only(Sysno::prctl, &[is(0, NAME_THREAD)]),
+    any(Sysno::clock_getres),
+    any(Sysno::time),
+    any(Sysno::sched_yield),
+    any(Sysno::sched_getaffinity),
+    any(Sysno::getcpu),
+    // The handler of a signal that ends the program, or tells of a new size, on whichever thread it comes; and short
+    // messages of vfio-user. To whom a socket is connected, and to nobody else.
+    only(Sysno::sendto, &[nowhere(4)]),
+    // Timers that exist: whoever gives a device something may have its clock set.
+    any(Sysno::timerfd_settime),
+    any(Sysno::timerfd_gettime),
+    any(Sysno::membarrier),
+    any(Sysno::rseq),
+    any(Sysno::set_robust_list),
 ];
 
 /// Whoever may carry out an access, which is whoever may hold a function's token: transfers to a card, messages
@@ -122,6 +140,10 @@ const DEVICES: &[Call] = &[
 const LOOP: &[Call] =
     &[any(Sysno::epoll_ctl), any(Sysno::epoll_wait), any(Sysno::epoll_pwait), any(Sysno::epoll_pwait2)];
 
+/// Whoever maps memory for DMA: the limit of locked memory is read, to say why the kernel refused. None is set, and
+/// no other process is asked of.
+const MAPS: &[Call] = &[only(Sysno::prlimit64, &[is(0, 0), is(1, LOCKED_MEMORY), nowhere(2)])];
+
 /// A ring that exists.
 const RING: &[Call] = &[any(Sysno::io_uring_enter), any(Sysno::io_uring_register)];
 
@@ -134,14 +156,14 @@ const SIGNALS: &[Call] = &[any(Sysno::recvfrom), any(Sysno::recvmsg), any(Sysno:
 /// Threads that are started, and step behind the guest's. The flags of `clone3` lie in memory, where no filter looks;
 /// without `execve` a process would be no more than this one is.
 const START_THREADS: &[Call] =
-    &[only(Sysno::clone, 0, THREAD, THREAD), any(Sysno::clone3), any(Sysno::setpriority)];
+    &[only(Sysno::clone, &[bits(0, THREAD, THREAD)]), any(Sysno::clone3), any(Sysno::setpriority)];
 
 /// A terminal that crossterm watches.
 const TERMINAL: &[Call] = &[
     any(Sysno::epoll_create1),
     any(Sysno::eventfd2),
     any(Sysno::pipe2),
-    only(Sysno::socketpair, 0, u32::MAX, UNIX),
+    only(Sysno::socketpair, &[is(0, UNIX)]),
     any(Sysno::recvfrom),
     any(Sysno::getpgrp),
 ];
@@ -151,7 +173,7 @@ const TO_WRITE: u32 = 0x643;
 
 /// The host's sysfs.
 const READ_FILES: &[Call] = &[
-    only(Sysno::openat, 2, TO_WRITE, 0),
+    only(Sysno::openat, &[bits(2, TO_WRITE, 0)]),
     any(Sysno::getdents64),
     any(Sysno::readlink),
     any(Sysno::readlinkat),
@@ -208,18 +230,19 @@ const SERVER: &[Call] =
 /// The calls of threads of `kind`, but for `ioctl`.
 pub(super) fn of(kind: Kind) -> impl Iterator<Item = &'static Call> {
     let own: &[&[Call]] = match kind {
-        Kind::Vcpu | Kind::Window => &[DEVICES, LOOP],
-        Kind::Machine => &[DEVICES, LOOP, CHILD],
-        Kind::Interrupts => &[READ_FILES],
-        Kind::Worker => &[DEVICES, LOOP, RING],
-        Kind::Dma => &[START_THREADS],
-        Kind::Trace => &[FILE],
-        Kind::Signals => &[SIGNALS],
-        Kind::SerialInput => &[],
-        Kind::Main => &[DEVICES, LOOP, TERMINAL, FILES, HOST, CHILD, KILL],
-        Kind::Adapter => &[DEVICES, SERVER],
+        Kind::Vcpu | Kind::Window => &[EVERY, DEVICES, LOOP, MAPS],
+        Kind::Machine => &[EVERY, DEVICES, LOOP, MAPS, CHILD],
+        Kind::Interrupts => &[EVERY, READ_FILES],
+        Kind::Worker => &[EVERY, DEVICES, LOOP, MAPS, RING],
+        Kind::Dma => &[EVERY, MAPS, START_THREADS],
+        Kind::Trace => &[EVERY, FILE],
+        Kind::Signals => &[EVERY, SIGNALS],
+        Kind::SerialInput => &[EVERY],
+        Kind::Main => &[EVERY, DEVICES, LOOP, MAPS, TERMINAL, FILES, HOST, CHILD, KILL],
+        Kind::Adapter => &[EVERY, DEVICES, SERVER],
+        Kind::Lease => &[],
     };
-    EVERY.iter().chain(own.iter().copied().flatten())
+    LEAST.iter().chain(own.iter().copied().flatten())
 }
 
 /// ioctls by their low half: the type above the number.
@@ -322,13 +345,14 @@ const PARTING: &[Ioctl] = &[
 /// The ioctls of threads of `kind`, in the order in which the kernel compares.
 pub(super) fn ioctls(kind: Kind) -> impl Iterator<Item = Ioctl> {
     let own: &[&[Ioctl]] = match kind {
-        Kind::Vcpu => &[VCPU, VM, VFIO, DMA],
-        Kind::Worker | Kind::Window => &[VM, VFIO, DMA],
-        Kind::Machine => &[VM, CHIPS, VFIO, DMA, PARTING],
-        Kind::Dma => &[DMA],
+        Kind::Vcpu => &[VCPU, VM, VFIO, DMA, TTY],
+        Kind::Worker | Kind::Window => &[VM, VFIO, DMA, TTY],
+        Kind::Machine => &[VM, CHIPS, VFIO, DMA, PARTING, TTY],
+        Kind::Dma => &[DMA, TTY],
         // The last to hold the machine may be the one who watches it.
-        Kind::Main => &[VM, CHIPS, VFIO, DMA, PARTING],
-        Kind::Trace | Kind::Interrupts | Kind::Signals | Kind::SerialInput | Kind::Adapter => &[],
+        Kind::Main => &[VM, CHIPS, VFIO, DMA, PARTING, TTY],
+        Kind::Trace | Kind::Interrupts | Kind::Signals | Kind::SerialInput | Kind::Adapter => &[TTY],
+        Kind::Lease => &[],
     };
-    own.iter().copied().flatten().chain(TTY).copied()
+    own.iter().copied().flatten().copied()
 }

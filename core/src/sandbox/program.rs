@@ -36,23 +36,28 @@ fn compile(kind: Kind, otherwise: SeccompAction) -> Result<BpfProgram, seccompil
         rules.extend(rule(call)?);
     }
     let ioctls = calls::ioctls(kind).map(|ioctl| check(1, NUMBER_AND_TYPE, ioctl.into()));
-    let ioctls = ioctls.map(|check| SeccompRule::new(vec![check?])).collect::<Result<_, _>>()?;
-    rules.insert(number(Sysno::ioctl), ioctls);
+    let ioctls = ioctls.map(|check| SeccompRule::new(vec![check?])).collect::<Result<Vec<_>, _>>()?;
+    // A call without any rule would be allowed whatever it asks for.
+    if !ioctls.is_empty() {
+        rules.insert(number(Sysno::ioctl), ioctls);
+    }
     // A signal to oneself is how a panic ends the program, and how a vCPU is fetched from the guest.
     let ourselves = check(0, u32::MAX.into(), std::process::id().into())?;
     rules.insert(number(Sysno::tgkill), vec![SeccompRule::new(vec![ourselves])?]);
     SeccompFilter::new(rules, otherwise, SeccompAction::Allow, TargetArch::x86_64)?.try_into()
 }
 
-/// The condition of a call, if it has one.
+/// The conditions of a call, if it has any.
 fn rule(call: &Call) -> Result<Option<SeccompRule>, seccompiler::BackendError> {
-    let Some(condition) = call.condition else { return Ok(None) };
-    let check = check(condition.argument, condition.mask.into(), condition.value.into())?;
-    SeccompRule::new(vec![check]).map(Some)
+    let checks = call.conditions.iter().map(|it| check(it.argument, it.mask, it.value));
+    let checks = checks.collect::<Result<Vec<_>, _>>()?;
+    if checks.is_empty() { Ok(None) } else { SeccompRule::new(checks).map(Some) }
 }
 
 fn check(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, seccompiler::BackendError> {
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), value)
+    let half = mask <= u32::MAX.into();
+    let len = if half { SeccompCmpArgLen::Dword } else { SeccompCmpArgLen::Qword };
+    SeccompCondition::new(argument, len, SeccompCmpOp::MaskedEq(mask), value)
 }
 
 fn number(call: Sysno) -> i64 {

@@ -43,10 +43,12 @@ thread_local! {
 }
 
 /// Takes SIGSYS, and has the C library's memory come from one arena. Others would be trimmed by threads that are
-/// confined by then, and glibc opens a file of `/proc` the first time. Nothing that has to be fast takes memory.
+/// confined by then, and glibc opens a file of `/proc` the first time. Nothing that has to be fast takes memory. What
+/// rustix asks the kernel for once (the auxiliary vector: the size of a page, the vDSO) it asks here.
 pub(super) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        let _ = rustix::param::page_size();
         // It can only fail on a signal number that does not exist.
         let _ = register_signal_handler(libc::SIGSYS, handle);
         #[cfg(target_env = "gnu")]

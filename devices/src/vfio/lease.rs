@@ -60,7 +60,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Starts `keeper`, which is to call [`keep_stdio`], and gives the arbiter's descriptor to it.
+    /// Starts `keeper`, which is to be a [`Keeper`], and gives the arbiter's descriptor to it. Its standard error stays
+    /// what it is.
     ///
     /// # Errors
     /// The system refuses a process or a descriptor.
@@ -68,10 +69,10 @@ impl Lease {
         let word = Word::new()?;
         let (bell, theirs) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
+        word.send(&bell)?;
         let keeper = keeper
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::from(arbiter.into_fd()))
-            .stderr(Stdio::from(word.fd().try_clone_to_owned()?))
             // Ctrl-C at the terminal is for the machine.
             .process_group(0)
             .spawn()?;
@@ -84,6 +85,12 @@ impl Lease {
         if self.word.used() {
             self.ring();
         }
+    }
+
+    /// The number of the keeper's process.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.keeper.id()
     }
 
     #[cold]
@@ -104,15 +111,32 @@ impl Drop for Lease {
     }
 }
 
-/// What the keeper does: its standard input is the bell, its output the arbiter, and the word lies in what
-/// would be for its errors.
-///
-/// # Errors
-/// It was not started by [`Lease::start`], or the card is gone.
-pub fn keep_stdio(card: PciAddress) -> io::Result<()> {
-    let bell = std::io::stdin().as_fd().try_clone_to_owned()?;
-    let file = |fd: io::Result<OwnedFd>| fd.map(File::from);
-    let word = Word::of(file(std::io::stderr().as_fd().try_clone_to_owned())?)?;
-    let mut arbiter = Arbiter::of(file(std::io::stdout().as_fd().try_clone_to_owned())?, card)?;
-    keeper::keep(&word, bell.as_fd(), &mut arbiter)
+/// The other end, in a process of its own: its standard input is the bell, through which the word comes first, its
+/// output the arbiter.
+#[derive(Debug)]
+pub struct Keeper {
+    word: Word,
+    bell: OwnedFd,
+    arbiter: Arbiter,
+}
+
+impl Keeper {
+    /// What [`Lease::start`] gave to this process.
+    ///
+    /// # Errors
+    /// It was not started by that, or the card is gone.
+    pub fn from_stdio(card: PciAddress) -> io::Result<Keeper> {
+        let bell = std::io::stdin().as_fd().try_clone_to_owned()?;
+        let word = Word::receive(bell.as_fd())?;
+        let arbiter = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Keeper { word, bell, arbiter: Arbiter::of(arbiter, card)? })
+    }
+
+    /// Holds the arbiter for bursts of accesses, until the machine is gone. It uses what it has and opens nothing.
+    ///
+    /// # Errors
+    /// The card is gone.
+    pub fn keep(mut self) -> io::Result<()> {
+        keeper::keep(&self.word, self.bell.as_fd(), &mut self.arbiter)
+    }
 }

@@ -57,7 +57,7 @@ impl Rig {
         let (bell, theirs) = UnixStream::pair().unwrap();
         let word = Word::new().unwrap();
         let (tell, told) = channel();
-        let other = Word::of(File::from(word.fd().try_clone_to_owned().unwrap())).unwrap();
+        let other = word.twin();
         let keeper = std::thread::spawn(move || {
             let mut fake = Fake { told: tell, free, gone };
             keeper::keep(&other, OwnedFd::from(theirs).as_fd(), &mut fake)

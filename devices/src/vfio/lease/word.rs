@@ -1,12 +1,18 @@
 //! One word of memory that two processes share: the card is used, and the keeper sleeps.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 
 use crate::vga::Shared;
@@ -40,7 +46,7 @@ impl Word {
     ///
     /// # Errors
     /// It is no memory.
-    pub fn of(file: File) -> io::Result<Word> {
+    fn of(file: File) -> io::Result<Word> {
         let file = Arc::new(file);
         if file.metadata()?.len() != PAGE as u64 {
             return Err(io::Error::other("not a page of memory"));
@@ -49,9 +55,32 @@ impl Word {
         Ok(Word { file, memory: Arc::new(region.map_err(io::Error::other)?) })
     }
 
-    /// Its descriptor.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    /// Sends its descriptor through a Unix socket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn send(&self, socket: &UnixStream) -> io::Result<()> {
+        let fds = [self.file.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// That which the other end of `socket` sends.
+    ///
+    /// # Errors
+    /// It sends something else, or is gone.
+    pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Word> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        recvmsg(socket, &mut [IoSliceMut::new(&mut [0])], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let fd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        Word::of(File::from(fd.ok_or_else(|| io::Error::other("no memory comes through the socket"))?))
     }
 
     /// The card is used. A load, as long as the keeper has not looked; true if it has to be woken.
@@ -77,13 +106,23 @@ impl Word {
 }
 
 #[cfg(test)]
+impl Word {
+    /// The same word, as the other process has it.
+    pub fn twin(&self) -> Word {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.send(&ours).unwrap();
+        Word::receive(theirs.as_fd()).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn it_is_woken_once_and_only_when_it_sleeps() {
         let ours = Word::new().unwrap();
-        let theirs = Word::of(File::from(ours.fd().try_clone_to_owned().unwrap())).unwrap();
+        let theirs = ours.twin();
         assert!(!ours.used() && !ours.used());
         assert!(!theirs.sleep(), "it was used");
         assert!(theirs.take() && !theirs.take());
@@ -92,6 +131,16 @@ mod tests {
         assert!(theirs.take());
         assert!(theirs.sleep() && !theirs.take(), "it woke by itself");
         assert!(!ours.used());
+    }
+
+    #[test]
+    fn what_comes_through_no_socket_is_no_word() {
+        assert!(Word::receive(File::open("/dev/null").unwrap().as_fd()).is_err());
+        let (bell, theirs) = UnixStream::pair().unwrap();
+        std::io::Write::write_all(&mut &bell, &[0]).unwrap();
+        assert!(Word::receive(theirs.as_fd()).is_err(), "a ring");
+        drop(bell);
+        assert!(Word::receive(theirs.as_fd()).is_err());
     }
 
     #[test]
