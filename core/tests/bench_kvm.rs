@@ -6,7 +6,7 @@ use trapline::bench::cases::{CASES, named};
 use trapline::bench::measure::{self, Plan};
 use trapline::bench::report::Report;
 use trapline::bench::{Device, Way};
-use trapline::config::Interface;
+use trapline::config::{Interface, Seccomp};
 use trapline_io::endpoint::Service;
 use trapline_vcpu::Vm;
 
@@ -18,6 +18,7 @@ fn run(cases: &[&str], windows: &[Way], service: Service) -> Option<Report> {
     let plan = Plan {
         device: Device::Null,
         vfio: Interface::Auto,
+        seccomp: Seccomp::On,
         windows: windows.to_vec(),
         services: vec![service],
         cases: cases.iter().map(|name| named(name).unwrap()).collect(),

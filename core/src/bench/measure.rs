@@ -17,6 +17,7 @@ use super::survey::Survey;
 use super::{Device, Way, bare, host};
 use crate::config::{Adapters, Interface};
 use crate::launch::ways::{self, Collecting};
+use crate::sandbox::Seccomp;
 
 /// How long a variant warms up in which every access is the same.
 const WARM_UP: Duration = Duration::from_millis(4);
@@ -30,6 +31,8 @@ pub struct Plan {
     pub device: Device,
     /// How the kernel's VFIO is used.
     pub vfio: Interface,
+    /// The filters of the machine's threads: their cost is in what is measured.
+    pub seccomp: Seccomp,
     /// How the window is carried out; the baselines come by themselves.
     pub windows: Vec<Way>,
     /// Who carries accesses out.
@@ -94,8 +97,8 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(u32, &str)) -> Result<Report> {
     for window in plan.windows.iter().filter_map(|way| way.window()) {
         ways::find(window, collecting)?;
     }
-    let rig = Rig { device: plan.device.clone(), vfio: plan.vfio };
-    let null = Rig { device: Device::Null, vfio: plan.vfio };
+    let rig = Rig { device: plan.device.clone(), vfio: plan.vfio, seccomp: plan.seccomp };
+    let null = Rig { device: Device::Null, ..rig.clone() };
     let survey = rig.survey()?;
     let available: Vec<usize> =
         plan.cases.iter().copied().filter(|number| is_available(*number, &survey)).collect();
@@ -211,6 +214,7 @@ fn make_report(
 ) -> Report {
     let mut facts = host::facts(Path::new("/"));
     host::kvm(&mut facts);
+    facts.insert("--seccomp".into(), plan.seccomp.word().into());
     let case_report = |number: &usize| {
         let case = CASES.get(*number)?;
         let measured = variants

@@ -64,6 +64,8 @@ pub struct Rig {
     pub device: Device,
     /// How the kernel's VFIO is used.
     pub vfio: Interface,
+    /// What becomes of a system call that a thread of the machine has no use for.
+    pub seccomp: Seccomp,
 }
 
 impl Rig {
@@ -116,7 +118,7 @@ impl Rig {
                     tell,
                     ways: way.ways(),
                     every_write: true,
-                    seccomp: Seccomp::Off,
+                    seccomp: self.seccomp,
                 };
                 given = Some(adapters::add(wanted, &around, &mut parts)?);
             }
@@ -152,7 +154,7 @@ impl Rig {
             Arc::new(Marks { rest, mark, endpoints, script: marked })
         };
         let published = Published::default();
-        let observer = Observer { around: Some(Box::new(around)), ..Observer::default() };
+        let observer = Observer { probes: None, around: Some(Box::new(around)), seccomp: self.seccomp };
         let mut machine = Machine::observed(vm, 1, service, published, parts, events, observer)?;
         if let Some(mapping) = given.as_ref().and_then(|given| given.mapping.as_ref()) {
             mapping.begin();

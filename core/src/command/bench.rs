@@ -29,6 +29,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "auto|group|iommufd")]
     vfio: Option<String>,
 
+    /// What becomes of a system call that a thread of trapline has no use for, as for trapline run [default: on]
+    #[arg(long, value_name = "on|log|off")]
+    seccomp: Option<String>,
+
     /// How the legacy VGA window is carried out; may be repeated [default: all three]
     #[arg(long, value_enum, value_delimiter = ',')]
     window: Vec<Window>,
@@ -112,6 +116,7 @@ impl From<Io> for Service {
 pub(super) fn bench(arguments: &Arguments) -> Result<Status> {
     let _log = log::start();
     let plan = plan(arguments)?;
+    plan.seccomp.prepare();
     check_outputs(arguments)?;
     let old = arguments.compare.as_deref().map(read_report).transpose()?;
     let report = measure::run(&plan, progress(plan.rounds));
@@ -156,7 +161,8 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
     let device = arguments.device.as_deref();
     let named: Vec<String> =
         device.filter(|name| !["null", "software"].contains(name)).map(str::to_owned).into_iter().collect();
-    let options = Options { device: named, vfio: arguments.vfio.clone(), ..Options::default() };
+    let (vfio, seccomp) = (arguments.vfio.clone(), arguments.seccomp.clone());
+    let options = Options { device: named, vfio, seccomp, ..Options::default() };
     let config = RunConfig::new(options, None)?;
     if config.adapters == Adapters::None {
         return Err(unusable(
@@ -178,6 +184,7 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
     Ok(Plan {
         device,
         vfio: config.vfio,
+        seccomp: config.seccomp,
         windows: chosen(&arguments.window),
         services: services.into_iter().map(Service::from).collect(),
         cases: chosen_cases(&arguments.only)?,

@@ -1,6 +1,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::sandbox::Seccomp;
 
 #[derive(Debug, Parser)]
 struct Cli {
@@ -20,6 +21,7 @@ fn without_options_everything_is_measured_on_the_software_adapter() {
     assert_eq!(plan.windows, [Way::Strict, Way::Coalesced, Way::Shadowed]);
     assert_eq!(plan.services, [Service::Adaptive]);
     assert_eq!((plan.cases.len(), plan.rounds), (CASES.len(), 5));
+    assert_eq!(plan.seccomp, Seccomp::On);
 }
 
 #[test]
@@ -29,6 +31,7 @@ fn options_choose() {
     assert_eq!(plan.device, Device::Null);
     assert_eq!((plan.windows, plan.services), (vec![Way::Strict, Way::Shadowed], vec![Service::Uring]));
     assert_eq!(plan.cases, [1, 2]);
+    assert_eq!(parsed("--seccomp off").unwrap().seccomp, Seccomp::Off);
     let plan = parsed("--all --device 01:00.0,root-port=off").unwrap();
     assert_eq!((plan.windows.len(), plan.services.len()), (3, 3));
     assert!(matches!(plan.device, Device::Adapters(Adapters::Given(devices)) if devices.len() == 1));
