@@ -22,6 +22,9 @@ use crate::vm::Vm;
 
 /// The unit of slots, in bytes.
 const PAGE: u64 = 4096;
+/// Where one slot ends and another begins, even where memory goes on: the chipset's PAM registers make RAM below it
+/// ROM and back, and what is made anew then is not to be all RAM.
+const MIB: Gpa = Gpa(1 << 20);
 
 /// A range of guest memory and the host memory behind it: whole pages of both.
 #[derive(Clone, Debug)]
@@ -64,12 +67,24 @@ impl Slot {
     /// The slot that begins here and goes on where `next` ends, if they fit together seamlessly.
     fn joined(&self, next: &Slot) -> Option<Slot> {
         let len = self.len()?;
-        let seamless = self.span.first().0.checked_add(len)? == next.span.first().0
+        let seamless = next.span.first() != MIB
+            && self.span.first().0.checked_add(len)? == next.span.first().0
             && self.offset.checked_add(len)? == next.offset
             && Arc::ptr_eq(&self.memory, &next.memory)
             && self.kind == next.kind;
         let span = Span::new(self.span.first(), next.span.last())?;
         seamless.then(|| Slot { span, ..self.clone() })
+    }
+
+    /// Its parts on both sides of [`MIB`].
+    fn parts(self) -> impl Iterator<Item = Slot> {
+        let (first, last) = (self.span.first(), self.span.last());
+        let below = Span::new(first, last.min(Gpa(MIB.0 - 1)));
+        let above = Span::new(first.max(MIB), last);
+        [below, above].into_iter().flatten().map(move |span| {
+            let offset = self.offset.saturating_add(span.first().0 - first.0);
+            Slot { span, offset, ..self.clone() }
+        })
     }
 
     /// The whole pages of it; `None` if there are none, or if guest and host pages do not match.
@@ -90,7 +105,7 @@ impl Slot {
 /// The slots that an address space asks for, ascending and without overlap. What does not fill a
 /// page, or can not be mapped page by page, is left to trap.
 pub fn wanted(space: &AddressSpace) -> Vec<Slot> {
-    join(space.direct().map(|(span, direct)| slot(span, direct)))
+    join(space.direct().flat_map(|(span, direct)| slot(span, direct).parts()))
 }
 
 fn slot(span: Span<Gpa>, direct: &Direct) -> Slot {

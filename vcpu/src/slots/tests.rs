@@ -56,6 +56,29 @@ fn what_does_not_belong_together_stays_apart() {
     assert_eq!(wanted(&space(&[], &pieces)), pieces);
 }
 
+/// As the chipset's PAM registers have it: the firmware's copy of itself is made ROM, and RAM again.
+#[test]
+fn what_changes_below_one_mib_leaves_the_rest_as_it_is() {
+    let ram = memory(0x200);
+    let all = slot(0, 0x20_0000, &ram, 0, DirectKind::Ram);
+    let rom = slot(0xf_0000, 0x1_0000, &ram, 0xf_0000, DirectKind::Rom);
+    let above = slot(0x10_0000, 0x10_0000, &ram, 0x10_0000, DirectKind::Ram);
+    let whole = wanted(&space(&[], std::slice::from_ref(&all)));
+    let parted = wanted(&space(&[], &[rom.clone(), all.clone()]));
+    let trapped = wanted(&space(&[rom.span], std::slice::from_ref(&all)));
+    assert_eq!(whole, [slot(0, 0x10_0000, &ram, 0, DirectKind::Ram), above.clone()]);
+    let below = slot(0, 0xf_0000, &ram, 0, DirectKind::Ram);
+    assert_eq!(parted, [below.clone(), rom, above.clone()]);
+    assert_eq!(trapped, [below, above.clone()]);
+    let Some(mut slots) = slots() else { return };
+    slots.add_missing(&whole).unwrap();
+    for next in [&parted, &trapped, &whole] {
+        slots.remove_unwanted(next).unwrap();
+        assert!(slots.iter().any(|slot| *slot == above), "it is made anew for {next:?}");
+        slots.add_missing(next).unwrap();
+    }
+}
+
 #[test]
 fn a_hole_inside_a_page_takes_the_page() {
     let bar = memory(16);
