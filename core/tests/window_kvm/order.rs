@@ -7,6 +7,7 @@ use std::time::Duration;
 use trapline::machine::Ending;
 use trapline_devices::pci::ConfigSpace;
 use trapline_io::window::Mode;
+use vm_memory::{Bytes, GuestAddress};
 
 use crate::code::{
     HALT, START_OTHERS, ascending, bytes, configure, configure_device, out8, out16, segments, times, words,
@@ -222,6 +223,59 @@ fn another_functions_bar_in_the_window_gets_its_own_writes() {
         assert_eq!(*written.lock(), expected, "{want:?}");
         assert!((0..400).all(|cell| seen.word(0x1_8000 + 2 * cell) == 0x2222), "{want:?}");
         assert!(seen.turns.load(SeqCst) > 0, "{want:?}: all was strict");
+    }
+}
+
+/// Waits for a byte of RAM, writes 64 words to the window, and says so in another: it never exits.
+fn write_when_asked() -> Vec<u8> {
+    let await_asked = [
+        0x31, 0xc0, 0x8e, 0xe0, // xor ax, ax; mov fs, ax
+        0x64, 0x80, 0x3e, 0x00, 0x10, 0x01, // again: cmp byte fs:[ASKED], 1
+        0x75, 0xf8, // jne again
+    ];
+    let tell = [0x64, 0xc6, 0x06, 0x02, 0x10, 0x01]; // mov byte fs:[WRITTEN], 1
+    [segments(0xa000), await_asked.to_vec(), ascending(0, 1, 64), tell.to_vec(), HALT.to_vec()].concat()
+}
+const ASKED: GuestAddress = GuestAddress(0x1000);
+const WRITTEN: GuestAddress = GuestAddress(0x1002);
+
+/// What is collected while a function is switched on was written where the map led until then.
+#[test]
+fn what_another_vcpu_writes_while_a_bar_comes_is_not_the_bars() {
+    // With and without a park behind the write to COMMAND.
+    for parks in [true, false].repeat(4) {
+        let (double, seen) = Double::new(Want::Always(Mode::Coalesced));
+        let rig = Rig::new(&[
+            &configure(4, 3),
+            &configure_device(2, 0x10, 0xa_0000),
+            START_OTHERS,
+            &segments(0xb800),
+            &out8(TELL, 0),
+            &write_until(2),
+            &configure_device(2, 4, 2),
+            &end(),
+        ]);
+        let rig = rig.with(&[&write_when_asked()]);
+        let memory = Arc::clone(rig.ram.guest_memory());
+        let (rival, written) = Rival::new();
+        let rival = if parks { rival.with_rom() } else { rival };
+        let rival = rival.while_it_is_switched_on(move || {
+            memory.write_obj(1_u8, ASKED).unwrap();
+            let all = wait(Duration::from_secs(20), || memory.read_obj::<u8>(WRITTEN).unwrap() == 1);
+            assert!(all, "the other vCPU does nothing");
+        });
+        let inside = Arc::clone(&seen);
+        let rig = Rig { rival: Some(rival), ..rig };
+        let (ending, _) =
+            rig.run(double, ConfigSpace::TOPOLOGY, zones(), move |_, told| {
+                assert!(
+                    wait(Duration::from_secs(20), || inside.turns.load(SeqCst) > 0 && told.load(SeqCst) == 1)
+                );
+                told.store(2, SeqCst);
+            });
+        assert_eq!(ending, Ending::PowerOff);
+        assert_eq!(*written.lock(), [0; 0], "parks: {parks}");
+        assert!((0..64).all(|cell| seen.word(2 * usize::from(cell)) == cell + 1), "parks: {parks}");
     }
 }
 

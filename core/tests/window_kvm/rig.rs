@@ -80,6 +80,8 @@ pub struct Rig {
     pub beside: Option<Double>,
     /// How long the machine runs at most.
     pub longest: Duration,
+    /// The guest's memory.
+    pub ram: Ram,
 }
 
 impl Rig {
@@ -91,6 +93,7 @@ impl Rig {
             rival: None,
             beside: None,
             longest: LONGEST,
+            ram: Ram::new(1 << 20).unwrap(),
         }
     }
 
@@ -117,7 +120,7 @@ impl Rig {
         let (events, told) = (Events::default(), Arc::default());
         let notes: Arc<Mutex<Vec<u64>>> = Arc::default();
         let switch = Switch { told: Arc::clone(&told), notes: Arc::clone(&notes), events: events.clone() };
-        let bridge = HostBridge::new(Ram::new(1 << 20).unwrap(), Arc::new(image)).unwrap();
+        let bridge = HostBridge::new(self.ram, Arc::new(image)).unwrap();
         let adapter = Parts::function("adapter", adapter, None, Devfn::new(1, 0).unwrap(), topology);
         let mut parts = vec![
             Parts::function("host bridge", bridge, None, Devfn::default(), HostBridge::TOPOLOGY),
