@@ -94,7 +94,7 @@
 //! * [`launch`]: from a configuration to a running machine; [`platform`]: the Q35 as parts;
 //!   [`adapter`]: the software adapter and its process;
 //! * [`machine`], [`parts`], [`topology`], [`events`]: what every machine is made of; [`window`]: the clock of
-//!   each function with a legacy window;
+//!   each function with a legacy window; [`stoppable`]: threads that are called, such as that clock;
 //! * [`identity`]: where BARs lie, when some lie where the host has them;
 //! * [`sandbox`]: what each thread may ask of the kernel;
 //! * [`interrupts`], [`dma`]: what functions of the host need of it besides, and whether interrupts come and end;
@@ -124,6 +124,7 @@ pub mod platform;
 pub mod report;
 pub mod sandbox;
 pub mod screen;
+pub mod stoppable;
 pub mod topology;
 pub mod trace;
 pub mod window;

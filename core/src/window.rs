@@ -7,9 +7,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use trapline_devices::host;
@@ -19,6 +16,7 @@ use trapline_io::window::Mode;
 use crate::events::{Event, Events};
 use crate::parts::PartId;
 use crate::sandbox::{Kind, Seccomp};
+use crate::stoppable::{Farewell, StopFlag, StoppableThread};
 use crate::topology::{Topology, Trouble, Turned, window_of};
 
 /// How often what the guest wrote is brought out while something is collected.
@@ -27,17 +25,15 @@ const BEAT: Duration = Duration::from_millis(16);
 /// How long a turn that did not come about is not tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long the thread may take to end: a device gives up after 5 s, and so does a park.
-const FAREWELL: Duration = Duration::from_secs(15);
+/// A device gives up after 5 s, and so does a park.
+const FAREWELL: Farewell =
+    Farewell { longest: Duration::from_secs(15), hangs: "a device behind the legacy window hangs" };
 
 /// The thread, called `vga`. Dropping this has it bring out what the guest has written and end, and waits for
 /// that, 15 seconds at most.
 #[derive(Debug)]
 pub struct Clock {
-    thread: Option<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
-    /// Closed when the thread has ended.
-    ended: Receiver<()>,
+    _thread: StoppableThread,
 }
 
 impl Clock {
@@ -53,33 +49,14 @@ impl Clock {
         events: Events,
         seccomp: Seccomp,
     ) -> io::Result<Clock> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (running, ended) = channel();
         let ticker = Ticker { topology, function, endpoint: Arc::clone(&endpoint), events, again: None };
-        let flag = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("vga".into()).spawn(move || {
+        let thread = StoppableThread::start("vga", FAREWELL, move |stop| {
             seccomp.confine(Kind::Window);
-            ticker.run(&flag);
-            drop(running);
+            ticker.run(stop);
         })?;
         let handle = thread.thread().clone();
         window_of(&endpoint, |window| window.watch(handle));
-        Ok(Clock { thread: Some(thread), stop, ended })
-    }
-}
-
-impl Drop for Clock {
-    fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
-        self.stop.store(true, Ordering::Release);
-        thread.thread().unpark();
-        match self.ended.recv_timeout(FAREWELL) {
-            Err(RecvTimeoutError::Timeout) => {
-                tracing::error!("the legacy window's thread does not end: a device behind it hangs");
-            }
-            _ if thread.join().is_err() => tracing::error!("the legacy window's thread panicked"),
-            _ => {}
-        }
+        Ok(Clock { _thread: thread })
     }
 }
 
@@ -101,9 +78,9 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn run(mut self, stop: &AtomicBool) {
+    fn run(mut self, stop: &StopFlag) {
         tracing::debug!(function = self.endpoint.name(), "the clock of the legacy window starts");
-        while !stop.load(Ordering::Acquire) {
+        while !stop.is_set() {
             if let Err(trouble) = self.beat() {
                 let text = format!("the legacy window of {} can not turn: {trouble}", self.endpoint.name());
                 self.events.push(Event::Guest(host::Event::Failed(text)));

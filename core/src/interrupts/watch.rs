@@ -7,9 +7,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,12 +18,14 @@ use super::count::{self, Pins, Taken};
 use super::judge::{Judge, LOOKS, Look};
 use crate::host::Tree;
 use crate::sandbox::{Kind, Seccomp};
+use crate::stoppable::{Farewell, StopFlag, StoppableThread};
 
 /// How often the registers are read at a look, and how long it waits in between.
 const SAMPLES: u32 = 16;
 const BETWEEN: Duration = Duration::from_millis(1);
-/// How long the thread may take to end: a read of a device's registers can wait for its reset.
-const FAREWELL: Duration = Duration::from_secs(15);
+/// A read of a device's registers can wait for its reset.
+const FAREWELL: Farewell =
+    Farewell { longest: Duration::from_secs(15), hangs: "the registers of a device cannot be read" };
 
 /// A function to be watched.
 #[derive(Clone, Debug)]
@@ -61,10 +60,7 @@ pub(crate) struct Found {
 /// The thread. Dropping this has it count a last time and end, and waits for that, 15 seconds at most.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    thread: Option<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
-    /// Closed when the thread has ended.
-    ended: Receiver<()>,
+    _thread: StoppableThread,
 }
 
 impl Watch {
@@ -73,39 +69,18 @@ impl Watch {
     /// # Errors
     /// The system refuses the thread.
     pub(crate) fn start(tree: Tree, functions: Vec<Watched>, seccomp: Seccomp) -> io::Result<Watch> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (running, ended) = channel();
         let listened: Vec<_> = functions.iter().map(|function| Arc::clone(&function.seen)).collect();
         let posted = count::are_posted(&tree);
         let states = functions.into_iter().map(|function| State::new(function, posted)).collect();
         let watcher = Watcher { tree, states };
-        let flag = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("interrupts".into()).spawn(move || {
+        let thread = StoppableThread::start("interrupts", FAREWELL, move |stop| {
             seccomp.confine(Kind::Interrupts);
-            watcher.run(&flag);
-            drop(running);
+            watcher.run(stop);
         })?;
         listened.iter().for_each(|seen| seen.call(thread.thread().clone()));
         // What they did before.
         thread.thread().unpark();
-        Ok(Watch { thread: Some(thread), stop, ended })
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
-        self.stop.store(true, Ordering::Release);
-        thread.thread().unpark();
-        match self.ended.recv_timeout(FAREWELL) {
-            Err(RecvTimeoutError::Timeout) => {
-                tracing::error!(
-                    "the interrupts' thread does not end: the registers of a device can not be read"
-                );
-            }
-            _ if thread.join().is_err() => tracing::error!("the interrupts' thread panicked"),
-            _ => {}
-        }
+        Ok(Watch { _thread: thread })
     }
 }
 
@@ -116,8 +91,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn run(mut self, stop: &AtomicBool) {
-        while !stop.load(Ordering::Acquire) {
+    fn run(mut self, stop: &StopFlag) {
+        while !stop.is_set() {
             let now = Instant::now();
             let due = self.states.iter_mut().filter_map(|state| state.step(&self.tree, now)).min();
             match due {
