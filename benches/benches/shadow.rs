@@ -29,12 +29,6 @@ impl Backend for Memory {
     fn regions(&self) -> &[RegionInfo] {
         &[]
     }
-    fn is_dead(&self) -> bool {
-        false
-    }
-    fn resettable(&self) -> bool {
-        false
-    }
     fn read(&mut self, _: Region, _: u64, _: Width) -> Result<u64, Fault> {
         Err(Fault::NoRegister)
     }
@@ -46,9 +40,6 @@ impl Backend for Memory {
     }
     fn write_bytes(&mut self, _: Region, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
         self.at(offset, bytes.len()).map(|window| window.copy_from_slice(bytes))
-    }
-    fn reset(&mut self) -> Result<(), Fault> {
-        Ok(())
     }
 }
 

@@ -142,10 +142,6 @@ impl Backend for Null {
         &self.regions
     }
 
-    fn is_dead(&self) -> bool {
-        false
-    }
-
     fn resettable(&self) -> bool {
         true
     }

@@ -45,10 +45,6 @@ impl Backend for Card {
         &self.regions
     }
 
-    fn is_dead(&self) -> bool {
-        false
-    }
-
     fn resettable(&self) -> bool {
         true
     }
@@ -59,13 +55,6 @@ impl Backend for Card {
 
     fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         self.adapter.write(region, offset, width, value)
-    }
-
-    fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
-        for (at, byte) in (offset..).zip(bytes) {
-            *byte = self.adapter.read(region, at, Width::B1)?.to_le_bytes()[0];
-        }
-        Ok(())
     }
 
     fn reset(&mut self) -> Result<(), Fault> {

@@ -59,26 +59,11 @@ impl Backend for Card {
     fn regions(&self) -> &[RegionInfo] {
         &self.1
     }
-    fn is_dead(&self) -> bool {
-        false
-    }
-    fn resettable(&self) -> bool {
-        false
-    }
     fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
         self.0.read(region, offset, width)
     }
     fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
         self.0.write(region, offset, width, value)
-    }
-    fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
-        for (at, byte) in (offset..).zip(bytes) {
-            *byte = self.0.read(region, at, Width::B1)?.to_le_bytes()[0];
-        }
-        Ok(())
-    }
-    fn reset(&mut self) -> Result<(), Fault> {
-        Ok(())
     }
 }
 

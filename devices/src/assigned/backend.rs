@@ -115,11 +115,16 @@ pub trait Backend: Send {
         None
     }
 
-    /// Whether the device is gone for good: the guest then reads all ones everywhere.
-    fn is_dead(&self) -> bool;
+    /// Whether the device is gone for good: the guest then reads all ones everywhere. One that is part of this process
+    /// never is.
+    fn is_dead(&self) -> bool {
+        false
+    }
 
     /// Whether [`Backend::reset`] does anything.
-    fn resettable(&self) -> bool;
+    fn resettable(&self) -> bool {
+        false
+    }
 
     /// Reads `width` bytes at `offset` of `region`.
     ///
@@ -138,7 +143,12 @@ pub trait Backend: Send {
     ///
     /// # Errors
     /// As [`Backend::read`]; `bytes` may then be filled in part.
-    fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault>;
+    fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        for (at, byte) in (offset..).zip(bytes) {
+            *byte = self.read(region, at, Width::B1)?.to_le_bytes()[0];
+        }
+        Ok(())
+    }
 
     /// Writes `bytes` from `offset` of `region` on, in as few transfers as there can be: for memory whose
     /// bytes stand for themselves, where the width of the single accesses does not matter.
@@ -175,7 +185,9 @@ pub trait Backend: Send {
     ///
     /// # Errors
     /// The device has no reset, refused, or is gone.
-    fn reset(&mut self) -> Result<(), Fault>;
+    fn reset(&mut self) -> Result<(), Fault> {
+        Err(Fault::NoRegister)
+    }
 
     /// What it can signal. None of it is enabled by opening it.
     fn irqs(&self) -> Irqs {

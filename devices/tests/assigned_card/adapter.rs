@@ -87,9 +87,6 @@ impl Backend for Adapter {
     fn regions(&self) -> &[RegionInfo] {
         &self.regions
     }
-    fn is_dead(&self) -> bool {
-        false
-    }
     fn resettable(&self) -> bool {
         true
     }

@@ -142,9 +142,6 @@ impl Backend for Card {
     fn regions(&self) -> &[RegionInfo] {
         &self.regions
     }
-    fn is_dead(&self) -> bool {
-        false
-    }
     fn resettable(&self) -> bool {
         true
     }

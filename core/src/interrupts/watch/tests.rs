@@ -49,12 +49,6 @@ impl Backend for Card {
     fn regions(&self) -> &[RegionInfo] {
         &self.regions
     }
-    fn is_dead(&self) -> bool {
-        false
-    }
-    fn resettable(&self) -> bool {
-        false
-    }
     fn read(&mut self, _: Region, _: u64, _: Width) -> Result<u64, Fault> {
         Ok(0)
     }
@@ -65,9 +59,6 @@ impl Backend for Card {
         let at = usize::try_from(offset).map_err(|_| Fault::NoRegister)?;
         bytes.copy_from_slice(&self.config[at..at + bytes.len()]);
         Ok(())
-    }
-    fn reset(&mut self) -> Result<(), Fault> {
-        Err(Fault::NoRegister)
     }
     fn irqs(&self) -> Irqs {
         Irqs { intx: true, msi: 1, ..Irqs::default() }
@@ -239,11 +230,10 @@ fn a_line_that_nobody_acknowledges_is_told_unless_the_guest_holds_it_back() {
 }
 
 #[test]
-fn the_thread_is_called_and_ends() {
+fn the_confined_thread_is_called_and_ends() {
     let mut rig = Rig::new();
     let found = Arc::clone(&rig.state.function.found);
-    let watch =
-        Watch::start(rig.host.tree().clone(), vec![rig.state.function.clone()], Seccomp::Off).unwrap();
+    let watch = Watch::start(rig.host.tree().clone(), vec![rig.state.function.clone()], Seccomp::On).unwrap();
     rig.enable_msi();
     rig.by_messages(9);
     // Whatever the thread has done by then, at its end it counts what there is.

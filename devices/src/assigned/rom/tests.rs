@@ -36,12 +36,6 @@ impl Backend for Card {
     fn regions(&self) -> &[RegionInfo] {
         &self.regions
     }
-    fn is_dead(&self) -> bool {
-        false
-    }
-    fn resettable(&self) -> bool {
-        false
-    }
     fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
         assert_eq!((region, width), (Region::CONFIG, Width::B2));
         let at = usize::try_from(offset).unwrap();
@@ -60,9 +54,6 @@ impl Backend for Card {
         }
         bytes.copy_from_slice(&self.rom);
         Ok(())
-    }
-    fn reset(&mut self) -> Result<(), Fault> {
-        Err(Fault::NoRegister)
     }
 }
 

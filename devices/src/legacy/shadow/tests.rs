@@ -35,12 +35,6 @@ impl Backend for Card {
     fn regions(&self) -> &[RegionInfo] {
         &[]
     }
-    fn is_dead(&self) -> bool {
-        false
-    }
-    fn resettable(&self) -> bool {
-        false
-    }
     fn read(&mut self, _: Region, _: u64, _: Width) -> Result<u64, Fault> {
         Err(Fault::NoRegister)
     }
@@ -67,9 +61,6 @@ impl Backend for Card {
             return Err(Fault::Failed);
         }
         self.window[at..at + bytes.len()].copy_from_slice(bytes);
-        Ok(())
-    }
-    fn reset(&mut self) -> Result<(), Fault> {
         Ok(())
     }
 }

@@ -127,9 +127,6 @@ mod tests {
         fn regions(&self) -> &[RegionInfo] {
             &[]
         }
-        fn is_dead(&self) -> bool {
-            false
-        }
         fn resettable(&self) -> bool {
             true
         }
@@ -157,9 +154,6 @@ mod tests {
             Ok(())
         }
         fn read_bytes(&mut self, _: Region, _: u64, _: &mut [u8]) -> Result<(), Fault> {
-            Err(Fault::NoRegister)
-        }
-        fn reset(&mut self) -> Result<(), Fault> {
             Err(Fault::NoRegister)
         }
     }
