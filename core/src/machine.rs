@@ -26,7 +26,7 @@ use trapline_io::{Gpa, Trap};
 use trapline_vcpu::slots::SlotError;
 use trapline_vcpu::{Coalesced, Exits, NotParked, Vcpus, Vm, World, ZoneError, Zones};
 
-use crate::dma::Peers;
+use crate::dma::{Gate, Peers};
 use crate::events::{Event, Events};
 use crate::parts::{PartId, Parts, ServedBy};
 use crate::sandbox::{Kind, Seccomp};
@@ -46,10 +46,10 @@ pub enum Ending {
     TimedOut,
 }
 
-/// Why a machine can not be made or can not go on.
+/// Why a machine cannot be made or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The vCPUs can not be made or reset.
+    /// The vCPUs cannot be made or reset.
     #[error(transparent)]
     Vcpus(#[from] trapline_vcpu::Error),
     /// A memory slot is refused.
@@ -70,7 +70,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// What KVM is to collect is not to be seen.
-    #[error("KVM's ring of collected writes can not be mapped; give --window strict")]
+    #[error("KVM's ring of collected writes cannot be mapped; give --window strict")]
     Ring,
     /// A device or a vCPU failed while the guest ran.
     #[error("{0}")]
@@ -183,27 +183,12 @@ impl Machine {
     ) -> Result<Machine, Error> {
         let Observer { probes, around, seccomp } = observer;
         let completions = Completions::new(cpus);
-        let nodes = parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect();
-        let gates: Vec<_> = parts.iter().map(|part| part.dma.clone()).collect();
-        let stopping: Vec<_> = parts.iter().filter_map(|part| part.stopping.clone()).collect();
-        let windows = parts.iter().enumerate().filter(|(_, part)| !part.collected.is_empty());
-        let windows: Vec<_> = windows.map(|(id, part)| (id, part.collected.clone())).collect();
+        let Wanted { nodes, gates, stopping, windows } = Wanted::by(&parts);
         let (endpoints, workers) = serve(parts, &completions, service, seccomp)?;
         record(&endpoints, probes);
-        let world = Arc::new(World::new(usize::from(cpus)));
-        events.hold_in(Arc::clone(&world));
-        for gate in gates.iter().flatten() {
-            gate.stand_in(&world);
-        }
-        let topology = Topology::new(
-            nodes,
-            gates,
-            Arc::clone(&endpoints),
-            published,
-            Arc::clone(&world),
-            &vm,
-            events.clone(),
-        )?;
+        let world = world(cpus, &events, &gates);
+        let (served, parked) = (Arc::clone(&endpoints), Arc::clone(&world));
+        let topology = Topology::new(nodes, gates, served, published, parked, &vm, events.clone())?;
         let topology = Arc::new(topology);
         let latch = Arc::new(ConfigLatch::default());
         let changes: Arc<dyn path::Topology> = match around {
@@ -358,6 +343,38 @@ impl From<Trouble> for Error {
             Trouble::Park(error) => error.into(),
         }
     }
+}
+
+/// What the parts want of their machine.
+struct Wanted {
+    nodes: Vec<Node>,
+    gates: Vec<Option<Arc<Gate>>>,
+    /// The flags of devices that are to give up at the end.
+    stopping: Vec<Arc<AtomicBool>>,
+    /// What KVM may collect for which function.
+    windows: Vec<(PartId, Vec<Range>)>,
+}
+
+impl Wanted {
+    fn by(parts: &[Parts]) -> Wanted {
+        let windows = parts.iter().enumerate().filter(|(_, part)| !part.collected.is_empty());
+        Wanted {
+            nodes: parts.iter().map(|part| Node { place: part.place, topology: part.topology }).collect(),
+            gates: parts.iter().map(|part| part.dma.clone()).collect(),
+            stopping: parts.iter().filter_map(|part| part.stopping.clone()).collect(),
+            windows: windows.map(|(id, part)| (id, part.collected.clone())).collect(),
+        }
+    }
+}
+
+/// Where the vCPUs park; `events` holds them for a reset, and whoever waits for a gate waits there.
+fn world(cpus: u16, events: &Events, gates: &[Option<Arc<Gate>>]) -> Arc<World> {
+    let world = Arc::new(World::new(usize::from(cpus)));
+    events.hold_in(Arc::clone(&world));
+    for gate in gates.iter().flatten() {
+        gate.stand_in(&world);
+    }
+    world
 }
 
 /// The ring of the machine's vCPUs, whose mapping both have.
