@@ -172,16 +172,21 @@ impl Report {
     /// # Errors
     /// See [`ReadError`].
     pub fn from_json(text: &str) -> Result<Report, ReadError> {
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-        }
-        let Head { format } = serde_json::from_str(text)?;
+        let format = format_of(text)?;
         if format != FORMAT {
             return Err(ReadError::Format(format));
         }
         Ok(serde_json::from_str(text)?)
     }
+}
+
+/// The format that a report says it has.
+pub(crate) fn format_of(text: &str) -> Result<u32, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    serde_json::from_str(text).map(|Head { format }| format)
 }
 
 impl Function {

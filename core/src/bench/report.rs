@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use trapline_io::stages::{Stage, Stages};
 
+use crate::report::format_of;
+
 /// The format that this version writes and reads.
 pub const FORMAT: u32 = 1;
 
@@ -152,11 +154,7 @@ impl Report {
     /// # Errors
     /// See [`ReadError`].
     pub fn from_json(text: &str) -> Result<Report, ReadError> {
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-        }
-        let Head { format } = serde_json::from_str(text)?;
+        let format = format_of(text)?;
         if format != FORMAT {
             return Err(ReadError::Format(format));
         }
