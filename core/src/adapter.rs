@@ -23,7 +23,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Makes an adapter whose expansion ROM is `rom`, the distribution's VBIOS if there is none given.
 ///
 /// # Errors
-/// The image can not be had or does not fit.
+/// The image cannot be had or does not fit.
 fn make(rom: Option<&Path>) -> Result<Adapter> {
     let path = match rom {
         Some(path) => path.to_owned(),
@@ -44,7 +44,7 @@ impl Offer {
     /// Makes an adapter and its socket, which is removed again with this value.
     ///
     /// # Errors
-    /// No ROM, or the socket can not be had.
+    /// No ROM, or the socket cannot be had.
     pub fn at(socket: &Path, rom: Option<&Path>) -> Result<Offer> {
         let adapter = make(rom)?;
         let server = Server::bind(socket, describe(&adapter)?)?;

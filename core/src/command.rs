@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | the guest switched itself off, or the user left the screen; help was asked for |
 //! | 1 | the host failed: a file, a device, KVM; the firmware does not boot on the ROM (`trapline rom`) |
-//! | 2 | an option or a configuration file can not be used |
+//! | 2 | an option or a configuration file cannot be used |
 //! | 124 | the time of `--timeout` was over |
 //! | 128 + N | signal N (SIGINT, SIGTERM, SIGHUP, SIGQUIT) ended the run, in good order |
 //!
@@ -61,7 +61,7 @@ enum Command {
     /// Write to sysfs: what bind and unbind start, so that they can leave it behind if it hangs
     #[command(name = WRITE_SYSFS, hide = true)]
     WriteSysfs(bind::WriteArguments),
-    /// Hold the host's VGA arbiter for a machine: what run starts, since who waits for it can not be stopped
+    /// Hold the host's VGA arbiter for a machine: what run starts, since who waits for it cannot be stopped
     #[command(name = VGA_LEASE, hide = true)]
     VgaLease(lease::Arguments),
 }

@@ -163,7 +163,7 @@ pub fn fits(bytes: u64) -> Result<()> {
 }
 
 fn failure(error: &anyhow::Error) -> String {
-    format!("the guest's memory can not be reached by its devices: {error:#}")
+    format!("the guest's memory cannot be reached by its devices: {error:#}")
 }
 
 impl Work {
@@ -284,7 +284,7 @@ impl Peers {
     }
 
     /// Puts in what of `wanted` is not there: after the device has begun to decode it. A device whose
-    /// memory can not be mapped is none that others reach, which is told once.
+    /// memory cannot be mapped is none that others reach, which is told once.
     pub fn add_missing(&mut self, wanted: &[Slot]) {
         for bar in wanted.iter().filter_map(Bar::of) {
             if self.mapped.contains(&bar) {

@@ -39,7 +39,7 @@ pub trait Guest {
 pub enum End {
     /// The guest switched itself off.
     PowerOff,
-    /// The machine can not go on; the text is one line for a person and names what failed.
+    /// The machine cannot go on; the text is one line for a person and names what failed.
     Failed(String),
     /// The time was over.
     Timeout,

@@ -7,19 +7,19 @@
 //! runs, and hidden from its sizing ([`Preplaced`]). Without such a function nothing here does anything, and the
 //! firmware places what it finds.
 //!
-//! In this order, so that what can not go elsewhere goes first:
+//! In this order, so that what cannot go elsewhere goes first:
 //!
 //! 1. what is kept. It must lie where the guest has neither RAM (which was built around it) nor its
 //!    configuration space, which SeaBIOS puts at 0xb0000000, nor the chipset and the firmware's flash from
 //!    0xfec00000 on, and below the end of what the guest's processors can address. Ports are kept where they
 //!    lie in 0x1000-0xffff, which a guest has for PCI; others are placed anew;
 //! 2. the windows of the bridges above that, each around all that is kept behind it. A window that would
-//!    have to span something else can not be;
+//!    have to span something else cannot be;
 //! 3. what else is behind these bridges (ROMs, above all), in the windows or right beside them;
 //! 4. all the rest: below 4 GiB as SeaBIOS does, from 0xfebfffff down, else between low RAM and the
 //!    configuration space; what can lie above 4 GiB and finds no room goes above RAM.
 //!
-//! The memory map tells RAM's gap, and ACPI's windows of the PCI root are all of 1 to 4. What can not be
+//! The memory map tells RAM's gap, and ACPI's windows of the PCI root are all of 1 to 4. What cannot be
 //! arranged is refused with the reason and the way out ([`Unfit`]).
 
 mod plan;
@@ -60,7 +60,7 @@ pub struct Ground<'a> {
     pub reserved: &'a [Span<Gpa>],
 }
 
-/// Why addresses of the host can not be kept. The text is for a person.
+/// Why addresses of the host cannot be kept. The text is for a person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// The guest has something else there.

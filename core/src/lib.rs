@@ -26,7 +26,7 @@
 //! what its parts are, and RAM is no special case: it is what the host bridge claims.
 //!
 //! A write that changes the map (a BAR, COMMAND, PAM, a bridge's window) is carried out by
-//! [`topology::Topology`], in the order of design rule 11: hide, remove the slots, drain, write, ask
+//! [`topology::Topology`], in this order: hide, remove the slots, drain, write, ask
 //! again, publish, add the slots. It also turns the legacy VGA window from one way of being carried out
 //! ([`trapline_io::window::Mode`]) to another, which is a change of the map too: the function wishes, and a
 //! clock ([`window`]) has it done. Several functions may have legacy VGA: the map leads it to one at a time, as

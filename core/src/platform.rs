@@ -29,7 +29,7 @@ mod irq {
     pub const RTC: u32 = 8;
 }
 
-/// Why the platform can not be built.
+/// Why the platform cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The firmware does not fit.
@@ -39,7 +39,7 @@ pub enum Error {
     #[error("no memory for the firmware image: {0}")]
     Memory(#[from] vm_memory::mmap::MmapRegionError),
     /// The kernel refuses a descriptor.
-    #[error("a device can not be made: {0}; check the limit on open files")]
+    #[error("a device cannot be made: {0}; check the limit on open files")]
     Descriptor(#[from] io::Error),
 }
 

@@ -137,7 +137,7 @@ impl Seccomp {
     }
 
     /// Takes from the calling thread, and from those that it starts from now on, what `kind` has no use for. A
-    /// thread does so once. A kernel that can not do it ends the program, with a line for a person: a guest is not
+    /// thread does so once. A kernel that cannot do it ends the program, with a line for a person: a guest is not
     /// to run with less around it than it was given.
     pub fn confine(self, kind: Kind) {
         let confined = program::of(kind, self).and_then(|program| match program {
@@ -150,7 +150,7 @@ impl Seccomp {
             let name = thread.name().unwrap_or("without a name");
             let reason = crate::config::host_error(&error);
             say(&format!(
-                "the thread {name} can not be confined by seccomp: {reason}; --seccomp off does without"
+                "the thread {name} cannot be confined by seccomp: {reason}; --seccomp off does without"
             ));
             std::process::exit(1);
         }

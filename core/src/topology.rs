@@ -1,4 +1,4 @@
-//! Changes of the map: the writes after which an address leads elsewhere (design rules 11 and 12).
+//! Changes of the map: the writes after which an address leads elsewhere.
 //!
 //! A vCPU that makes such a write runs it here, before it takes any token, under the one topology
 //! mutex of the [`World`]. The order keeps every stale way closed: publish the map without the
@@ -194,7 +194,7 @@ impl Topology {
     /// follow. Not on a vCPU's thread, and with no token held.
     ///
     /// # Errors
-    /// The vCPUs can not be parked, or KVM refuses a slot.
+    /// The vCPUs cannot be parked, or KVM refuses a slot.
     pub(crate) fn ask_again(&self) -> Result<(), Trouble> {
         let mut guard = self.world.lock();
         let mut state = self.state.lock();
@@ -310,7 +310,7 @@ impl Topology {
     }
 
     fn fail(&self, target: &Endpoint, trouble: &Trouble) {
-        let text = format!("the address map can not follow {}: {trouble}", target.name());
+        let text = format!("the address map cannot follow {}: {trouble}", target.name());
         self.events.push(Event::Guest(host::Event::Failed(text)));
     }
 

@@ -39,7 +39,7 @@
 //!
 //! * `R` and `W` are accesses to memory: width in bytes, time, number of the mapping or 0, guest physical address,
 //!   value.
-//! * `MARK time PIO R|W width 0xport 0xvalue` is an access to a port, which mmiotrace can not express. Width,
+//! * `MARK time PIO R|W width 0xport 0xvalue` is an access to a port, which mmiotrace cannot express. Width,
 //!   port and value are as in `R` and `W`.
 //! * `MAP` tells where a region of a function begins to lie, with its number; `UNMAP` that it no longer does. A
 //!   region that changes its place has both. One that comes and goes without an access to memory in between is
@@ -121,7 +121,7 @@ impl Opened {
     /// Creates the file of a trace, or empties it. A machine that is never made leaves a whole file too.
     ///
     /// # Errors
-    /// For a person: the file can not be written.
+    /// For a person: the file cannot be written.
     pub fn create(wanted: &TraceOutput) -> Result<Opened> {
         let sink = Sink::create(&wanted.path)?;
         if wanted.form == TraceForm::Perfetto {

@@ -1,8 +1,8 @@
 //! The clock of the legacy window: a thread that looks after what KVM collects, and turns the window
 //! as its function wishes.
 //!
-//! A guest that only writes to the window never exits, so somebody has to bring out what it wrote
-//! (design rule 3): about 60 times a second, as a screen does. While nothing is collected the thread
+//! A guest that only writes to the window never exits, so somebody has to bring out what it wrote:
+//! about 60 times a second, as a screen does. While nothing is collected the thread
 //! sleeps until the function unparks it, so an idle guest costs nothing.
 
 use std::io;
@@ -82,7 +82,7 @@ impl Ticker {
         tracing::debug!(function = self.endpoint.name(), "the clock of the legacy window starts");
         while !stop.is_set() {
             if let Err(trouble) = self.beat() {
-                let text = format!("the legacy window of {} can not turn: {trouble}", self.endpoint.name());
+                let text = format!("the legacy window of {} cannot turn: {trouble}", self.endpoint.name());
                 self.events.push(Event::Guest(host::Event::Failed(text)));
             }
             match self.topology.is_collecting(self.function) {

@@ -48,7 +48,7 @@ fn bad_usage_is_one_line_and_status_2() {
         (&["run", "--hugepages=3M"], "--hugepages 3M: not a size of huge pages; give 2M or 1G"),
         (
             &["run", "--device", "01:00.0", "--screenshot", "/tmp/x.png"],
-            "--screenshot: the screen is the assigned card's own, which trapline can not see",
+            "--screenshot: the screen is the assigned card's own, which trapline cannot see",
         ),
         (&["run", "--window", "lax"], "--window lax: not known; give strict, coalesced, shadowed or auto"),
         (&["run", "--append", "-x"], "--append: is for a kernel"),

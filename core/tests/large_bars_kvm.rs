@@ -99,7 +99,7 @@ fn log(folder: &Path) -> String {
 fn a_large_bar_is_placed_as_it_was_told_or_refused() {
     let there = |path: &str| std::fs::File::options().read(true).write(true).open(path).is_ok();
     if !there("/dev/kvm") || !Path::new("/usr/share/seabios/bios-256k.bin").exists() {
-        println!("skipped: /dev/kvm can not be opened, or the package seabios is not installed");
+        println!("skipped: /dev/kvm cannot be opened, or the package seabios is not installed");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -29,7 +29,7 @@ const END: &str = "No bootable device";
 fn missing() -> Option<&'static str> {
     const IMAGES: [&str; 2] = ["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"];
     if std::fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
-        return Some("/dev/kvm can not be opened");
+        return Some("/dev/kvm cannot be opened");
     }
     let none = !IMAGES.iter().any(|image| Path::new(image).exists());
     (none || trapline_devices::vga::find_rom().is_err()).then_some("the package seabios is not installed")

@@ -82,7 +82,7 @@ pub enum Event {
     Reset,
     /// A function claims something else than when it was last asked, and nobody's access says so.
     Claims,
-    /// A device can not go on; the text is for a person and names the device.
+    /// A device cannot go on; the text is for a person and names the device.
     Failed(String),
 }
 

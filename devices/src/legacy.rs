@@ -23,7 +23,7 @@
 //! * [`shadow`] is RAM that stands for the text window while it is *plain text*: memory whose bytes stand for
 //!   themselves. The guest uses it without exits; what changed is sent by comparison.
 //! * [`phase`] counts what the guest works with, window or BARs. As long as a page of a BAR is mapped,
-//!   writes to the window can not be late: the guest could see that they are.
+//!   writes to the window cannot be late: the guest could see that they are.
 //! * [`owner`] puts them together: each access passes it, and it wishes for a mode
 //!   ([`trapline_io::window::Mode`]). It never changes the mode by itself but by a reset, since slots and zones
 //!   belong to the machine.
@@ -75,7 +75,7 @@ pub struct Ways {
     pub phase: Phase,
 }
 
-/// The phases of a function that owns legacy VGA (design rule 5).
+/// The phases of a function that owns legacy VGA: whether its guest has another way to the device, past the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     /// As its accesses tell.

@@ -338,7 +338,7 @@ fn a_change_of_decode_or_power_makes_the_card_be_asked_again() {
     assert!(!guest.function.merges(Region::bar(0), 0));
     guest.config(0x04, Width::B2, 2);
     assert!(!guest.function.merges(Region::VGA, 0xb_8000));
-    // Without its ports it can not be asked.
+    // Without its ports it cannot be asked.
     guest.put(0xb_8000, Width::B2, 0x0741);
     assert!(!guest.function.merges(Region::VGA, 0xb_8000));
     guest.config(0x04, Width::B2, 3);

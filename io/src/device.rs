@@ -62,7 +62,7 @@ pub trait Device: Send {
     fn attend(&mut self) {}
 
     /// Whether a run of bytes that go to ascending addresses from `offset` on, each written once, may
-    /// reach this region as one [`Device::write_run`] (design rule 4). Asked with everything before
+    /// reach this region as one [`Device::write_run`]. Asked with everything before
     /// the run carried out; the answer holds until something else is, and for one page: a run crosses
     /// no multiple of 4096. Never asked for configuration space or the ports of [`Region::VGA`].
     fn merges(&self, region: Region, offset: u64) -> bool {
@@ -103,7 +103,7 @@ pub enum Retire {
     Strict,
     /// Writes: as soon as the access has its place in the order. Reads are strict all the same.
     Posted,
-    /// Writes may change the map (design rule 11): carried out by the topology, then strict. Reads are
+    /// Writes may change the map: carried out by the topology, then strict. Reads are
     /// strict. In [`crate::window::Mode::Shadowed`] that is also what may end the shadow, and of a register that
     /// may lead to configuration space the device says which writes do ([`Device::changes_map`]).
     Topology,
@@ -238,7 +238,7 @@ pub struct Direct {
     pub kind: DirectKind,
 }
 
-/// What a direct range is to the guest, and so how its slot may change (design rule 12).
+/// What a direct range is to the guest, and so how its slot may change: only a BAR's while vCPUs run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DirectKind {
     /// RAM: read and written; its slot changes only while all vCPUs are parked.

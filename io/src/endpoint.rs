@@ -2,7 +2,7 @@
 //!
 //! # One order
 //!
-//! The order of a function's accesses is the order of pushes into its queue (design rule 1). Whoever
+//! The order of a function's accesses is the order of pushes into its queue. Whoever
 //! holds the token takes from the front; nobody else takes. A caller that finds the token free does
 //! not push at all: it takes the token, carries out all that it finds queued, and then its own access
 //! directly. That is the same order. An access that was made before this one (one its maker, or
@@ -23,7 +23,7 @@
 //! # What is merged
 //!
 //! While a queue is drained, posted writes of memory that follow each other upwards are held back and
-//! reach the device as one (design rule 4, and `run.rs` beside this file), if it wants that
+//! reach the device as one (`run.rs` beside this file), if it wants that
 //! ([`Device::merges`]). What somebody waits for, every port and whatever does not continue the run
 //! ends it. It also ends with the drain, so the device has seen everything before the token goes, and
 //! before the owner's own access.

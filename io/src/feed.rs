@@ -1,7 +1,7 @@
 //! Writes that the kernel has collected, on their way into the queue of the function they are for.
 //!
 //! KVM keeps them in one ring per machine, which holds only writes for the legacy ranges of the
-//! function that legacy VGA leads to (design rule 3). Whoever makes an access to that function takes them out
+//! function that legacy VGA leads to. Whoever makes an access to that function takes them out
 //! first, and so does a clock, since a guest that only writes never exits.
 //!
 //! # Nothing is overtaken

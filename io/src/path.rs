@@ -10,7 +10,7 @@ use crate::endpoint::Endpoint;
 use crate::publish::Reader;
 use crate::space::{ConfigLatch, EndpointId, Resolved};
 
-/// Carries out the writes that change the map (design rule 11).
+/// Carries out the writes that change the map: BARs, COMMAND, bridges, memory.
 pub trait Topology: Send + Sync {
     /// Carries out `access`, a write, together with the change of map that follows from it. Called
     /// without any token held; may take the topology mutex and park the other vCPUs.

@@ -3,7 +3,7 @@
 //! It is `crossbeam`'s `ArrayQueue`, Dmitry Vyukov's bounded queue. That is lock-free in the trade's
 //! loose sense: a producer that is preempted between claiming its place and filling it holds up the
 //! drain until it runs again. Any queue with one order for all producers has to wait for the missing
-//! entry, and one order is what a function needs (design rule 1): with a queue per vCPU, vCPU 1 could
+//! entry, and one order is what a function needs: with a queue per vCPU, vCPU 1 could
 //! overtake a write of vCPU 0 that it knows to have been made.
 
 use crate::access::Access;
@@ -31,7 +31,7 @@ impl Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallerId(pub u16);
 
-/// Accesses of one function in the order in which they were pushed (design rule 1).
+/// Accesses of one function in the order in which they were pushed.
 #[derive(Debug)]
 pub struct AccessQueue(Queue<Entry>);
 

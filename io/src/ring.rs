@@ -8,7 +8,7 @@
 //!
 //! A VFIO descriptor has neither `write_iter` nor `poll`. Unless it is `O_NONBLOCK` the kernel hands
 //! each request to a pool of threads (io-wq), which costs 6 to 14 times as much and *reorders* the
-//! writes of a batch (design rule 6; both seen). With the flag set the write is made within the
+//! writes of a batch (both seen). With the flag set the write is made within the
 //! submitting system call, in the order of submission. Older kernels use the pool regardless.
 //! [`probe`] finds out.
 

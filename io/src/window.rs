@@ -3,7 +3,7 @@
 //!
 //! The function knows what its registers mean; the machine owns vCPUs, memory slots and KVM's
 //! coalesced zones. So the function *wishes* for a [`Mode`], and the machine *turns* it, with all
-//! vCPUs parked (design rule 12): what the function claims afterwards tells which slots there are.
+//! vCPUs parked: what the function claims afterwards tells which slots there are.
 
 use std::thread::Thread;
 use std::time::Instant;

@@ -1,5 +1,5 @@
 //! Collected, posted and awaited accesses of one function against a naive model: one list, in the order in
-//! which they were made. Whoever is answered has seen all of it done (design rules 1 to 4).
+//! which they were made. Whoever is answered has seen all of it done.
 //!
 //! All on one thread: what threads may do to each other is for loom. What is tried here is what no
 //! loom model has room for: long programs, full queues, runs that merge, and maps that change.

@@ -54,20 +54,20 @@ pub enum Asked<'a> {
 /// Why there is no bare machine, or why it ended too early.
 #[derive(Debug, thiserror::Error)]
 pub enum BareError {
-    /// KVM can not be had.
+    /// KVM cannot be had.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The memory is refused.
     #[error(transparent)]
     Slots(#[from] SlotError),
-    /// The vCPU can not be made.
+    /// The vCPU cannot be made.
     #[error(transparent)]
     Vcpu(#[from] vcpus::Error),
-    /// The thread can not be started.
+    /// The thread cannot be started.
     #[error("the bare vCPU's thread could not be started: {0}")]
     Thread(#[source] std::io::Error),
     /// The guest did something that is no access; what KVM said.
-    #[error("the bare vCPU can not go on: {0}")]
+    #[error("the bare vCPU cannot go on: {0}")]
     Failed(String),
     /// The guest was not at its end in time.
     #[error("the bare vCPU did not come to its end within {0:?}")]
@@ -146,7 +146,7 @@ fn serve(
 /// (0 is no).
 ///
 /// # Errors
-/// KVM can not be had.
+/// KVM cannot be had.
 pub fn capabilities() -> Result<Vec<(&'static str, i32)>, OpenError> {
     use kvm_ioctls::Cap;
     const ASKED: [(Cap, &str); 6] = [

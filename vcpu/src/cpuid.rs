@@ -1,4 +1,4 @@
-//! What the guest's processors say of themselves: what this host's KVM supports, less what can not be
+//! What the guest's processors say of themselves: what this host's KVM supports, less what cannot be
 //! reset or makes no sense, with each vCPU's own numbers.
 //!
 //! The topology is one package of as many cores as there are vCPUs, one thread each. The numbers of

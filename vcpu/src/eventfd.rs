@@ -41,7 +41,7 @@ impl Signal {
 impl AsFd for Signal {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor belongs to the `EventFd`, which is open as long as `self` lives, and
-        // the result can not outlive the borrow.
+        // the result cannot outlive the borrow.
         unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 }

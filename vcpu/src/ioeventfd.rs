@@ -1,7 +1,7 @@
 //! Eventfds that KVM signals in place of an exit: what of the published address space has one.
 //!
 //! They follow the map as the [slots](crate::slots) do, in two steps: what a device is about to stop
-//! decoding loses its eventfds first, what it decodes gets them afterwards (design rule 11). Without one
+//! decoding loses its eventfds first, what it decodes gets them afterwards. Without one
 //! the write traps and reaches the same device, so none of this can fail for the guest.
 
 use std::sync::Arc;

@@ -24,7 +24,7 @@ pub(crate) enum Exit<'a> {
     Shutdown,
     /// The memory behind a slot is not there at the moment; where, if the kernel tells.
     NoMemory(Option<Gpa>),
-    /// KVM can not go on. What it said, for a person.
+    /// KVM cannot go on. What it said, for a person.
     Failed(String),
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The published [`AddressSpace`] says what is wanted; [`Slots`] knows what KVM has. The difference
 //! is applied in two steps, since a device's memory must leave the guest before the device stops
-//! decoding, and may enter it only afterwards (design rule 11). A slot never changes in place: KVM
+//! decoding, and may enter it only afterwards. A slot never changes in place: KVM
 //! allows it for none of the changes there are, so it is deleted and made anew.
 
 // UNSAFETY: the kernel is given the addresses of host memory, which the guest then uses for as long
@@ -54,7 +54,8 @@ impl Slot {
         self.kind == DirectKind::Rom
     }
 
-    /// Whether this slot may appear or vanish only while all vCPUs are parked (design rule 12).
+    /// Whether this slot may appear or vanish only while all vCPUs are parked: whoever ran meanwhile
+    /// would find no memory.
     pub fn needs_park(&self) -> bool {
         self.kind != DirectKind::Bar
     }
@@ -103,7 +104,7 @@ impl Slot {
 }
 
 /// The slots that an address space asks for, ascending and without overlap. What does not fill a
-/// page, or can not be mapped page by page, is left to trap.
+/// page, or cannot be mapped page by page, is left to trap.
 pub fn wanted(space: &AddressSpace) -> Vec<Slot> {
     join(space.direct().flat_map(|(span, direct)| slot(span, direct).parts()))
 }
@@ -160,7 +161,7 @@ pub enum SlotError {
         limit: usize,
     },
     /// It is not made of whole pages inside its mapping, or overlaps another.
-    #[error("{span:?} can not be a memory slot: not whole pages of its mapping, or taken")]
+    #[error("{span:?} cannot be a memory slot: not whole pages of its mapping, or taken")]
     Unfit {
         /// Where.
         span: Span<Gpa>,

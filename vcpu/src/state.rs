@@ -2,7 +2,7 @@
 //!
 //! These ioctls are called on the vCPU's own thread (or before it exists), never while it runs.
 
-// UNSAFETY: kvm-ioctls can not know how long the kernel takes a `kvm_xsave` to be.
+// UNSAFETY: kvm-ioctls cannot know how long the kernel takes a `kvm_xsave` to be.
 #![expect(unsafe_code)]
 
 use kvm_bindings::{

@@ -79,7 +79,7 @@ impl Thread {
         let world = Arc::clone(&self.world);
         world.arrive(self.index, self.vcpu.immediate_exit().clone());
         let _place = Place { world: &world, index: self.index };
-        // A vCPU that can not go on stays parked until it is reset.
+        // A vCPU that cannot go on stays parked until it is reset.
         let mut held = false;
         let mut lost = LostMemory::default();
         let mut entered = false;
@@ -107,7 +107,7 @@ impl Thread {
         }
     }
 
-    /// Reports what can not go on; waits a little and goes on where that may help. True if the vCPU
+    /// Reports what cannot go on; waits a little and goes on where that may help. True if the vCPU
     /// must not enter the guest again before a reset.
     #[cold]
     fn is_stuck(&self, trouble: Trouble, lost: &mut LostMemory) -> bool {

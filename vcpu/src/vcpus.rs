@@ -25,7 +25,7 @@ pub trait Exits: Send + Sync {
     /// A triple fault. The vCPU stays parked until it is reset or stopped.
     fn shutdown(&self, vcpu: usize);
 
-    /// KVM can not run the vCPU; `text` says what KVM said. The vCPU stays parked until it is reset
+    /// KVM cannot run the vCPU; `text` says what KVM said. The vCPU stays parked until it is reset
     /// or stopped.
     fn failed(&self, vcpu: usize, text: &str);
 
@@ -155,7 +155,7 @@ impl Vcpus {
         Ok(vcpus)
     }
 
-    /// The ring of the writes that KVM collects, which [`crate::Zones`] say; `None` if this KVM can not.
+    /// The ring of the writes that KVM collects, which [`crate::Zones`] say; `None` if this KVM cannot.
     pub fn collected(&self) -> Option<Arc<Coalesced>> {
         self.collected.clone()
     }
@@ -169,7 +169,7 @@ impl Vcpus {
     ///
     /// # Errors
     /// [`Error::WrongThread`] if a vCPU's own thread parked the others: its access is not finished.
-    /// Otherwise what went wrong; the machine can not go on then.
+    /// Otherwise what went wrong; the machine cannot go on then.
     pub fn reset(&self, parked: &Parked<'_>) -> Result<(), Error> {
         if parked.initiator().is_some() || !parked.is_of(&self.world) {
             return Err(Error::WrongThread);

@@ -25,7 +25,7 @@ const API_VERSION: i32 = 12;
 /// 8-bit APIC numbers less the one for broadcasts.
 const MOST_VCPUS: usize = 255;
 
-/// What this crate can not do without, with the name that a message gives it.
+/// What this crate cannot do without, with the name that a message gives it.
 const NEEDED: [(Cap, &str); 12] = [
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
     (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),

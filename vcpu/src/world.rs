@@ -1,9 +1,9 @@
-//! Stopping the world: one topology mutex, and parking every vCPU (design rules 11 and 12).
+//! Stopping the world: one topology mutex, and parking every vCPU.
 //!
 //! A vCPU is *parked* when its thread is outside `KVM_RUN` with no access in hand and will stay so. A
 //! vCPU that waits for the topology mutex counts as parked: its access has touched nothing yet.
 //! Only the holder of the mutex parks, so there is one park at a time, and two vCPUs that change the
-//! map at once can not wait for each other.
+//! map at once cannot wait for each other.
 //!
 //! ```
 //! # use trapline_vcpu::World;
@@ -17,7 +17,7 @@
 //! # Ok::<(), trapline_vcpu::NotParked>(())
 //! ```
 //!
-//! # A write that changes the map (design rule 11)
+//! # A write that changes the map
 //!
 //! On the vCPU that makes it: [`World::lock_on_vcpu`]; if that is [`Overtaken`], return without
 //! touching anything. Compute the map without what the write may take away; if

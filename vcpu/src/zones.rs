@@ -2,9 +2,9 @@
 //!
 //! A write that lies wholly inside one zone goes into the ring ([`crate::Coalesced`]) as long as that
 //! has room; every read, and every other write, exits as before. A memory slot over a zone hides it.
-//! Who collects must look after the ring: KVM gives no notice (design rule 3).
+//! Who collects must look after the ring: KVM gives no notice.
 //!
-//! Zones come while all vCPUs are parked, as design rule 12 has it, and go while they run, which it has not:
+//! Zones come while all vCPUs are parked, as all changes of the map do, and go while they run, unlike those:
 //! to give one up takes the kernel milliseconds, and the ring stays in order meanwhile
 //! ([`Zones::unregister`]).
 
@@ -22,8 +22,8 @@ use crate::world::Parked;
 /// Why zones could not be changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneError {
-    /// This KVM can not collect writes there.
-    #[error("this kernel's KVM can not collect writes to {}", Place(*.0))]
+    /// This KVM cannot collect writes there.
+    #[error("this kernel's KVM cannot collect writes to {}", Place(*.0))]
     Unable(Range),
     /// KVM refused to collect writes to a range; none is collected.
     #[error("KVM refused to collect writes to {}: {source}", Place(*.range))]
@@ -42,7 +42,7 @@ pub enum ZoneError {
         source: errno::Error,
     },
     /// A vCPU's thread must not wait so long.
-    #[error("zones can not be changed on the thread of vcpu{0}")]
+    #[error("zones cannot be changed on the thread of vcpu{0}")]
     OnVcpu(usize),
 }
 
@@ -178,7 +178,7 @@ mod tests {
         let memory = Range::Memory(Span::new(Gpa(0xa0000), Gpa(0xbffff)).unwrap());
         assert_eq!(
             ZoneError::Unable(memory).to_string(),
-            "this kernel's KVM can not collect writes to memory 0xa0000-0xbffff"
+            "this kernel's KVM cannot collect writes to memory 0xa0000-0xbffff"
         );
     }
 

@@ -91,7 +91,7 @@ impl Found {
 /// Measures, and tells `progress` which round and variant begins.
 ///
 /// # Errors
-/// The device can not be had, KVM refuses something, or a guest hangs.
+/// The device cannot be had, KVM refuses something, or a guest hangs.
 pub fn run(plan: &Plan, mut progress: impl FnMut(u32, &str)) -> Result<Report> {
     let collecting = Collecting::of(&Vm::new()?);
     for window in plan.windows.iter().filter_map(|way| way.window()) {

@@ -72,7 +72,7 @@ impl Rig {
     /// Opens the device once and looks what it has.
     ///
     /// # Errors
-    /// It can not be opened, or does not answer.
+    /// It cannot be opened, or does not answer.
     pub fn survey(&self) -> Result<Survey> {
         let mut built = self.build(Way::Strict, say)?;
         self.look(&mut built)
@@ -131,7 +131,7 @@ impl Rig {
     /// with this rig's shape: in another phase no BAR would be seen as mapped.
     ///
     /// # Errors
-    /// The machine can not be made, or a case does not come to its end.
+    /// The machine cannot be made, or a case does not come to its end.
     pub fn visit(
         &self,
         survey: &Survey,

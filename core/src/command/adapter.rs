@@ -26,7 +26,7 @@ pub(super) fn adapter(options: AdapterOptions) -> anyhow::Result<Status> {
         let _ = tell.send(signal);
         stop.stop();
     };
-    let _signals = EndingSignals::confined(config.seccomp, first).context("signals can not be taken over")?;
+    let _signals = EndingSignals::confined(config.seccomp, first).context("signals cannot be taken over")?;
     config.seccomp.confine(Kind::Adapter);
     offer.serve()?;
     Ok(told.try_recv().map_or(Status::Success, Status::Signal))

@@ -234,7 +234,7 @@ fn progress(rounds: u32) -> impl FnMut(u32, &str) {
     let terminal = io::stderr().is_terminal();
     move |round, variant| {
         if terminal {
-            // Nobody can be told that this can not be told.
+            // Nobody can be told that this cannot be told.
             let _ = write!(io::stderr(), "\r\x1b[Kround {round} of {rounds}: {variant}");
         }
     }

@@ -63,7 +63,7 @@ pub(super) fn write(arguments: &WriteArguments) -> u8 {
 
 /// A first signal does not leave functions half-way between two drivers; a second ends the program at once.
 fn put_off_signals() -> anyhow::Result<EndingSignals> {
-    EndingSignals::first(|_| ()).context("signals can not be taken over")
+    EndingSignals::first(|_| ()).context("signals cannot be taken over")
 }
 
 fn start(command: &str) -> anyhow::Result<(Host, Children)> {

@@ -1,6 +1,7 @@
 //! Log lines: on standard error, but never over the live view.
 //!
-//! `TRAPLINE_LOG` chooses what is logged, as in `TRAPLINE_LOG=debug` or `TRAPLINE_LOG=trapline_io=trace`; without it warnings are.
+//! `TRAPLINE_LOG` chooses what is logged, as in `TRAPLINE_LOG=debug` or `TRAPLINE_LOG=trapline_io=trace`; without it
+//! warnings are.
 //! While the live view is on the terminal, lines are kept and come out when it has left.
 
 use std::io::{self, IsTerminal, Write};

@@ -1,7 +1,7 @@
 //! `trapline rom`: the ROM of a card, read from it, looked at, and put right in a file.
 //!
-//! Each command says what the ROM is in the words of `trapline_devices::rom::check`, and ends with 0 if the firmware that
-//! was named boots on it and with 1 if not.
+//! Each command says what the ROM is in the words of `trapline_devices::rom::check`, and ends with 0 if the firmware
+//! that was named boots on it and with 1 if not.
 
 mod document;
 mod page;

@@ -4,8 +4,8 @@
 //! 2. Signals are taken over; the machine is built and started.
 //! 3. The run is watched, with or without a live view, until something ends it ([`End`]).
 //! 4. The screen is kept, the terminal given back, the machine stopped and taken apart.
-//! 5. `--screenshot` and `--screen-text` are written, once, as the screen was in 4: after a power-off, a time-out, a signal,
-//!    a failure and when the user left alike.
+//! 5. `--screenshot` and `--screen-text` are written, once, as the screen was in 4: after a power-off, a time-out, a
+//!    signal, a failure and when the user left alike.
 
 mod outputs;
 #[cfg(test)]
@@ -46,7 +46,7 @@ fn live(
     let (ends, ended) = Ends::channel();
     let told = ends.clone();
     let signals = EndingSignals::confined(config.seccomp, move |signal| told.report(End::Signal(signal)))
-        .context("signals can not be taken over")?;
+        .context("signals cannot be taken over")?;
 
     let mut guest = build(ends)?;
     // What this thread starts has its own filters; it starts nothing any more.

@@ -10,7 +10,7 @@ use crate::sandbox::{Kind, Seccomp};
 use crate::screen::terminal;
 
 /// While this lives, the first of the signals ends the program in good order, and a second one, for a program that
-/// can not end any more, at once.
+/// cannot end any more, at once.
 #[derive(Debug)]
 pub(super) struct EndingSignals {
     handle: Handle,

@@ -27,7 +27,7 @@ impl RunConfig {
     ///
     /// # Errors
     ///
-    /// The first value that can not be used, and why. A value of the file is an error even where the command line
+    /// The first value that cannot be used, and why. A value of the file is an error even where the command line
     /// overrides it.
     pub fn new(cli: Options, file: Option<(Origin, Options)>) -> Result<Self, ConfigError> {
         let mut given = Checked::new(&Origin::CommandLine, cli)?;
@@ -41,7 +41,7 @@ impl RunConfig {
     ///
     /// # Errors
     ///
-    /// As there, and a file that can not be read or is not TOML. Blocks on reading the file.
+    /// As there, and a file that cannot be read or is not TOML. Blocks on reading the file.
     pub fn load(cli: Options, file: Option<&str>) -> Result<Self, ConfigError> {
         let file = file.map(read_file).transpose()?;
         Self::new(cli, file)
@@ -53,7 +53,7 @@ impl AdapterConfig {
     ///
     /// # Errors
     ///
-    /// A path that can not be one, a word that is none.
+    /// A path that cannot be one, a word that is none.
     pub fn new(options: AdapterOptions) -> Result<Self, ConfigError> {
         let empty = |option: &str| ConfigError::option(&Origin::CommandLine, option, "the file is not named");
         if options.socket.as_os_str().is_empty() {
@@ -245,7 +245,7 @@ impl Checked {
             && let Some((option, advice)) = self.needs_screen()
         {
             let problem =
-                format!("the screen is the assigned card's own, which trapline can not see; {advice}");
+                format!("the screen is the assigned card's own, which trapline cannot see; {advice}");
             return Err(ConfigError::option(&Origin::CommandLine, option, &problem));
         }
         if let (None, Some((_, origin))) = (&self.trace, &self.trace_filters) {
@@ -310,7 +310,7 @@ impl Checker<'_> {
                 }
                 Choice::None if count == 1 => return Ok(Some(Adapters::None)),
                 Choice::None => {
-                    return Err(self.option_error("none can not be given together with another device"));
+                    return Err(self.option_error("none cannot be given together with another device"));
                 }
             }
         }
@@ -338,7 +338,7 @@ fn append(text: &str) -> Result<String, String> {
         return Err(format!("{} bytes; a kernel reads at most {APPEND_LONGEST}", text.len()));
     }
     if text.contains('\0') {
-        return Err("a kernel command line can not hold a NUL".into());
+        return Err("a kernel command line cannot hold a NUL".into());
     }
     Ok(text.to_owned())
 }

@@ -202,7 +202,7 @@ impl Wishes {
     }
 }
 
-/// Why a device's phase can not go together with what was asked for the window, if it can not.
+/// Why a device's phase cannot go together with what was asked for the window, if it cannot.
 pub(super) fn misfit(adapters: &Adapters, window: Window) -> Option<String> {
     let Adapters::Given(devices) = adapters else { return None };
     let (bad, reason) = match window {
@@ -257,7 +257,7 @@ pub(super) fn path(text: &str, if_empty: &str) -> Result<PathBuf, String> {
         return Err(if_empty.into());
     }
     if text.contains('\0') {
-        return Err("a path can not hold a NUL".into());
+        return Err("a path cannot hold a NUL".into());
     }
     Ok(PathBuf::from(text))
 }

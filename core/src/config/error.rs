@@ -1,4 +1,4 @@
-//! What is said when a value can not be used.
+//! What is said when a value cannot be used.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ pub enum Origin {
     File(PathBuf),
 }
 
-/// A configuration that can not be used. Its text is one line: what was given, what is wrong with it and
+/// A configuration that cannot be used. Its text is one line: what was given, what is wrong with it and
 /// what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {problem}")]

@@ -12,15 +12,16 @@ const WAIT_LONGEST: f64 = 1e6;
 
 /// What is to be typed, and when. Made from its text with [`str::parse`]:
 ///
-/// | written | means |
-/// |---|---|
-/// | a printable ASCII character | that character, typed |
-/// | `<enter>`, `<esc>`, `<tab>`, `<backspace>`, `<space>`, `<up>`, `<down>`, `<left>`, `<right>`, `<home>`, `<end>`, `<pageup>`, `<pagedown>`, `<insert>`, `<delete>`, `<f1>` to `<f12>` | that key |
-/// | `<lt>`, `<gt>` | the characters `<` and `>` (a bare `>` types itself too) |
-/// | `<ctrl-X>`, `<alt-X>`, `<shift-X>`, also combined, as in `<ctrl-alt-delete>` | X with modifiers held; X is a key's name or one character |
-/// | `<wait:SECONDS>` | nothing for so long; fractions are allowed |
-/// | `<wait-text:STRING>` | nothing until the screen shows STRING within one of its rows; `\>` and `\\` stand for `>` and `\` |
-/// | a line break, a tab | Enter, Tab |
+/// * a printable ASCII character: that character, typed;
+/// * `<enter>`, `<esc>`, `<tab>`, `<backspace>`, `<space>`, `<up>`, `<down>`, `<left>`, `<right>`, `<home>`, `<end>`,
+///   `<pageup>`, `<pagedown>`, `<insert>`, `<delete>`, `<f1>` to `<f12>`: that key;
+/// * `<lt>`, `<gt>`: the characters `<` and `>` (a bare `>` types itself too);
+/// * `<ctrl-X>`, `<alt-X>`, `<shift-X>`, also combined, as in `<ctrl-alt-delete>`: X with modifiers held, where X is a
+///   key's name or one character;
+/// * `<wait:SECONDS>`: nothing for so long; fractions are allowed;
+/// * `<wait-text:STRING>`: nothing until the screen shows STRING within one of its rows; `\>` and `\\` stand for `>`
+///   and `\`;
+/// * a line break, a tab: Enter, Tab.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
     /// The steps, in their order.

@@ -315,7 +315,7 @@ fn values_that_can_not_be_used_say_why() {
         ("disk", "a,readonly,readonly", "readonly is given twice"),
         ("serial", "", "give stdio, none or a file"),
         ("firmware", "", "the file is not named"),
-        ("firmware", "a\0b", "a path can not hold a NUL"),
+        ("firmware", "a\0b", "a path cannot hold a NUL"),
         ("screen", "on", "not known; give auto or none"),
         ("screen-text", "", "the file is not named"),
         ("timeout", "0", "not a time; give seconds above 0, as in 2.5"),
@@ -327,7 +327,7 @@ fn values_that_can_not_be_used_say_why() {
         ("io", "fast", "not known; give inline, uring or adaptive"),
         ("window", "lax", "not known; give strict, coalesced, shadowed or auto"),
         ("keys", "<f13>", "<f13> is no key"),
-        ("append", "a\0", "a kernel command line can not hold a NUL"),
+        ("append", "a\0", "a kernel command line cannot hold a NUL"),
         ("trace", "", "the file is not named"),
         ("trace", "a,format=xml", "format=xml is not known; give format=perfetto or format=mmiotrace"),
         ("trace", "a,format=perfetto,format=perfetto", "format is given twice"),
@@ -376,9 +376,9 @@ fn options_that_do_not_go_together_are_refused() {
         ("trace-filter = 'bar=0'", "vm.toml: trace-filter: is for a trace; give --trace FILE too"),
         (
             "device = ['none', 'vfio-user:a']",
-            "vm.toml: device: none can not be given together with another device",
+            "vm.toml: device: none cannot be given together with another device",
         ),
-        ("device = ['none', 'none']", "vm.toml: device: none can not be given together with another device"),
+        ("device = ['none', 'none']", "vm.toml: device: none cannot be given together with another device"),
     ];
     for (text, message) in cases {
         assert_eq!(toml(text), Err(message.to_owned()), "{text}");

@@ -12,8 +12,8 @@
 //! | `name`, `class_name` | words, from the system's pci.ids |
 //! | `driver`, `driver_override` | names |
 //! | `iommu_group` | a number |
-//! | `companions` | the group's other functions: `address`, `class`, `driver`, `holds_group` (its driver keeps others from being given away) |
-//! | `bars` | `index`, `kind` (`io`, `memory32`, `memory64`), `prefetchable`, `address` (0 to who may not know), `size` in bytes |
+//! | `companions` | the rest of its group: `address`, `class`, `driver`, `holds_group` (no guest gets the group) |
+//! | `bars` | `index`, `kind` (`io`, `memory32`, `memory64`), `prefetchable`, `address` (0: not told), `size` |
 //! | `rom` | `size` in bytes, `shadow` (the copy that the host's firmware has run) |
 //! | `legacy_vga` | `yes`, `no`, or `unknown` until vfio-pci is loaded |
 //! | `boot_vga` | whether the host's firmware showed itself on it |

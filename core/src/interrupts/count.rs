@@ -52,7 +52,7 @@ impl Taken {
 }
 
 impl Pins {
-    /// Reads the device's own registers; `None` where they can not be read, or the device is gone.
+    /// Reads the device's own registers; `None` where they cannot be read, or the device is gone.
     pub(crate) fn read(tree: &Tree, address: PciAddress) -> Option<Pins> {
         let mut start = [0; 8];
         let path = tree.path(format!("sys/bus/pci/devices/{address}/config"));
@@ -74,7 +74,7 @@ impl Pins {
     }
 }
 
-/// Whether messages may go from the device to the guest's processor past the host's kernel, which then can not
+/// Whether messages may go from the device to the guest's processor past the host's kernel, which then cannot
 /// count them: the processor's virtual interrupt controller and the IOMMU's posting are both in use.
 pub(crate) fn are_posted(tree: &Tree) -> bool {
     let on = |file: &str| matches!(tree.text(file).as_deref(), Some("Y" | "1"));

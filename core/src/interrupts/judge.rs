@@ -1,15 +1,15 @@
 //! What is wrong with a function's interrupts, judged by looks at it that lie seconds apart.
 //!
-//! | verdict | what was found |
-//! |---|---|
-//! | [`Wrong::Silent`] | the guest enabled messages and lets the function master the bus; none has come in [`LAST`] |
-//! | [`Wrong::Storm`] by its line | at two looks in a row the line came again and again, and the device had its reason for it at every moment: the guest acknowledges, and the reason stays |
-//! | [`Wrong::Storm`] by messages | at two looks in a row there were more than any device has reasons for |
-//! | [`Wrong::Unserved`] | the line has been asserted and held back since an earlier look: the guest does not acknowledge, or that ends nothing |
+//! * [`Wrong::Silent`]: the guest enabled messages and lets the function master the bus; none has come in [`LAST`].
+//! * [`Wrong::Storm`] by its line: at two looks in a row the line came again and again, and the device had its reason
+//!   for it at every moment: the guest acknowledges, and the reason stays.
+//! * [`Wrong::Storm`] by messages: at two looks in a row there were more than any device has reasons for.
+//! * [`Wrong::Unserved`]: the line has been asserted and held back since an earlier look: the guest does not
+//!   acknowledge, or that ends nothing.
 //!
-//! The two of the line are one for a device that holds its line back by its own COMMAND register (PCI 2.3): where that is
-//! let through again and the reason is still there, the host's kernel tells the guest once more without an interrupt that
-//! it could count, or letting it through in between. Only a device that can not is told of as a storm.
+//! The two of the line are one for a device that holds its line back by its own COMMAND register (PCI 2.3): where that
+//! is let through again and the reason is still there, the host's kernel tells the guest once more without an interrupt
+//! that it could count, or letting it through in between. Only a device that cannot is told of as a storm.
 //!
 //! A device that is merely idle, or merely busy, is none of these: it has no reason pending while it is idle, and
 //! has none for moments while it is served.
@@ -40,7 +40,7 @@ pub(crate) struct Look {
     pub(crate) at: Duration,
     /// How the guest has it interrupt.
     pub(crate) way: Signalling,
-    /// How many came since it did, or `None` where they can not be counted.
+    /// How many came since it did, or `None` where they cannot be counted.
     pub(crate) count: Option<u64>,
     /// Its registers, where `asserted` says that it was so at every moment of the look.
     pub(crate) pins: Pins,
@@ -123,7 +123,7 @@ impl Wrong {
                 other()
             ),
             Wrong::Unserved => format!(
-                "its INTx line is asserted without end: nothing in the guest serves it, or what does can not end its \
+                "its INTx line is asserted without end: nothing in the guest serves it, or what does cannot end its \
                  reason; {}",
                 other()
             ),

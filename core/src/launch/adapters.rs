@@ -387,7 +387,7 @@ pub(crate) fn part<B: Backend + 'static>(
     devfn: Devfn,
 ) -> Result<Parts> {
     let (topology, collected) = (function.topology(), function.collected());
-    let attention = function.attention().context("an adapter's descriptors can not be watched")?;
+    let attention = function.attention().context("an adapter's descriptors cannot be watched")?;
     let part = Parts::function(name, function, parent, devfn, topology);
     Ok(Parts { served_by: ServedBy::Own, attention, collected, ..part })
 }

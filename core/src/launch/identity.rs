@@ -76,7 +76,7 @@ impl Kept {
 /// Gives all registers their addresses, in place of the firmware; `functions` are the parts at `places`.
 ///
 /// # Errors
-/// The host's addresses can not be kept, or leave no room.
+/// The host's addresses cannot be kept, or leave no room.
 pub(super) fn arrange(
     parts: &mut Vec<Parts>,
     (functions, places): (&[Function], &[PartId]),

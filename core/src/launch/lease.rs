@@ -21,7 +21,7 @@ pub(crate) const COMMAND: &str = "vga-lease";
 /// adapters the host has. Without one each access is arbitrated by itself, which is as right.
 ///
 /// # Errors
-/// It was asked for by name, and can not be had.
+/// It was asked for by name, and cannot be had.
 pub(super) fn give(
     device: &mut vfio::Device,
     wish: Arbitration,
@@ -55,5 +55,5 @@ fn start(card: PciAddress, seccomp: Seccomp) -> Result<Lease, String> {
         keeper.arg(COMMAND).arg(card.to_string()).args(["--seccomp", seccomp.word()]);
         Lease::start(keeper, arbiter)
     });
-    keeper.map_err(|error: io::Error| format!("its process can not be started: {}", host_error(&error)))
+    keeper.map_err(|error: io::Error| format!("its process cannot be started: {}", host_error(&error)))
 }

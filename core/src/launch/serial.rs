@@ -42,7 +42,7 @@ pub(super) fn to_file(option: &str, path: &Path) -> Result<Output> {
 }
 
 /// Takes standard input to the line until it ends. The thread ends with the process: a read from a
-/// terminal can not be called back.
+/// terminal cannot be called back.
 pub(super) fn feed(input: Input, seccomp: Seccomp) -> Result<()> {
     let read = move || {
         seccomp.confine(Kind::SerialInput);

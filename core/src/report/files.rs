@@ -32,7 +32,7 @@ impl Files {
     /// Adds a run to what is there by now, and writes both files. Each is replaced as a whole.
     ///
     /// # Errors
-    /// A file can not be read or written.
+    /// A file cannot be read or written.
     pub(crate) fn add(self, run: Run) -> Result<()> {
         let Files(ReportFiles { json, markdown }) = self;
         let mut report = before(&json)?;
@@ -50,7 +50,7 @@ fn before(path: &Path) -> Result<Report> {
 /// Reads a report.
 ///
 /// # Errors
-/// For a person: the file can not be read, or is none.
+/// For a person: the file cannot be read, or is none.
 pub(crate) fn read(path: &Path) -> Result<Report> {
     let name = || format!("the report {}", path.display());
     let mut text = String::new();
@@ -65,7 +65,7 @@ pub(crate) fn read(path: &Path) -> Result<Report> {
 /// Writes a file of a report.
 ///
 /// # Errors
-/// For a person: why it can not be written.
+/// For a person: why it cannot be written.
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     file::replace(path, |out| out.write_all(text.as_bytes()))
         .with_context(|| format!("the report {}", path.display()))

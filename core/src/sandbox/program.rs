@@ -19,7 +19,7 @@ const NUMBER_AND_TYPE: u64 = 0xffff;
 /// The program that confines threads of `kind`, if there is to be one.
 ///
 /// # Errors
-/// The table can not be expressed, which a test holds for all kinds.
+/// The table cannot be expressed, which a test holds for all kinds.
 pub(super) fn of(kind: Kind, seccomp: Seccomp) -> io::Result<Option<BpfProgram>> {
     let otherwise = match seccomp {
         Seccomp::On => SeccompAction::Trap,

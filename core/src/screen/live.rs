@@ -1,9 +1,9 @@
 //! The live view: what is on the adapter's screen, in a terminal.
 //!
-//! [`View`] draws to any [`Write`]: it keeps what the terminal shows, compares and writes only the positions that changed.
-//! When to draw, and where keys come from, is its owner's. Text is shown as text in the terminal's 16 colours; a graphics
-//! mode in half blocks, two pixels a position, in true colour. The last row holds the help line where the guest's screen
-//! leaves it free, and otherwise for the first seconds and after the prefix key.
+//! [`View`] draws to any [`Write`]: it keeps what the terminal shows, compares and writes only the positions that
+//! changed. When to draw, and where keys come from, is its owner's. Text is shown as text in the terminal's 16 colours;
+//! a graphics mode in half blocks, two pixels a position, in true colour. The last row holds the help line where the
+//! guest's screen leaves it free, and otherwise for the first seconds and after the prefix key.
 //!
 //! The background of a cell takes all four bits of the attribute: what a real screen blinks is bright here.
 

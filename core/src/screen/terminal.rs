@@ -1,7 +1,8 @@
 //! Takes the terminal over and gives it back.
 //!
-//! It is given back when [`Terminal`] is dropped, when any thread panics (also where a panic ends the process at once),
-//! and by [`restore`], for whoever ends the process in another way. Only SIGKILL leaves it as it is; `reset` helps then.
+//! It is given back when [`Terminal`] is dropped, when any thread panics (also where a panic ends the process at
+//! once), and by [`restore`], for whoever ends the process in another way. Only SIGKILL leaves it as it is; `reset`
+//! helps then.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

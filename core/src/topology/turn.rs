@@ -115,7 +115,7 @@ impl Topology {
     /// Not on a vCPU's thread, and with no token held.
     ///
     /// # Errors
-    /// The vCPUs can not be parked: nothing has changed. Or the map can not follow.
+    /// The vCPUs cannot be parked: nothing has changed. Or the map cannot follow.
     pub(crate) fn turn(&self, function: PartId, wish: Mode) -> Result<Turned, Trouble> {
         let mut guard = self.world.lock();
         let mut state = self.state.lock();

@@ -106,7 +106,7 @@ impl Writer {
         self.page.sink.has_failed()
     }
 
-    /// Takes all there is and writes what can not be overtaken any more; tells whether there was anything.
+    /// Takes all there is and writes what cannot be overtaken any more; tells whether there was anything.
     pub(super) fn turn(&mut self, last: bool) -> bool {
         // In this order: what an access that ends from here on has to say is younger than `horizon`.
         let begun = now();

@@ -51,7 +51,7 @@ struct Seen {
     log: String,
 }
 
-/// A machine of `memory` bytes with these functions, started `boots` times. None where it can not be.
+/// A machine of `memory` bytes with these functions, started `boots` times. None where it cannot be.
 fn boot(memory: u64, functions: &[Function], boots: usize) -> Option<Seen> {
     let (vm, firmware) = match (Vm::new(), image::firmware(None)) {
         (Ok(vm), Ok(firmware)) => (Arc::new(vm), firmware),

@@ -50,7 +50,7 @@ pub type Places = BTreeMap<(String, u8), (u64, u64)>;
 pub enum Seen {
     /// It placed everything.
     Placed(Places),
-    /// It found that it can not.
+    /// It found that it cannot.
     Stopped,
 }
 
@@ -91,7 +91,7 @@ pub fn is_bad(machine: &Machine, seen: &Places) -> bool {
     seen.iter().any(|(name, (at, size))| {
         let (first, last) = (u128::from(*at), u128::from(*at) + u128::from(*size));
         let hits = |span: &Span<Gpa>| first <= u128::from(span.last().0) && u128::from(span.first().0) < last;
-        // A register that can not hold its address lies on what another has.
+        // A register that cannot hold its address lies on what another has.
         let others = seen.iter().filter(|(other, _)| *other != name);
         let below = others.filter(|(_, (other, _))| at <= other && other - at < *size).count();
         last > end || below > 0 || machine.reserved.iter().any(hits) || (*at >= HIGH_RAM && *at < ram_end)

@@ -165,8 +165,8 @@ pub trait Backend: Send {
     /// From now on a write to the legacy VGA region or to a BAR may return before the device has seen it,
     /// or not any more: then all that were sent have reached it when this returns. Nothing overtakes
     /// them, but who waits for none of them is not told of a write that failed. Only for as long as the
-    /// guest has no other way to the device (design rule 5), and [`Backend::settle`] is called now and then.
-    /// A backend whose writes are cheap to wait for does nothing.
+    /// guest has no other way to the device, by which it could see that, and [`Backend::settle`] is
+    /// called now and then. A backend whose writes are cheap to wait for does nothing.
     fn post(&mut self, may: bool) {
         let _ = may;
     }
@@ -246,7 +246,7 @@ pub trait Backend: Send {
     /// told that the function claims something else now ([`Event::Claims`](crate::host::Event::Claims)).
     ///
     /// # Errors
-    /// It can not, or not as many, or is gone.
+    /// It cannot, or not as many, or is gone.
     fn connect_write(&mut self, write: Write, event: BorrowedFd<'_>) -> Result<(), Fault> {
         let _ = (write, event);
         Err(Fault::NoRegister)

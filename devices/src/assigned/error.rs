@@ -40,7 +40,7 @@ pub enum Error {
         device: String,
     },
     /// A GPUDirect clique was asked for.
-    #[error("{device}: gpudirect-clique= can not be given: {why}")]
+    #[error("{device}: gpudirect-clique= cannot be given: {why}")]
     Clique {
         /// Its name.
         device: String,

@@ -92,7 +92,7 @@ impl<B: Backend> Function<B> {
         if owns_vga && options.console {
             function.take_picture();
         }
-        // One that can not be reset may decode and master the bus still; one that is gone says so by itself.
+        // One that cannot be reset may decode and master the bus still; one that is gone says so by itself.
         let _ = function.forward_command();
         function.settle_interrupts();
         Ok(function)

@@ -289,14 +289,14 @@ impl Interrupts {
         self.told.push(what);
         let device = &self.device;
         match what {
-            Trouble::Intx => tracing::warn!(device, "its INTx can not be connected: {why}"),
+            Trouble::Intx => tracing::warn!(device, "its INTx cannot be connected: {why}"),
             Trouble::Messages => {
-                tracing::warn!(device, "its message signalled interrupts can not be connected: {why}");
+                tracing::warn!(device, "its message signalled interrupts cannot be connected: {why}");
             }
             Trouble::Fewer => {
                 tracing::warn!(device, "the host connects fewer interrupts than the guest enabled: {why}");
             }
-            Trouble::Route => tracing::warn!(device, "an interrupt of it can not be routed: {why}"),
+            Trouble::Route => tracing::warn!(device, "an interrupt of it cannot be routed: {why}"),
         }
     }
 }

@@ -103,7 +103,7 @@ impl Msix {
         let pending = Area::of(device.dword(at + PENDING_AT), u64::from(size).div_ceil(64) * 8);
         let offered = size.min(vectors);
         match () {
-            () if offered == 0 => return Err("it can not be told to signal any"),
+            () if offered == 0 => return Err("it cannot be told to signal any"),
             () if !table.is_inside(config.space(), sizes) => return Err("its table is in no memory BAR"),
             () if !pending.is_inside(config.space(), sizes) => {
                 return Err("its pending bits are in no memory BAR");

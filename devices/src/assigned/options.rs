@@ -92,7 +92,7 @@ pub struct Options {
     pub gpudirect_clique: Option<u8>,
     /// Which message signalled interrupts of the device are shown.
     pub messages: Messages,
-    /// The host's console showed on it. If it can not be reset, and is in a text mode, what stands there is
+    /// The host's console showed on it. If it cannot be reset, and is in a text mode, what stands there is
     /// put back when the function is dropped.
     pub console: bool,
     /// The host's interrupts. Without them the guest sees a function that has none.

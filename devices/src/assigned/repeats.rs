@@ -1,6 +1,6 @@
 //! Writes that a driver makes again and again: the same value to the same register, trapped each time.
 //!
-//! An acknowledgement or a doorbell on a page that can not be mapped is such a register. Its write is
+//! An acknowledgement or a doorbell on a page that cannot be mapped is such a register. Its write is
 //! handed to the kernel as a whole: KVM signals an eventfd in place of the exit, and the device's
 //! driver (VFIO) answers the signal with the write. What differs in value or width still traps, so
 //! nothing is guessed wrongly, only seen late.

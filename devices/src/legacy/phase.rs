@@ -1,4 +1,4 @@
-//! When a function that owns legacy VGA goes from one phase to the other (design rule 5).
+//! When a function that owns legacy VGA goes from one phase to the other.
 //!
 //! A guest's driver works through the BARs and leaves the window alone: from then on the BARs are
 //! mapped. A guest that writes the window again and again is in text again. Each phase is costly for
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// To the native phase: that many accesses to BARs, without one to the window, in that time.
 const TO_NATIVE: (u32, Duration) = (64, Duration::from_millis(10));
 /// Back to the legacy phase: that many accesses to the window in that time. 10 ms would be half of all
-/// the time where an access takes 10 microseconds, and can not be where it takes 70, as in a machine
+/// the time where an access takes 10 microseconds, and cannot be where it takes 70, as in a machine
 /// inside of a machine.
 const TO_LEGACY: (u32, Duration) = (512, Duration::from_millis(100));
 /// A return that follows another one so soon makes the next one harder.

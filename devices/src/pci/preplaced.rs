@@ -1,7 +1,7 @@
 //! A function whose registers hold addresses before any firmware runs, and who may change them.
 //!
 //! SeaBIOS knows of no address that is taken: it sizes every base address register, places all of them in an
-//! order of its own, and writes what it likes into the windows of bridges. What it can not size it does not
+//! order of its own, and writes what it likes into the windows of bridges. What it cannot size it does not
 //! place. So from a reset until a function is first told to decode, which firmware does last of all, its
 //! registers are the machine's: writes to them change nothing, they read as what the machine has put there,
 //! and after a write of all ones as registers that are not there. From then on they are ordinary registers,

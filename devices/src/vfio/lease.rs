@@ -22,7 +22,7 @@
 //! * *It is short* (`terms`): given up when the card was not used for 2 ms, at the latest seen 2 ms later,
 //!   and after 10 ms in any case; the keeper sees to that, so also when the machine is stopped by a debugger.
 //!   Then it rests, and who waited has its turn.
-//! * *Two that wait for each other* can not be: the locks of two cards exclude each other, who has one
+//! * *Two that wait for each other* cannot be: the locks of two cards exclude each other, who has one
 //!   asks for no other, and gives it up without anybody's help.
 //! * *What leaves together is carried out together*: the first write of a flush says that the card is used.
 //!   If that write has to wait for another's lease, so has the keeper; both wake when it ends, and the

@@ -57,7 +57,7 @@ pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error>
     let address = function.address;
     let file = &function.file;
     let step = |what| move |errno: Errno| Error::step(address, what, errno);
-    // Before the first use with io_uring, which looks at it once (design rule 6).
+    // Before the first use with io_uring, which looks at it once: without the flag writes are reordered.
     let flags = rustix::fs::fcntl_getfl(file.fd()).map_err(step("ask for its file's flags"))?;
     rustix::fs::fcntl_setfl(file.fd(), flags | OFlags::NONBLOCK).map_err(step("set its file's flags"))?;
     let mut info = message(&[0, 0, 0]);

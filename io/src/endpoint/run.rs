@@ -1,7 +1,7 @@
 //! What belongs to the token: the device, and the run of posted writes that is about to reach it.
 //!
 //! Posted writes of memory that follow each other upwards, each where the last one ended, are held
-//! back and reach the device as one [`Device::write_run`] (design rule 4), if it [merges] there. A
+//! back and reach the device as one [`Device::write_run`], if it [merges] there. A
 //! run stays within one page of its region. Whatever does not continue it ends it, and every turn of
 //! a drain ends with it, so nothing is held back while nobody owns the token.
 //!

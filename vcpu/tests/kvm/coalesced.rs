@@ -50,7 +50,7 @@ fn all(ring: &Coalesced) -> Vec<Trap> {
     std::iter::from_fn(|| ring.pop()).collect()
 }
 
-/// A machine that runs with these zones; `None` where its kernel can not.
+/// A machine that runs with these zones; `None` where its kernel cannot.
 fn collecting(ranges: Vec<Range>, code: Code) -> Option<(Machine, Zones, Arc<Coalesced>)> {
     let machine = Machine::new(1, vec![code])?;
     let vm = &machine.parts.vm;

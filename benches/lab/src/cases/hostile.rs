@@ -28,7 +28,8 @@ pub const CASES: &[Case] = &[
 
 /// How often the monitor is looked at.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long the debug console may go without a word, besides the time of some boots: the guest may well reset the machine.
+/// How long the debug console may go without a word, besides the time of some boots: the guest may well reset the
+/// machine.
 const SILENCE: Duration = Duration::from_secs(10);
 const BOOTS: u32 = 4;
 /// How much memory of its own, in KiB, a process may gain once it is warm: the adapter's memory is touched page by

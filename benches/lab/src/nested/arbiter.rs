@@ -11,7 +11,8 @@ use super::{Case, Set, Stage};
 use crate::outer::{Device, Job, Place};
 use crate::payload::burst::{self, Pace};
 
-/// Two adapters of one kind, so that what differs is not theirs, each behind a root port of its own. The outer machine's console is on another one.
+/// Two adapters of one kind, so that what differs is not theirs, each behind a root port of its own. The outer
+/// machine's console is on another one.
 static SET: Set = Set {
     name: "two adapters behind two root ports",
     devices: |_| Ok(vec![Device::new("VGA"), Device::new("VGA")]),

@@ -25,7 +25,7 @@ pub const CASES: &[Case] = &[
         run: hands_over,
     },
     Case {
-        name: "vfio: an adapter that was left in another state, and can not be reset, shows its BIOS's text",
+        name: "vfio: an adapter that was left in another state, and cannot be reset, shows its BIOS's text",
         set: &ADAPTERS,
         seconds: 300,
         run: left_strange,

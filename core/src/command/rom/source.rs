@@ -120,7 +120,7 @@ fn by_sysfs(tree: &Tree, address: PciAddress) -> Result<Vec<u8>> {
     }
     let mut kernel = Children::new(tree.clone()).context("cannot find the program's own file")?;
     // What is opened is to be closed again.
-    let _signals = EndingSignals::first(|_| ()).context("signals can not be taken over")?;
+    let _signals = EndingSignals::first(|_| ()).context("signals cannot be taken over")?;
     Ok(rom::read(tree, address, &mut kernel)?)
 }
 

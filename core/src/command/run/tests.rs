@@ -29,7 +29,7 @@ struct Fake {
     typed: Typed,
     stopped: Arc<Mutex<bool>>,
     screen: Line,
-    /// Whether it can not be stopped.
+    /// Whether it cannot be stopped.
     stuck: bool,
 }
 

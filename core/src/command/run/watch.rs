@@ -50,7 +50,7 @@ impl Watch {
             // Dropped in reverse: the terminal first, then what was kept from it.
             let _held = log.hold();
             let terminal =
-                Terminal::enter().context("the terminal can not show the screen; give --screen none")?;
+                Terminal::enter().context("the terminal cannot show the screen; give --screen none")?;
             self.shown(guest, &terminal).context("the terminal failed; with --screen none the run needs none")
         } else {
             Ok(self.unseen(guest))

@@ -78,7 +78,7 @@ pub enum Misfit {
         /// Whose it is.
         shares: Vec<Share>,
     },
-    /// The firmware hands out an address that the register can not hold.
+    /// The firmware hands out an address that the register cannot hold.
     #[error(
         "{share} would be put at {:#x}, which is no multiple of its size: this version of SeaBIOS misplaces large \
          BARs behind ports with a slot; give root-port=off, or a newer firmware (--firmware)",

@@ -89,7 +89,7 @@ struct Bus {
 /// Says where this version of SeaBIOS will put everything in this machine.
 ///
 /// # Errors
-/// What does not fit: the firmware would stop, or put something where it can not work.
+/// What does not fit: the firmware would stop, or put something where it cannot work.
 pub fn place(version: Version, guest: &Guest<'_>) -> Result<Plan, Misfit> {
     holds(guest.ram, guest.phys_bits)?;
     let believed = version.believes(guest.phys_bits, guest.vendor);

@@ -19,7 +19,7 @@ impl<B: Backend> Function<B> {
         match taken {
             Ok(picture) => self.picture = picture,
             Err(_) => {
-                tracing::warn!(device = self.backend.name(), "what stands on its screen can not be read")
+                tracing::warn!(device = self.backend.name(), "what stands on its screen cannot be read")
             }
         }
         let kept = self.picture.is_some();
@@ -31,7 +31,7 @@ impl<B: Backend> Function<B> {
         let Some(picture) = self.picture.take().filter(|_| !self.backend.is_dead()) else { return };
         let bochs = self.quirks.has(regions::DISPI);
         if self.decoding(|card| picture.put_back(card, bochs)).is_err() {
-            tracing::warn!(device = self.backend.name(), "the host's text can not be put back on its screen");
+            tracing::warn!(device = self.backend.name(), "the host's text cannot be put back on its screen");
         }
     }
 

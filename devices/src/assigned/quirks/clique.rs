@@ -21,7 +21,7 @@ const CLIQUE_SHIFT: u8 = 3;
 /// Adds it at the end of the list.
 ///
 /// # Errors
-/// In words, why it can not be.
+/// In words, why it cannot be.
 pub(in super::super) fn add(
     config: &mut Config,
     registers: &Registers,

@@ -8,7 +8,7 @@
 //!   generation 10, of 8 at 0xc0 from 11 on.
 //!
 //! Both registers are the guest's own here and begin at zero: the host's addresses mean nothing to it.
-//! What of QEMU's "legacy mode" there can not be on this machine: the adapter finds its PCH by the ids of the
+//! What of QEMU's "legacy mode" there cannot be on this machine: the adapter finds its PCH by the ids of the
 //! LPC bridge at 00:1f.0, which is Q35's own and by whose ids SeaBIOS sets up power management and interrupts.
 //! So these ids stay, and so do those of the host bridge; Linux' driver takes the PCH from the adapter's
 //! generation where it finds none that fits.
@@ -58,7 +58,7 @@ impl Igd {
         if backend.read_bytes(region, 0, &mut opregion).is_err() {
             tracing::warn!(
                 device = backend.name(),
-                "its OpRegion can not be read: a driver of the guest has none"
+                "its OpRegion cannot be read: a driver of the guest has none"
             );
             return None;
         }

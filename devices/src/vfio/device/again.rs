@@ -29,7 +29,7 @@ impl Device {
             match bonaire::reset(self) {
                 Ok(()) => return self.verify(&Method::Own),
                 Err(why) => {
-                    tracing::warn!(device = self.name, "its own controller can not reset it: {why}");
+                    tracing::warn!(device = self.name, "its own controller cannot reset it: {why}");
                     self.facts.own = false;
                 }
             }

@@ -43,7 +43,7 @@ pub(super) fn task(disk: Disk, queue: Arc<SharedQueue>) -> Task {
     })
 }
 
-/// How often the rings are looked at where the doorbell can not be watched.
+/// How often the rings are looked at where the doorbell cannot be watched.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Kicks the queue whenever the doorbell is signalled.
@@ -52,7 +52,7 @@ async fn listen(doorbell: Arc<OwnedFd>, queue: Arc<SharedQueue>) {
     loop {
         if let Err(error) = ring::signalled(&doorbell).await {
             if !std::mem::replace(&mut told, true) {
-                tracing::error!(%error, "a virtio queue looks for work now and then: its eventfd can not be watched");
+                tracing::error!(%error, "a virtio queue looks for work now and then: its eventfd cannot be watched");
             }
             tokio::time::sleep(LOOK).await;
         }
