@@ -134,7 +134,18 @@ fn held(stage: &Stage<'_>) -> Result<()> {
     let [_, other] = rates(stage, &writers)?;
     ensure!(other > 0.0, "without its keeper the other stands still");
     writers[1].shows(stage)?;
-    writers[1].job.kill()
+    writers[1].job.kill()?;
+    take_back(stage)
+}
+
+/// Has the host's own console have the ranges again, which somebody must do where both a machine and its keeper
+/// were killed.
+fn take_back(stage: &Stage<'_>) -> Result<()> {
+    stage.output(
+        "exec 3<>/dev/vga_arbiter && for words in 'target default' 'lock io+mem' 'unlock io+mem'; do \
+         printf %s \"$words\" >&3 || exit 1; done",
+    )?;
+    says(stage, "the host is here")
 }
 
 fn console(stage: &Stage<'_>) -> Result<()> {
