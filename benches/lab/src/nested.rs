@@ -37,7 +37,7 @@ use anyhow::{Context, Result};
 use crate::cases::{self, Lab};
 use crate::outer::{Device, Outer, Plan, Tree};
 use crate::steps;
-use crate::tally::Tally;
+use crate::tally::{Record, Tally};
 use stage::Stage;
 pub use units::OURS;
 
@@ -99,19 +99,18 @@ pub fn by_hand() -> impl Iterator<Item = &'static Case> {
 }
 
 /// Runs these cases on `lab`'s program. The folder `files` is for packages and for what runs leave.
-pub fn run(chosen: &[&Case], lab: &Lab, files: &Path) -> Tally {
-    let mut tally = Tally::default();
+pub fn run(chosen: &[&Case], lab: &Lab, files: &Path, record: &mut Record) {
     if chosen.is_empty() {
-        return tally;
+        return;
     }
     let tree = match Tree::prepare(files) {
         Ok(tree) => tree,
         Err(error) => {
             for case in chosen {
                 eprintln!("{}: skipped: {error:#}", case.name);
-                tally += Tally::SKIPPED;
+                record.note(case.name, Duration::ZERO, Tally::SKIPPED);
             }
-            return tally;
+            return;
         }
     };
     let mut rest = chosen.to_vec();
@@ -121,10 +120,9 @@ pub fn run(chosen: &[&Case], lab: &Lab, files: &Path) -> Tally {
         let (mut here, others) = rest.into_iter().partition(|case| std::ptr::eq(case.set, set));
         rest = others;
         while !here.is_empty() {
-            tally += on_one_machine(set, &mut here, &mut repeated, lab, &tree, files);
+            on_one_machine(set, &mut here, &mut repeated, lab, &tree, files, record);
         }
     }
-    tally
 }
 
 /// Boots an outer machine and takes cases from `here` until one fails or there is none left. `repeated` are the
@@ -136,7 +134,8 @@ fn on_one_machine(
     lab: &Lab,
     tree: &Tree,
     files: &Path,
-) -> Tally {
+    record: &mut Record,
+) {
     let start = Instant::now();
     let outer = (set.devices)(files).and_then(|devices| {
         let plan = Plan { devices, ..Plan::default() };
@@ -148,18 +147,16 @@ fn on_one_machine(
             // Its own words are for all cases that needed it.
             eprintln!("an outer machine with {}: {error:#}", set.name);
             let time = start.elapsed();
-            let failed = here.drain(..).map(|case| {
-                cases::judge(case.name, time, Err(anyhow::anyhow!("there is no outer machine to run it on")))
-            });
-            return failed.fold(Tally::default(), |mut sum, one| {
-                sum += one;
-                sum
-            });
+            for case in here.drain(..) {
+                let failed = Err(anyhow::anyhow!("there is no outer machine to run it on"));
+                record.note(case.name, time, cases::judge(case.name, time, failed));
+            }
+            return;
         }
     };
     eprintln!("an outer machine with {}: booted ({:.1} s)", set.name, outer.boot_time().as_secs_f64());
-    let mut tally = Tally::default();
-    while !here.is_empty() && tally.failed == 0 {
+    let mut has_failed = false;
+    while !here.is_empty() && !has_failed {
         let case = here.remove(0);
         let spinner = steps::watched(case.name);
         let start = Instant::now();
@@ -177,13 +174,16 @@ fn on_one_machine(
                 case.name,
                 why(&result)
             );
+            record.note(case.name, start.elapsed(), Tally::default());
             repeated.push(case.name);
             here.insert(0, case);
-            return tally;
+            return;
         }
-        tally += cases::judge(case.name, start.elapsed(), result);
+        let time = start.elapsed();
+        let tally = cases::judge(case.name, time, result);
+        has_failed = tally.failed > 0;
+        record.note(case.name, time, tally);
     }
-    tally
 }
 
 /// The error in one line.

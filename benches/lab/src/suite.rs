@@ -10,12 +10,15 @@ use crate::cases::{self, Lab};
 use crate::nested;
 use crate::packages::{self, Consent};
 use crate::steps::{self, Count};
-use crate::tally::Tally;
+use crate::tally::{Record, Tally};
 use crate::workspace::Workspace;
 
 /// Packages that the tests need.
 const NEEDED: [packages::Package; 5] =
     [packages::SEABIOS, packages::GRUB_MODULES, packages::GRUB_TOOLS, packages::LINUXBOOT, packages::ACPICA];
+
+/// How many of the slowest parts a whole run names at its end.
+const SLOWEST: usize = 10;
 
 /// Options of `cargo lab test`.
 #[derive(clap::Args)]
@@ -39,6 +42,9 @@ pub struct Options {
     #[arg(long)]
     list: bool,
 }
+
+/// The step that builds what the machine cases run on.
+const BUILD: &str = "release build";
 
 /// One step before the machine cases.
 struct Step {
@@ -100,16 +106,21 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let logs = workspace.lab()?.join("logs");
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     let wanted = |name: &str| options.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
-    let mut tally = Tally::default();
+    let mut record = Record::default();
     for step in STEPS.iter().filter(|step| wanted(step.name)) {
-        tally += carry_out(step, &workspace, &logs)?;
+        carry_out(step, &workspace, &logs, &mut record)?;
     }
     let chosen: Vec<_> = cases::all().filter(|case| wanted(case.name)).collect();
     let named = options.only.iter().flat_map(|_| nested::by_hand());
     let outer: Vec<_> = nested::all().chain(named).filter(|case| wanted(case.name)).collect();
     if !chosen.is_empty() || !outer.is_empty() {
-        tally += machine_cases(&chosen, &outer, options, &workspace, &logs)?;
+        machine_cases(&chosen, &outer, options, &workspace, &logs, &mut record)?;
     }
+    if options.only.is_none() {
+        eprintln!("the slowest parts:");
+        record.slowest(SLOWEST).iter().for_each(|line| eprintln!("{line}"));
+    }
+    let tally = record.tally;
     eprintln!("{:.0} s in all", start.elapsed().as_secs_f64());
     let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
     if strict && tally.skipped > 0 {
@@ -119,14 +130,22 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(if tally.is_good(strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn carry_out(step: &Step, workspace: &Workspace, logs: &Path) -> Result<Tally> {
+fn carry_out(step: &Step, workspace: &Workspace, logs: &Path, record: &mut Record) -> Result<()> {
     let mut command = workspace.cargo(step.arguments);
     command.envs(step.variables.iter().copied());
     if step.name == "loom" {
         // Other flags make other artefacts: without a folder of its own each run would build all anew.
         command.env("CARGO_TARGET_DIR", workspace.target().join("loom"));
     }
-    steps::run(step.name, command, step.count, logs)
+    timed(record, step.name, || steps::run(step.name, command, step.count, logs)).map(drop)
+}
+
+/// Carries out a part of the run and records it.
+fn timed(record: &mut Record, name: &str, part: impl FnOnce() -> Result<Tally>) -> Result<Tally> {
+    let start = Instant::now();
+    let tally = part()?;
+    record.note(name, start.elapsed(), tally);
+    Ok(tally)
 }
 
 /// Builds the program as users get it, unless there is one, and runs the cases on it one after another.
@@ -136,23 +155,23 @@ fn machine_cases(
     options: &Options,
     workspace: &Workspace,
     logs: &Path,
-) -> Result<Tally> {
-    let mut tally = Tally::default();
+    record: &mut Record,
+) -> Result<()> {
     let program = match &options.program {
         Some(program) => std::path::absolute(program).context("the program is not named")?,
         None => {
             let build = workspace.cargo(&["build", "--release", "--package", "trapline"]);
-            tally += steps::run("release build", build, Count::Step, logs)?;
+            let run = || steps::run(BUILD, build, Count::Step, logs);
+            if timed(record, BUILD, run)? != Tally::PASSED {
+                return Ok(());
+            }
             workspace.trapline()
         }
     };
-    if tally.failed > 0 {
-        return Ok(tally);
-    }
     let lab = Lab::prepare(workspace, program, options.cycles, Duration::from_secs(options.hostile))?;
     for case in chosen {
-        tally += lab.run(case);
+        timed(record, case.name, || Ok(lab.run(case)))?;
     }
-    tally += nested::run(outer, &lab, &workspace.lab()?);
-    Ok(tally)
+    nested::run(outer, &lab, &workspace.lab()?, record);
+    Ok(())
 }

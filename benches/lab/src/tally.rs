@@ -1,7 +1,8 @@
-//! What the tests came to.
+//! What the tests came to, and which of them took long.
 
 use std::fmt;
 use std::ops::AddAssign;
+use std::time::Duration;
 
 /// Numbers of tests; a test that could not be carried out is skipped, which is not passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +70,31 @@ impl Tally {
     }
 }
 
+/// A whole run: its counts, and how long each of its parts took.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// The sum of all parts.
+    pub tally: Tally,
+    times: Vec<(Duration, String)>,
+}
+
+impl Record {
+    /// Adds a part.
+    pub fn note(&mut self, name: &str, time: Duration, tally: Tally) {
+        self.tally += tally;
+        self.times.push((time, name.to_owned()));
+    }
+
+    /// The parts that took longest, a line each, the slowest first.
+    pub fn slowest(&self, count: usize) -> Vec<String> {
+        let mut times: Vec<_> = self.times.iter().collect();
+        times.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+        let lines =
+            times.iter().take(count).map(|(time, name)| format!("{:6.1} s  {name}", time.as_secs_f64()));
+        lines.collect()
+    }
+}
+
 /// What a line changes.
 #[derive(Debug, PartialEq, Eq)]
 enum Change {
@@ -115,6 +141,16 @@ test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
         let tally = Tally::of_output("test result: ok. 3 passed; 0 failed; 0 ignored;".lines(), false);
         assert_eq!(tally, Tally { passed: 3, failed: 1, skipped: 0 });
         assert_eq!(Tally::of_output("".lines(), true), Tally::default());
+    }
+
+    #[test]
+    fn the_slowest_parts_are_told_first() {
+        let mut record = Record::default();
+        for (name, seconds) in [("short", 1), ("longest", 30), ("long", 20)] {
+            record.note(name, Duration::from_secs(seconds), Tally::PASSED);
+        }
+        assert_eq!(record.slowest(2), ["  30.0 s  longest", "  20.0 s  long"]);
+        assert_eq!(record.tally, Tally { passed: 3, failed: 0, skipped: 0 });
     }
 
     #[test]
