@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 /// This checkout.
 #[derive(Clone, Debug)]
@@ -36,6 +37,30 @@ impl Workspace {
         let mut command = Command::new(cargo());
         command.args(arguments).current_dir(&self.root);
         command
+    }
+
+    /// Builds what these words of cargo name, unless that was done, and finds the programs of these targets.
+    ///
+    /// The words are to name the whole workspace, as the step of the tests does: for one package alone cargo chooses
+    /// other features of what it uses, and all of that would be built a second time.
+    pub fn programs(&self, words: &[&str], targets: &[&str]) -> Result<Vec<PathBuf>> {
+        let mut command = self.cargo(words);
+        let output = command.args(["--message-format", "json"]).output().context("cannot run cargo")?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{} cannot be built: {}", targets.join(" and "), errors.trim());
+        let text = String::from_utf8_lossy(&output.stdout);
+        let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let named =
+            messages.filter(|message| targets.iter().any(|target| message["target"]["name"] == *target));
+        let programs: Vec<PathBuf> =
+            named.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).collect();
+        ensure!(
+            programs.len() == targets.len(),
+            "cargo built {} of {}",
+            programs.len(),
+            targets.join(" and ")
+        );
+        Ok(programs)
     }
 
     /// The folder of everything that is built.

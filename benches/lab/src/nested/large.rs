@@ -1,9 +1,6 @@
 //! A function with BARs that are larger than the outer machine, given to a guest.
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Result, ensure};
 
 use super::{Case, Stage, VGA};
 use crate::inner::{self, DONE, SAYS, Step};
@@ -15,7 +12,9 @@ pub const CASES: &[Case] = &[Case {
     run: large,
 }];
 
-/// The server's socket: the shared folder has none.
+/// The server of the function, an example of the devices.
+const SERVER: &str = "large_bars";
+/// Its socket: the shared folder has none.
 const SOCKET: &str = "/tmp/large.sock";
 /// What the guest finds: the sizes of the registers, and a dword at an offset before and after a write.
 const FOUND: [&str; 7] = [
@@ -32,8 +31,8 @@ const FOUND: [&str; 7] = [
 ];
 
 fn large(stage: &Stage<'_>) -> Result<()> {
-    let server = built(stage)?;
-    let mut server = stage.start(&format!("exec {} {SOCKET}", server.display()))?;
+    let servers = stage.workspace().programs(&["build", "--workspace", "--example", SERVER], &[SERVER])?;
+    let mut server = stage.start(&format!("exec {} {SOCKET}", servers[0].display()))?;
     stage.output(&format!("while [ ! -S {SOCKET} ]; do sleep 1; done"))?;
     let initramfs = stage.write("initramfs", &inner::initramfs_with(stage.tree, &[])?)?;
     let mut guest = stage.machine(&[
@@ -63,20 +62,4 @@ fn large(stage: &Stage<'_>) -> Result<()> {
     }
     ensure!(stage.text("debug").contains("PCI: map device"), "the firmware says nothing of what it did");
     Ok(())
-}
-
-/// Builds the server, unless that was done, and finds it.
-fn built(stage: &Stage<'_>) -> Result<PathBuf> {
-    let mut cargo = stage.workspace().cargo(&["build", "--package", "trapline-devices"]);
-    cargo.args(["--example", "large_bars", "--message-format", "json"]);
-    let output = cargo.output().context("cannot run cargo")?;
-    ensure!(
-        output.status.success(),
-        "the server cannot be built: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    let text = String::from_utf8_lossy(&output.stdout);
-    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    programs.next().context("cargo built no server")
 }

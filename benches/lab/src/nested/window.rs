@@ -147,7 +147,8 @@ fn lines(stage: &Stage<'_>) -> Result<()> {
 
 /// Plays the guest's accesses again, in every way, on the software adapter: what it holds at the end is the same.
 fn ends_alike(stage: &Stage<'_>) -> Result<()> {
-    let mut cargo = stage.workspace().cargo(&["test", "--package", "trapline-devices"]);
+    // Of the whole workspace, see [`crate::workspace::Workspace::programs`].
+    let mut cargo = stage.workspace().cargo(&["test", "--workspace"]);
     cargo.args(["--test", "window_replay", "in_the_lab", "--", "--nocapture"]);
     let played = cargo.env("TRAPLINE_TRACE", stage.file(TRACE)).output().context("cannot run cargo")?;
     let said = String::from_utf8_lossy(&played.stdout) + String::from_utf8_lossy(&played.stderr);
