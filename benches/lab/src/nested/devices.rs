@@ -14,9 +14,11 @@ pub const ADAPTER: usize = 0;
 pub const EDU: usize = 1;
 pub const DISK: usize = 2;
 pub const NETWORK: usize = 3;
+/// More of [`EDU`], for guests that run at the same time.
+pub const MORE: [usize; 2] = [4, 5];
 
-/// An adapter, a device with registers and DMA, a disk, and a network with a peer.
-pub static DEVICES: Set = Set { name: "VGA, edu, nvme and a network", devices };
+/// An adapter, devices with registers and DMA, a disk, and a network with a peer.
+pub static DEVICES: Set = Set { name: "VGA, three edu, nvme and a network", devices };
 
 pub const CASES: &[Case] = &[
     Case {
@@ -43,7 +45,8 @@ const CONTENTS: u64 = 4 << 8;
 fn devices(files: &Path) -> Result<Vec<Device>> {
     let disk = files.join("nvme.img");
     std::fs::write(&disk, contents()).with_context(|| format!("cannot write {}", disk.display()))?;
-    Ok(vec![Device::new("VGA"), Device::new("edu"), peers::nvme(&disk), peers::network()])
+    let edu = || Device::new("edu");
+    Ok(vec![Device::new("VGA"), edu(), peers::nvme(&disk), peers::network(), edu(), edu()])
 }
 
 /// What is on the disk: 4 MiB in which every word of 32 bits is another.

@@ -17,8 +17,6 @@ use crate::workspace::Workspace;
 const TAIL: usize = 12;
 /// Files that are longer are no text for people.
 const LONGEST: u64 = 4 << 20;
-/// The file in which the process of the latest `trapline` stands.
-const PROCESS: &str = "process";
 /// The exit status after SIGTERM.
 const TERMINATED: i32 = 128 + 15;
 /// The adapter that the outer machine itself has booted on, and which stands in text mode.
@@ -116,9 +114,9 @@ impl<'a> Stage<'a> {
         self.lab.trapline()
     }
 
-    /// Starts `trapline` inside with these arguments, in the case's folder. One at a time can be asked to end.
+    /// Starts `trapline` inside with these arguments, in the case's folder.
     pub fn trapline(&self, arguments: &[&str]) -> Result<Job<'a>> {
-        self.start(&format!("echo $$ > {PROCESS}\nexec {}", self.command(arguments)))
+        self.start(&format!("exec {}", self.command(arguments)))
     }
 
     /// `trapline` with these arguments, for the shell.
@@ -128,9 +126,9 @@ impl<'a> Stage<'a> {
         words.map(quoted).collect::<Vec<_>>().join(" ")
     }
 
-    /// Ends the latest `trapline` as a user's `kill` does, and gives back what it said.
+    /// Ends a `trapline` as a user's `kill` does, and gives back what it said.
     pub fn terminate(&self, job: Job<'_>) -> Result<String> {
-        self.output(&format!("kill $(cat {PROCESS})"))?;
+        job.terminate()?;
         let ended = job.wait(self.deadline)?;
         let said = ended.output.trim();
         ensure!(ended.status == TERMINATED, "ended by SIGTERM, its status is {}: {said}", ended.status);
@@ -147,7 +145,7 @@ impl<'a> Stage<'a> {
     pub fn answered_machine(&self, arguments: &[&str]) -> Result<Job<'a>> {
         let own = ["run", "--screen", "none", "--memory", "512M", "--serial", "stdio"];
         let (pipe, command) = (self.pipe(), self.command(&[&own, arguments].concat()));
-        self.start(&format!("rm -f {pipe}\nmkfifo {pipe}\necho $$ > {PROCESS}\nexec {command} <> {pipe}"))
+        self.start(&format!("rm -f {pipe}\nmkfifo {pipe}\nexec {command} <> {pipe}"))
     }
 
     /// Sends a byte to the guest of [`Stage::answered_machine`].

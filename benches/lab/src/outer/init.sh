@@ -66,6 +66,7 @@ while read -r verb number; do
     case $verb in
     start) job "$number" & ;;
     shell) shell "$number" & ;;
+    end) kill -TERM "$(cat "/jobs/$number")" ;;
     kill) kill -KILL -- "-$(cat "/jobs/$number")" ;;
     esac
 done

@@ -1,7 +1,7 @@
 //! A command inside the outer machine.
 //!
 //! It lies in a folder of its own in the shared folder, where its output comes to as well, and at its end
-//! its status. The control line only tells the first process to start it or to kill it, so that many can run
+//! its status. The control line only tells the first process to start it or to end it, so that many can run
 //! at the same time and none can disturb the line.
 
 use std::path::PathBuf;
@@ -109,6 +109,11 @@ impl<'a> Job<'a> {
             sleep(TICK);
         }
         Ok(())
+    }
+
+    /// Asks it to end, as a user's `kill` does: the command itself, not what it started.
+    pub fn terminate(&self) -> Result<()> {
+        self.vmm.say(&format!("end {}\n", self.number))
     }
 
     /// Kills it and all processes that it started, and waits until it is gone.
