@@ -111,7 +111,7 @@ net() {
     say "net link up, $(cat /sys/class/net/eth0/address)"
     # The peer may come later than this.
     within 60 ping -c 1 -W 1 10.77.0.1
-    say "net $(ping -c 3 -s 1000 10.77.0.1 | grep received)"
+    say "net $(ping -A -c 3 -s 1000 10.77.0.1 | grep received)"
     within 60 pinged 3 || { say "net FAILED: the peer sent $(requests) requests"; return; }
     say "net requests of the peer $(requests)"
     say "net interrupts before $before after $(interrupts eth0)"

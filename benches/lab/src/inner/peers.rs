@@ -48,7 +48,7 @@ pub fn ping_guest(tree: &Tree, seconds: u32) -> Result<String> {
     let busybox = busybox.display();
     Ok(format!(
         "end=$(($(date +%s) + {seconds})); \
-         until {busybox} ping -c 3 -W 2 -s 1000 {GUEST_ADDRESS} | grep '3 packets received'; do \
+         until {busybox} ping -A -c 3 -W 2 -s 1000 {GUEST_ADDRESS} | grep '3 packets received'; do \
          [ $(date +%s) -lt $end ] || exit 1; done"
     ))
 }

@@ -55,7 +55,7 @@ fn contents() -> Vec<u8> {
 }
 
 fn edu(stage: &Stage<'_>) -> Result<()> {
-    let device = stage.place(EDU)?.function;
+    let device = format!("{},msi=guest", stage.place(EDU)?.function);
     let said = carry_out(stage, &edu::disk(), &["--device", &device])?;
     for line in ["; MSI: ok", "; INTx: ok", "; DMA round trip: ok", &pass(edu::NAME)] {
         ensure!(said.contains(line), "the program does not say \"{line}\"");
@@ -96,7 +96,7 @@ fn linux(stage: &Stage<'_>) -> Result<()> {
         "--device",
         &stage.place(DISK)?.function,
         "--device",
-        &stage.place(NETWORK)?.function,
+        &format!("{},msi=guest", stage.place(NETWORK)?.function),
         "--kernel",
         &stage.tree.kernel()?.to_string_lossy(),
         "--initrd",
@@ -111,7 +111,8 @@ fn linux(stage: &Stage<'_>) -> Result<()> {
     let pinged = ping.wait(stage.deadline)?;
     ensure!(pinged.status == 0, "the guest answers nothing: {}", pinged.output.trim());
     free(0).context("while the guest runs")?;
-    stage.terminate(guest)?;
+    let told = stage.terminate(guest)?;
+    ensure!(!told.contains("as msi="), "it says that interrupts of the guest's are hidden: {told}");
     free(PAGES).context("after its end")?;
     stage.output(&format!("{set_aside} 0 > nr_hugepages"))?;
     let said = stage.text("serial");
