@@ -30,16 +30,24 @@ pub enum Count {
 ///
 /// Blocks until it ended; a person at the terminal sees the latest line.
 pub fn run(name: &str, command: Command, count: Count, logs: &Path) -> Result<Tally> {
-    carry_out(name, command, count, logs, &mut std::io::stderr())
+    carry_out(name, command, count, logs, (&mut std::io::stderr(), watched(name)))
 }
 
-/// The same, with what a reader of the run sees going to `screen`.
+/// The same while something else runs that is looked at: what there is to be seen comes at the end, at once.
+pub fn run_beside(name: &str, command: Command, count: Count, logs: &Path) -> Result<Tally> {
+    let mut screen = Vec::new();
+    let tally = carry_out(name, command, count, logs, (&mut screen, None));
+    eprint!("{}", String::from_utf8_lossy(&screen));
+    tally
+}
+
+/// The same, with what a reader of the run sees going to a screen, and to a line of progress.
 fn carry_out(
     name: &str,
     mut command: Command,
     count: Count,
     logs: &Path,
-    screen: &mut dyn Write,
+    (screen, spinner): (&mut dyn Write, Option<ProgressBar>),
 ) -> Result<Tally> {
     let start = Instant::now();
     let log = logs.join(format!("{}.log", name.replace(' ', "-")));
@@ -53,7 +61,7 @@ fn carry_out(
     let (sender, lines) = channel();
     follow(child.stdout.take(), sender.clone());
     follow(child.stderr.take(), sender);
-    let output = collect(name, &lines, &mut file, screen)?;
+    let output = collect(&lines, &mut file, screen, spinner)?;
     let success = child.wait().context("the command is lost")?.success();
     let tally = match count {
         Count::Step if success => Tally::PASSED,
@@ -85,12 +93,11 @@ fn follow(stream: Option<impl Read + Send + 'static>, sender: Sender<String>) {
 
 /// Takes all lines: to the file, to the screen shortened, and back.
 fn collect(
-    name: &str,
     lines: &Receiver<String>,
     file: &mut File,
     screen: &mut dyn Write,
+    spinner: Option<ProgressBar>,
 ) -> Result<Vec<String>> {
-    let spinner = watched(name);
     let mut output = Vec::new();
     for line in lines {
         writeln!(file, "{line}").context("cannot write the log")?;
@@ -161,7 +168,7 @@ mod tests {
         command.args(["-c", script]);
         // Not to the test's own output: a run that counts this test would count what it shows.
         let mut screen = std::io::sink();
-        let tally = carry_out("a step", command, count, folder.path(), &mut screen).unwrap();
+        let tally = carry_out("a step", command, count, folder.path(), (&mut screen, None)).unwrap();
         let log = std::fs::read_to_string(folder.path().join("a-step.log")).unwrap();
         assert!(log.lines().count() > 0);
         tally

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::cases::{self, Lab};
 use crate::nested;
@@ -46,28 +46,16 @@ pub struct Options {
 /// The step that builds what the machine cases run on.
 const BUILD: &str = "release build";
 
-/// One step before the machine cases.
+/// One call of cargo.
 struct Step {
     name: &'static str,
     arguments: &'static [&'static str],
-    variables: &'static [(&'static str, &'static str)],
     count: Count,
 }
 
-const STEPS: [Step; 5] = [
-    Step { name: "format", arguments: &["fmt", "--check"], variables: &[], count: Count::Step },
-    Step {
-        name: "clippy",
-        arguments: &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"],
-        variables: &[],
-        count: Count::Step,
-    },
-    Step {
-        name: "documentation",
-        arguments: &["doc", "--workspace", "--no-deps"],
-        variables: &[("RUSTDOCFLAGS", "--deny warnings")],
-        count: Count::WithoutWarnings,
-    },
+/// Before the machine cases.
+const STEPS: [Step; 2] = [
+    Step { name: "format", arguments: &["fmt", "--check"], count: Count::Step },
     Step {
         name: "tests",
         // The bodies of all fuzz targets are among them, two seconds each (`tests/fuzz.rs`).
@@ -82,14 +70,46 @@ const STEPS: [Step; 5] = [
             "--skip",
             crate::nested::OURS,
         ],
-        variables: &[],
         count: Count::Tests,
     },
-    Step {
-        name: "loom",
-        arguments: &["test", "--package", "trapline-io", "--release", "--test", "loom_*"],
+];
+
+/// A step beside the cases of the outer machine, which leave much of a second processor: none of these looks at a
+/// clock, and the cases come first.
+struct Beside {
+    step: Step,
+    /// Its folder. Other flags make other artefacts: each run would build all anew.
+    folder: &'static str,
+    variables: &'static [(&'static str, &'static str)],
+}
+
+const BESIDE: [Beside; 3] = [
+    Beside {
+        step: Step {
+            name: "clippy",
+            arguments: &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"],
+            count: Count::Step,
+        },
+        folder: "checks",
+        variables: &[],
+    },
+    Beside {
+        step: Step {
+            name: "documentation",
+            arguments: &["doc", "--workspace", "--no-deps"],
+            count: Count::WithoutWarnings,
+        },
+        folder: "checks",
+        variables: &[("RUSTDOCFLAGS", "--deny warnings")],
+    },
+    Beside {
+        step: Step {
+            name: "loom",
+            arguments: &["test", "--package", "trapline-io", "--release", "--test", "loom_*"],
+            count: Count::Tests,
+        },
+        folder: "loom",
         variables: &[("RUSTFLAGS", "--cfg loom")],
-        count: Count::Tests,
     },
 ];
 
@@ -108,14 +128,26 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let wanted = |name: &str| options.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
     let mut record = Record::default();
     for step in STEPS.iter().filter(|step| wanted(step.name)) {
-        carry_out(step, &workspace, &logs, &mut record)?;
+        let command = workspace.cargo(step.arguments);
+        timed(&mut record, step.name, || steps::run(step.name, command, step.count, &logs))?;
     }
     let chosen: Vec<_> = cases::all().filter(|case| wanted(case.name)).collect();
     let named = options.only.iter().flat_map(|_| nested::by_hand());
     let outer: Vec<_> = nested::all().chain(named).filter(|case| wanted(case.name)).collect();
-    if !chosen.is_empty() || !outer.is_empty() {
-        machine_cases(&chosen, &outer, options, &workspace, &logs, &mut record)?;
-    }
+    let lab = match chosen.is_empty() && outer.is_empty() {
+        true => None,
+        false => machine_cases(&chosen, options, &workspace, &logs, &mut record)?,
+    };
+    let files = workspace.lab()?;
+    let beside: Vec<_> = BESIDE.iter().filter(|beside| wanted(beside.step.name)).collect();
+    let beside = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| all_beside(&beside, &workspace, &logs));
+        if let Some(lab) = &lab {
+            nested::run(&outer, lab, &files, &mut record);
+        }
+        beside.join()
+    });
+    record.append(beside.map_err(|_| anyhow!("the steps beside the cases are lost"))??);
     if options.only.is_none() {
         eprintln!("the slowest parts:");
         record.slowest(SLOWEST).iter().for_each(|line| eprintln!("{line}"));
@@ -130,14 +162,15 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(if tally.is_good(strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn carry_out(step: &Step, workspace: &Workspace, logs: &Path, record: &mut Record) -> Result<()> {
-    let mut command = workspace.cargo(step.arguments);
-    command.envs(step.variables.iter().copied());
-    if step.name == "loom" {
-        // Other flags make other artefacts: without a folder of its own each run would build all anew.
-        command.env("CARGO_TARGET_DIR", workspace.target().join("loom"));
+/// One after another.
+fn all_beside(chosen: &[&Beside], workspace: &Workspace, logs: &Path) -> Result<Record> {
+    let mut record = Record::default();
+    for Beside { step, folder, variables } in chosen {
+        let mut command = workspace.cargo_beside(step.arguments, folder);
+        command.envs(variables.iter().copied());
+        timed(&mut record, step.name, || steps::run_beside(step.name, command, step.count, logs))?;
     }
-    timed(record, step.name, || steps::run(step.name, command, step.count, logs)).map(drop)
+    Ok(record)
 }
 
 /// Carries out a part of the run and records it.
@@ -148,22 +181,22 @@ fn timed(record: &mut Record, name: &str, part: impl FnOnce() -> Result<Tally>) 
     Ok(tally)
 }
 
-/// Builds the program as users get it, unless there is one, and runs the cases on it one after another.
+/// Builds the program as users get it, unless there is one, and runs the cases on it one after another. What
+/// further cases need is given back, unless the program does not build.
 fn machine_cases(
     chosen: &[&cases::Case],
-    outer: &[&nested::Case],
     options: &Options,
     workspace: &Workspace,
     logs: &Path,
     record: &mut Record,
-) -> Result<()> {
+) -> Result<Option<Lab>> {
     let program = match &options.program {
         Some(program) => std::path::absolute(program).context("the program is not named")?,
         None => {
             let build = workspace.cargo(&["build", "--release", "--package", "trapline"]);
             let run = || steps::run(BUILD, build, Count::Step, logs);
             if timed(record, BUILD, run)? != Tally::PASSED {
-                return Ok(());
+                return Ok(None);
             }
             workspace.trapline()
         }
@@ -172,6 +205,5 @@ fn machine_cases(
     for case in chosen {
         timed(record, case.name, || Ok(lab.run(case)))?;
     }
-    nested::run(outer, &lab, &workspace.lab()?, record);
-    Ok(())
+    Ok(Some(lab))
 }

@@ -85,6 +85,12 @@ impl Record {
         self.times.push((time, name.to_owned()));
     }
 
+    /// Adds the parts of another.
+    pub fn append(&mut self, mut other: Record) {
+        self.tally += other.tally;
+        self.times.append(&mut other.times);
+    }
+
     /// The parts that took longest, a line each, the slowest first.
     pub fn slowest(&self, count: usize) -> Vec<String> {
         let mut times: Vec<_> = self.times.iter().collect();
@@ -149,8 +155,11 @@ test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
         for (name, seconds) in [("short", 1), ("longest", 30), ("long", 20)] {
             record.note(name, Duration::from_secs(seconds), Tally::PASSED);
         }
-        assert_eq!(record.slowest(2), ["  30.0 s  longest", "  20.0 s  long"]);
-        assert_eq!(record.tally, Tally { passed: 3, failed: 0, skipped: 0 });
+        let mut other = Record::default();
+        other.note("beside", Duration::from_secs(25), Tally::FAILED);
+        record.append(other);
+        assert_eq!(record.slowest(2), ["  30.0 s  longest", "  25.0 s  beside"]);
+        assert_eq!(record.tally, Tally { passed: 3, failed: 1, skipped: 0 });
     }
 
     #[test]

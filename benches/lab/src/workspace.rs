@@ -39,6 +39,15 @@ impl Workspace {
         command
     }
 
+    /// The same with only what others leave of the processors, and with a folder below `target` for what it builds:
+    /// neither waits for the other.
+    pub fn cargo_beside(&self, arguments: &[&str], folder: &str) -> Command {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(cargo()).args(arguments).current_dir(&self.root);
+        command.env("CARGO_TARGET_DIR", self.target.join(folder));
+        command
+    }
+
     /// Builds what these words of cargo name, unless that was done, and finds the programs of these targets.
     ///
     /// The words are to name the whole workspace, as the step of the tests does: for one package alone cargo chooses
@@ -61,11 +70,6 @@ impl Workspace {
             targets.join(" and ")
         );
         Ok(programs)
-    }
-
-    /// The folder of everything that is built.
-    pub fn target(&self) -> &Path {
-        &self.target
     }
 
     /// The laboratory's own folder below `target`, made if need be.
