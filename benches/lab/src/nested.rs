@@ -47,7 +47,8 @@ pub struct Case {
     pub name: &'static str,
     /// What it needs.
     set: &'static Set,
-    /// How long it may take on a machine on which others are at work.
+    /// How long it may take on a machine on which others are at work, and so what one costs that comes to no end:
+    /// most take less than a minute.
     seconds: u64,
     run: fn(&Stage<'_>) -> Result<()>,
 }
@@ -103,7 +104,10 @@ pub fn run(chosen: &[&Case], lab: &Lab, files: &Path, record: &mut Record) {
     if chosen.is_empty() {
         return;
     }
-    let tree = match Tree::prepare(files) {
+    let start = Instant::now();
+    let prepared = Tree::prepare(files);
+    record.note("packages of the outer machine", start.elapsed(), Tally::default());
+    let tree = match prepared {
         Ok(tree) => tree,
         Err(error) => {
             for case in chosen {

@@ -45,37 +45,37 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: stdvga shows SeaBIOS, GRUB and Linux from a disk",
         set: &ADAPTERS,
-        seconds: 400,
+        seconds: 240,
         run: stdvga,
     },
     Case {
         name: "vfio: cirrus shows Linux, with a second adapter beside it",
         set: &ADAPTERS,
-        seconds: 300,
+        seconds: 240,
         run: cirrus,
     },
     Case {
         name: "vfio: a Radeon shows Linux, its ports and its interrupt line work",
         set: &ADAPTERS,
-        seconds: 300,
+        seconds: 240,
         run: radeon,
     },
     Case {
         name: "vfio: a Radeon's back doors to configuration space show the guest's",
         set: &ADAPTERS,
-        seconds: 300,
+        seconds: 240,
         run: back_doors,
     },
     Case {
         name: "vfio: virtio-vga shows Linux, by legacy VGA and by its driver with MSI-X",
         set: &ADAPTERS,
-        seconds: 300,
+        seconds: 240,
         run: virtio,
     },
     Case {
         name: "vfio: a card of two functions stays one, and shows again after a reset of the guest",
         set: &ADAPTERS,
-        seconds: 400,
+        seconds: 240,
         run: companion,
     },
 ];

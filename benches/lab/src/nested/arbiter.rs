@@ -36,7 +36,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: a machine that is stopped or killed in the middle of its lease keeps nobody",
         set: &SET,
-        seconds: 300,
+        seconds: 240,
         run: held,
     },
     Case {

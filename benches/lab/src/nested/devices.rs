@@ -30,7 +30,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: Linux in huge pages, above 4 GiB too, reads an NVMe disk and exchanges packets",
         set: &DEVICES,
-        seconds: 400,
+        seconds: 240,
         run: linux,
     },
 ];

@@ -10,7 +10,7 @@ use crate::payload::hostile::{self, BEAT, Spared};
 pub const CASES: &[Case] = &[Case {
     name: "vfio: after a hostile guest the adapter shows the next one",
     set: &ADAPTERS,
-    seconds: 300,
+    seconds: 240,
     run: attack,
 }];
 

@@ -12,13 +12,13 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: with identity=on Linux finds the host's addresses, and an adapter and a disk work there",
         set: &DEVICES,
-        seconds: 400,
+        seconds: 240,
         run: linux,
     },
     Case {
         name: "vfio: a guest that moves a BAR of identity is refused, followed or stopped",
         set: &DEVICES,
-        seconds: 500,
+        seconds: 240,
         run: moves,
     },
 ];

@@ -14,13 +14,13 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: edu and e1000e interrupt by the kind that msi= leaves",
         set: &DEVICES,
-        seconds: 900,
+        seconds: 400,
         run: kinds,
     },
     Case {
         name: "vfio: interrupts that never come, never end or are never served are named",
         set: &DEVICES,
-        seconds: 400,
+        seconds: 240,
         run: lying,
     },
 ];

@@ -17,25 +17,25 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: given ten times in a row, then the host's drivers have adapter and network card",
         set: &ADAPTERS,
-        seconds: 400,
+        seconds: 240,
         run: ten_times,
     },
     Case {
         name: "vfio: after a kill -9 in the middle of a boot the adapter shows the next one",
         set: &ADAPTERS,
-        seconds: 300,
+        seconds: 240,
         run: killed,
     },
     Case {
         name: "vfio: a ROM of another card is made to fit; without ROM or legacy VGA the guest runs unseen",
         set: &ADAPTERS,
-        seconds: 300,
+        seconds: 240,
         run: roms,
     },
     Case {
         name: "vfio: Linux boots on a host that forwards no legacy VGA, and trapline says what that means",
         set: &ADAPTERS,
-        seconds: 300,
+        seconds: 240,
         run: no_region,
     },
 ];

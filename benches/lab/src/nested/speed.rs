@@ -11,7 +11,7 @@ use crate::inner::{self, RUN_INIT};
 pub const CASES: &[Case] = &[Case {
     name: "vfio: Linux starts on an adapter not much later than with QEMU",
     set: &DEVICES,
-    seconds: 400,
+    seconds: 240,
     run: pair,
 }];
 

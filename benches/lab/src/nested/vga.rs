@@ -15,19 +15,19 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: PAM and SMRAM in every state, and the window is the assigned adapter's",
         set: &ADAPTERS,
-        seconds: 400,
+        seconds: 240,
         run: states,
     },
     Case {
         name: "vfio: a guest hands legacy VGA over between two adapters behind root ports",
         set: &ADAPTERS,
-        seconds: 400,
+        seconds: 240,
         run: hands_over,
     },
     Case {
         name: "vfio: an adapter that was left in another state, and cannot be reset, shows its BIOS's text",
         set: &ADAPTERS,
-        seconds: 300,
+        seconds: 240,
         run: left_strange,
     },
 ];

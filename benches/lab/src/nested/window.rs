@@ -31,19 +31,19 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: fonts, pages, modes and banks look the same in every way of the window",
         set: &ADAPTERS,
-        seconds: 400,
+        seconds: 240,
         run: pictures,
     },
     Case {
         name: "vfio: the last of Linux's 500 lines stand on the screen in every way of the window",
         set: &ADAPTERS,
-        seconds: 500,
+        seconds: 400,
         run: lines,
     },
     Case {
         name: "vfio: without a VGA BIOS Linux scrolls by copying, and its text is right",
         set: &ADAPTERS,
-        seconds: 400,
+        seconds: 240,
         run: dead,
     },
     Case {
@@ -55,7 +55,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: resets and a kill -9 in the middle of bursts of text, and the next guest shows",
         set: &ADAPTERS,
-        seconds: 400,
+        seconds: 240,
         run: bursts,
     },
     Case {
