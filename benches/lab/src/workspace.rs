@@ -50,8 +50,8 @@ impl Workspace {
 
     /// Builds what these words of cargo name, unless that was done, and finds the programs of these targets.
     ///
-    /// The words are to name the whole workspace, as the step of the tests does: for one package alone cargo chooses
-    /// other features of what it uses, and all of that would be built a second time.
+    /// The words are to name what the step of the tests names, or one target of the whole workspace: for some packages
+    /// alone cargo chooses other features of what they use, and all of that would be built a second time.
     pub fn programs(&self, words: &[&str], targets: &[&str]) -> Result<Vec<PathBuf>> {
         let mut command = self.cargo(words);
         let output = command.args(["--message-format", "json"]).output().context("cannot run cargo")?;

@@ -19,7 +19,7 @@ pub const CASES: &[Case] = &[Case {
 const PAGES: u32 = 2;
 
 fn units(stage: &Stage<'_>) -> Result<()> {
-    let words = ["test", "--workspace", "--lib", "--test", "assigned_vfio", "--no-run"];
+    let words = ["test", "--workspace", "--no-run"];
     let programs = stage.workspace().programs(&words, &["trapline_devices", "assigned_vfio"])?;
     let places = [EDU, DISK, NETWORK, ADAPTER].into_iter().map(|number| Ok(stage.place(number)?.function));
     let functions = places.collect::<Result<Vec<_>>>()?.join(" ");
