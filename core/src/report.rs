@@ -38,6 +38,9 @@ use serde::{Deserialize, Serialize};
 /// The format that this version writes and reads.
 pub const FORMAT: u32 = 1;
 
+/// What stands for the ROM of a function that has none.
+const NO_ROM: &str = "none";
+
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -211,6 +214,20 @@ impl Life {
                 bars: self.bars.map(|_| false),
                 ..Life::default()
             }
+    }
+
+    /// Whether all is here that was seen in the one before, but for resets.
+    fn has_all_of(&self, before: &Life) -> bool {
+        let marks = |it: &Life| {
+            let shown = [it.text, it.graphics, it.bars].map(|seen| seen == Some(true));
+            shown.into_iter().chain([it.rom, it.bus_master, it.msi, it.msix]).collect::<Vec<_>>()
+        };
+        marks(before).into_iter().zip(marks(self)).all(|(before, now)| now || !before)
+    }
+
+    /// Whether a graphics mode was set; one that a driver sets through the BARs is not seen.
+    fn graphics_mode(&self) -> Option<bool> {
+        self.graphics.filter(|seen| *seen || self.bars != Some(true))
     }
 
     /// What says that a driver of the guest had the function; so many interrupts came by its line. Firmware enables no

@@ -109,7 +109,7 @@ pub(super) fn legacy(became: LegacyVga, wish: Vga, owned: bool) -> &'static str 
         LegacyVga::Owned if owned => {
             "has legacy VGA as others do, while the guest leads it there by COMMAND and VGA Enable"
         }
-        LegacyVga::Owned => "owns legacy VGA, so firmware and boot loader show on its screen",
+        LegacyVga::Owned => "owns legacy VGA, by which firmware and boot loaders show text",
         LegacyVga::Off if wish == Vga::Off => "without legacy VGA, as vga=off says",
         LegacyVga::Off if owned => "without legacy VGA, which another device owns",
         LegacyVga::Off | LegacyVga::NotVga => "without legacy VGA",

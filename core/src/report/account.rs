@@ -10,7 +10,7 @@ use trapline_devices::pci::PciAddress;
 use trapline_devices::rom::Ids;
 use trapline_devices::seen::{Life, Mark, Seen};
 
-use super::{Function, Interrupts, Run};
+use super::{Function, Interrupts, NO_ROM, Run};
 use crate::bench;
 use crate::config::size::shown;
 use crate::config::{
@@ -59,7 +59,7 @@ impl Account {
             legacy_vga: String::new(),
             options: Vec::new(),
             shown: Messages::Guest,
-            rom: function.rom_report().map_or_else(|| "none".into(), ToString::to_string),
+            rom: function.rom_report().map_or_else(|| NO_ROM.into(), ToString::to_string),
             ids: function.ids(),
             offered: function.offered(),
             sees_window: function.sees_window(),
@@ -79,7 +79,7 @@ impl Account {
             legacy_vga: String::new(),
             options: Vec::new(),
             shown: Messages::Guest,
-            rom: "none".into(),
+            rom: NO_ROM.into(),
             ids: (Ids { vendor: 0x8086, device: 0x10d3 }, 0x02_0000),
             offered: Offered::default(),
             sees_window: false,

@@ -3,18 +3,17 @@
 
 use std::fmt::Write;
 
-use super::{Function, Interrupts, Life, Report, Run};
+use super::{Function, Interrupts, Life, NO_ROM, Report, Run};
 
 /// The page.
 pub(crate) fn page(report: &Report) -> String {
     let mut page = String::from(
-        "# What worked\n\nSeen by trapline while guests ran, not asked of anybody. A dash stands for what could not be seen or \
-         was not tried.\n\n",
+        "# What worked\n\nSeen by trapline while guests ran, not asked of anybody. A dash stands for what could not be seen, as \
+         modes that a driver sets through the BARs, or was not tried.\n\n",
     );
     let adapters = adapters(report);
-    page +=
-        "| adapter | text by legacy VGA | graphics mode | driver | interrupts | after a reset | starts |\n";
-    page += "|---|---|---|---|---|---|---|\n";
+    page += "| adapter | ROM decoded | text by legacy VGA | graphics mode | driver | interrupts | after a reset | starts |\n";
+    page += "|---|---|---|---|---|---|---|---|\n";
     for adapter in &adapters {
         page += &adapter.line();
     }
@@ -30,7 +29,7 @@ struct Adapter<'a> {
     starts: Vec<(&'a Run, &'a Function)>,
 }
 
-/// The functions, in the order in which they were first seen: what has the same ids, name and place is the same.
+/// The functions, in the order in which they were first seen: what has the same ids, class, name and place is the same.
 fn adapters(report: &Report) -> Vec<Adapter<'_>> {
     let mut adapters: Vec<Adapter<'_>> = Vec::new();
     for run in &report.runs {
@@ -38,7 +37,7 @@ fn adapters(report: &Report) -> Vec<Adapter<'_>> {
         for function in &run.functions {
             let same = |adapter: &Adapter<'_>| {
                 let (_, first) = adapter.starts[0];
-                (&first.ids, &first.name) == (&function.ids, &function.name)
+                (&first.ids, &first.class, &first.name) == (&function.ids, &function.class, &function.name)
             };
             let place =
                 adapters.iter().enumerate().position(|(place, it)| same(it) && !taken.contains(&place));
@@ -59,20 +58,33 @@ impl Adapter<'_> {
     }
 
     fn title(&self) -> String {
-        self.functions().next().map_or_else(String::new, |it| format!("{} ({})", cell(&it.name), it.ids))
+        self.functions()
+            .next()
+            .map_or_else(String::new, |it| format!("{} ({}, class {})", cell(&it.name), it.ids, it.class))
     }
 
     /// Its line of the table.
     fn line(&self) -> String {
-        let seen = |what: fn(&Life) -> Option<bool>| {
-            let all: Vec<bool> = self.functions().flat_map(Function::lives).filter_map(what).collect();
-            if all.is_empty() { "-" } else { yes(all.contains(&true)) }
-        };
-        let text = seen(|life| life.text);
-        let graphics = seen(|life| life.graphics);
+        let has_rom = self.functions().any(|it| it.rom != NO_ROM);
+        let rom = if has_rom { self.seen(|life| Some(life.rom)) } else { "-" };
+        let text = self.seen(|life| life.text);
+        let graphics = self.seen(Life::graphics_mode);
         let driver = self.functions().find_map(Function::driver).unwrap_or("none seen");
         let (interrupts, again, starts) = (self.interrupts(), self.after_a_reset(), self.started());
-        format!("| {} | {text} | {graphics} | {driver} | {interrupts} | {again} | {starts} |\n", self.title())
+        format!(
+            "| {} | {rom} | {text} | {graphics} | {driver} | {interrupts} | {again} | {starts} |\n",
+            self.title()
+        )
+    }
+
+    /// Whether it was seen in any life; what could not be seen in one of them may have been there.
+    fn seen(&self, what: fn(&Life) -> Option<bool>) -> &'static str {
+        let all: Vec<Option<bool>> = self.functions().flat_map(Function::lives).map(what).collect();
+        match (all.contains(&Some(true)), all.contains(&None)) {
+            (true, _) => "yes",
+            (false, true) => "-",
+            (false, false) => "no",
+        }
     }
 
     fn interrupts(&self) -> String {
@@ -91,11 +103,17 @@ impl Adapter<'_> {
         text
     }
 
+    /// Whether after a reset all was seen that was seen before it.
     fn after_a_reset(&self) -> &'static str {
-        let mut after = self.functions().filter_map(|it| it.later.as_ref());
-        match after.next() {
-            None => "-",
-            Some(life) => yes(life.is_anything() || after.any(Life::is_anything)),
+        let after = || self.functions().filter_map(|it| Some((&it.first, it.later.as_ref()?)));
+        if after().next().is_none() {
+            "-"
+        } else if after().any(|(first, later)| later.has_all_of(first)) {
+            "yes"
+        } else if after().any(|(_, later)| later.is_anything()) {
+            "in part"
+        } else {
+            "no"
         }
     }
 
@@ -120,7 +138,7 @@ impl Adapter<'_> {
             ("options", of(&last.options)),
             ("base address registers", of(&last.bars)),
             ("ROM", last.rom.clone()),
-            ("reset", last.reset.clone()),
+            ("reset by the host", last.reset.clone()),
             ("legacy VGA", last.legacy_vga.clone()),
             ("ways to interrupt", of(&last.interrupts.offered)),
         ];
@@ -153,7 +171,7 @@ fn start(name: &str, life: &Life) -> String {
         "| {name} | {} | {} | {} | {} | {} | {} / {} |",
         yes(life.rom),
         maybe(life.text),
-        maybe(life.graphics),
+        maybe(life.graphics_mode()),
         maybe(life.bars),
         yes(life.bus_master),
         yes(life.msi),

@@ -22,7 +22,13 @@ const SECRETS: [&str; 9] = [
 ];
 
 fn function(ids: &str, first: Life) -> Function {
-    Function { name: "Some Card".into(), ids: ids.into(), first, ..Function::default() }
+    Function {
+        name: "Some Card".into(),
+        ids: ids.into(),
+        class: "030000".into(),
+        first,
+        ..Function::default()
+    }
 }
 
 fn life() -> Life {
@@ -53,7 +59,16 @@ fn what_worked_is_told_of_all_starts_together() {
     };
     let page = markdown::page(&report(vec![vec![function("1af4:1050", text)], vec![again]]));
     let cells = line(&page, "1af4:1050");
-    let wanted = ["Some Card (1af4:1050)", "yes", "yes", "enabled MSI-X", "MSI-X", "yes", "2, seen in all"];
+    let wanted = [
+        "Some Card (1af4:1050, class 030000)",
+        "yes",
+        "yes",
+        "yes",
+        "enabled MSI-X",
+        "MSI-X",
+        "in part",
+        "2, seen in all",
+    ];
     assert_eq!(cells, wanted);
     assert!(page.contains("\n| 2, after a reset | yes | no | no | no | no | no / no | | | |\n"), "{page}");
 }
@@ -62,13 +77,31 @@ fn what_worked_is_told_of_all_starts_together() {
 fn what_was_not_seen_is_not_made_up() {
     // Strict: what the window shows is not looked at.
     let dark = report(vec![vec![function("1234:11e8", Life::default())]; 2]);
-    let wanted = ["Some Card (1234:11e8)", "-", "-", "none seen", "-", "-", "2, seen again in 0 of 1"];
+    let wanted = [
+        "Some Card (1234:11e8, class 030000)",
+        "no",
+        "-",
+        "-",
+        "none seen",
+        "-",
+        "-",
+        "2, seen again in 0 of 1",
+    ];
     assert_eq!(line(&markdown::page(&dark), "1234:11e8"), wanted);
     let offered = vec!["INTx".to_owned(), "MSI".to_owned()];
     let mut silent = function("1234:11e8", Life { bus_master: true, msi: true, ..life() });
     silent.interrupts = Interrupts { offered, trouble: Some("a|b".into()), ..Interrupts::default() };
     let page = markdown::page(&report(vec![vec![silent]]));
-    let wanted = ["Some Card (1234:11e8)", "no", "no", "enabled MSI", "none came, with trouble", "-", "1"];
+    let wanted = [
+        "Some Card (1234:11e8, class 030000)",
+        "no",
+        "no",
+        "no",
+        "enabled MSI",
+        "none came, with trouble",
+        "-",
+        "1",
+    ];
     assert_eq!(line(&page, "1234:11e8"), wanted);
     assert!(page.contains("Its interrupts: a\\|b"));
 }
@@ -77,8 +110,41 @@ fn what_was_not_seen_is_not_made_up() {
 fn two_of_a_kind_are_two() {
     let cards = || vec![function("10de:1c82", life()), function("10de:1c82", life())];
     let page = markdown::page(&report(vec![cards(), cards()]));
-    assert_eq!(page.matches("\n## Some Card (10de:1c82)\n").count(), 2);
+    assert_eq!(page.matches("\n## Some Card (10de:1c82, class 030000)\n").count(), 2);
     assert_eq!(page.matches("| 2, seen again").count(), 2);
+}
+
+#[test]
+fn a_reset_is_told_by_what_was_there_before() {
+    let before = Life { rom: true, msix: true, function_reset: true, ..life() };
+    let after = |later| {
+        let again = Function { resets: 1, later: Some(later), ..function("1af4:1050", before.clone()) };
+        line(&markdown::page(&report(vec![vec![again]])), "1af4:1050")[6].clone()
+    };
+    assert_eq!(after(Life { text: Some(true), function_reset: false, ..before.clone() }), "yes");
+    assert_eq!(after(Life { msix: false, ..before.clone() }), "in part");
+    assert_eq!(after(life()), "no");
+}
+
+#[test]
+fn a_mode_that_a_driver_may_have_set_unseen_is_not_denied() {
+    let driven = Life { text: Some(true), bars: Some(true), ..life() };
+    let of = |lives: [Life; 2]| {
+        let page = markdown::page(&report(lives.map(|life| vec![function("1234:1111", life)]).to_vec()));
+        line(&page, "1234:1111")[3].clone()
+    };
+    assert_eq!(of([driven.clone(), life()]), "-");
+    assert_eq!(of([driven, Life { graphics: Some(true), ..life() }]), "yes");
+    assert_eq!(of([life(), life()]), "no");
+}
+
+#[test]
+fn what_has_the_same_ids_and_another_class_is_another() {
+    let of = |class: &str| vec![Function { class: class.into(), ..function("1234:1111", life()) }];
+    let page = markdown::page(&report(vec![of("030000"), of("038000"), of("030000")]));
+    let lines: Vec<&str> = page.lines().filter(|line| line.starts_with("| Some Card (1234:1111, ")).collect();
+    assert_eq!(lines.len(), 2, "{page}");
+    assert!(lines[0].ends_with("| 2, seen again in 0 of 1 |") && lines[1].ends_with("| 1 |"), "{page}");
 }
 
 #[test]
