@@ -110,7 +110,7 @@ pub struct Life {
     /// Text was written by the legacy window.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub text: Option<bool>,
-    /// A graphics mode was set.
+    /// A graphics mode was set by VGA's registers, or used through the legacy window.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub graphics: Option<bool>,
     /// The guest worked through the BARs.
@@ -225,9 +225,11 @@ impl Life {
         marks(before).into_iter().zip(marks(self)).all(|(before, now)| now || !before)
     }
 
-    /// Whether a graphics mode was set; one that a driver sets through the BARs is not seen.
+    /// Whether a graphics mode was set. A driver that may have been at work may have set one by ways of its own, which
+    /// is not seen.
     fn graphics_mode(&self) -> Option<bool> {
-        self.graphics.filter(|seen| *seen || self.bars != Some(true))
+        let driven = self.bars == Some(true) || self.bus_master || self.msi || self.msix;
+        self.graphics.filter(|seen| *seen || !driven)
     }
 
     /// What says that a driver of the guest had the function; so many interrupts came by its line. Firmware enables no

@@ -8,11 +8,13 @@ use super::{Function, Interrupts, Life, NO_ROM, Report, Run};
 /// The page.
 pub(crate) fn page(report: &Report) -> String {
     let mut page = String::from(
-        "# What worked\n\nSeen by trapline while guests ran, not asked of anybody. A dash stands for what could not be seen, as \
-         modes that a driver sets through the BARs, or was not tried.\n\n",
+        "# What worked\n\nSeen by trapline while guests ran, not asked of anybody. A dash stands for what could not be \
+         seen, as modes that a driver sets without VGA's registers, or was not tried. Interrupts are counted now and \
+         then: a short burst is missed.\n\n",
     );
     let adapters = adapters(report);
-    page += "| adapter | ROM decoded | text by legacy VGA | graphics mode | driver | interrupts | after a reset | starts |\n";
+    page += "| adapter | ROM decoded | text by legacy VGA | graphics mode | driver | interrupts counted | \
+             after a reset | starts |\n";
     page += "|---|---|---|---|---|---|---|---|\n";
     for adapter in &adapters {
         page += &adapter.line();
@@ -94,7 +96,7 @@ impl Adapter<'_> {
         let mut text = match came.as_slice() {
             [] if self.functions().all(|it| it.interrupts.offered.is_empty()) => "-".to_owned(),
             [] if self.functions().any(|it| it.interrupts.posted) => "not counted".to_owned(),
-            [] => "none came".to_owned(),
+            [] => "none counted".to_owned(),
             came => came.join(", "),
         };
         if self.functions().any(|it| it.interrupts.trouble.is_some()) {

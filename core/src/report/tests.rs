@@ -96,9 +96,9 @@ fn what_was_not_seen_is_not_made_up() {
         "Some Card (1234:11e8, class 030000)",
         "no",
         "no",
-        "no",
+        "-",
         "enabled MSI",
-        "none came, with trouble",
+        "none counted, with trouble",
         "-",
         "1",
     ];
@@ -134,6 +134,7 @@ fn a_mode_that_a_driver_may_have_set_unseen_is_not_denied() {
         line(&page, "1234:1111")[3].clone()
     };
     assert_eq!(of([driven.clone(), life()]), "-");
+    assert_eq!(of([life(), Life { msix: true, ..life() }]), "-");
     assert_eq!(of([driven, Life { graphics: Some(true), ..life() }]), "yes");
     assert_eq!(of([life(), life()]), "no");
 }
