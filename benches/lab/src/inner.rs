@@ -16,6 +16,7 @@
 //! | `Ports` | a Radeon by its I/O BAR and its memory, and its interrupt line |
 //! | `Quirks` | what a Radeon's back doors to configuration space tell, and a write of COMMAND by one |
 //! | `Gpu` | a virtio GPU by its driver, which then has the screen; its interrupts and their kind |
+//! | `Drivers` | all drivers of the archive are loaded: which function has which then |
 //! | `Scroll` | [`LINES`] numbered lines on the screen, see [`last_lines`] |
 //! | `Reset` | the machine is reset, which ends the steps |
 //! | `Off` | the machine is turned off, which ends the steps |
@@ -78,6 +79,8 @@ pub enum Step {
     Quirks,
     /// Drives a virtio GPU.
     Gpu,
+    /// Loads all drivers of the archive.
+    Drivers,
     /// Scrolls the screen.
     Scroll,
     /// Resets the machine.
@@ -100,6 +103,7 @@ impl Step {
             Step::Ports => "ports",
             Step::Quirks => "quirks",
             Step::Gpu => "gpu",
+            Step::Drivers => "drivers",
             Step::Scroll => "scroll",
             Step::Reset => "reset",
             Step::Off => "off",
@@ -190,6 +194,7 @@ mod tests {
             Step::Ports,
             Step::Quirks,
             Step::Gpu,
+            Step::Drivers,
             Step::Scroll,
             Step::Reset,
             Step::Off,

@@ -96,7 +96,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 
 /// Those that are carried out only where they are named.
 pub fn by_hand() -> impl Iterator<Item = &'static Case> {
-    arbiter::BY_HAND.iter()
+    arbiter::BY_HAND.iter().chain(report::BY_HAND)
 }
 
 /// Runs these cases on `lab`'s program. The folder `files` is for packages and for what runs leave.

@@ -227,6 +227,19 @@ gpu() {
     say "gpu vectors $(vectors virtio)"
 }
 
+# Whatever drivers there are, and the functions that have one then
+drivers() {
+    while read -r wanted module; do
+        insmod "/modules/$module.ko" || say "drivers FAILED: $module"
+    done < /modules/order
+    sleep 5
+    for driver in /sys/bus/pci/devices/*/driver; do
+        [ -e "$driver" ] || continue
+        function=${driver%/driver} name=$(readlink "$driver")
+        say "driver ${function##*/} $(cut -c 3- "$function/vendor"):$(cut -c 3- "$function/device") ${name##*/}"
+    done
+}
+
 # Text that scrolls, as many lines as a screen has twenty times, and no two alike
 scroll() {
     for line in $(seq 500); do
@@ -239,7 +252,8 @@ steps=$(sed -n 's/.*\blab=\([^ ]*\).*/\1/p' /proc/cmdline)
 say "init, uptime $(cut -d ' ' -f 1 /proc/uptime)"
 for step in $(echo "$steps" | tr , ' '); do
     case $step in
-    console | functions | addresses | configuration | nvme | net | ends | ports | quirks | gpu | scroll) $step ;;
+    console | functions | addresses | configuration | nvme | net | ends | ports | quirks | gpu) $step ;;
+    drivers | scroll) $step ;;
     stay) ;;
     reset) say "reset"; reboot -f ;;
     off) say "off"; poweroff -f ;;

@@ -1,6 +1,6 @@
 //! Devices that are no adapters: a disk, a network card, and one that no operating system knows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -43,10 +43,15 @@ const PAGES: u32 = 3 << 9;
 const CONTENTS: u64 = 4 << 8;
 
 fn devices(files: &Path) -> Result<Vec<Device>> {
+    let edu = || Device::new("edu");
+    Ok(vec![Device::new("VGA"), edu(), peers::nvme(&disk(files)?), peers::network(), edu(), edu()])
+}
+
+/// The file that an NVMe disk has.
+pub fn disk(files: &Path) -> Result<PathBuf> {
     let disk = files.join("nvme.img");
     std::fs::write(&disk, contents()).with_context(|| format!("cannot write {}", disk.display()))?;
-    let edu = || Device::new("edu");
-    Ok(vec![Device::new("VGA"), edu(), peers::nvme(&disk), peers::network(), edu(), edu()])
+    Ok(disk)
 }
 
 /// What is on the disk: 4 MiB in which every word of 32 bits is another.

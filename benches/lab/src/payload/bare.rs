@@ -3,7 +3,7 @@
 //! The program has flat segments, an IDT in which every exception says its number and ends the run, the
 //! 8259s masked, the local APIC on, and the routines of [`mod@print`], [`pci`], [`apic`] and
 //! [`time`]. What it prints is on the text screen, on the debug port 0x402 and on the first serial
-//! line; it ends with a verdict, `NAME: PASS` or `NAME: FAIL`, and turns the machine off.
+//! line; it ends with a verdict, `NAME: PASS` or `NAME: FAIL`, and turns the machine off, or resets it.
 //!
 //! ```text
 //!  7000  where a second processor starts
@@ -42,6 +42,8 @@ pub struct Bare {
     failures: Rm,
     /// Where the second processor goes.
     second_entry: Rm,
+    /// Whether the machine is reset in the end.
+    starts_over: bool,
     routines: print::Routines,
 }
 
@@ -76,7 +78,7 @@ pub fn disk(name: &'static str, program: impl FnOnce(&mut Bare)) -> Vec<u8> {
     load_idt(&mut code);
     code.load(Reg::Eax, second_entry);
     code.raw(&[0xff, 0xe0]); //                             jmp eax
-    let mut bare = Bare { code, name, next_cell, failures, second_entry, routines };
+    let mut bare = Bare { code, name, next_cell, failures, second_entry, starts_over: false, routines };
     bare.place(main);
     bare.exceptions();
     load_idt(&mut bare);
@@ -187,6 +189,11 @@ impl Bare {
         self.place(end);
     }
 
+    /// Has the machine reset in the end, not turned off, so that the program is carried out without end.
+    pub fn start_over(&mut self) {
+        self.starts_over = true;
+    }
+
     /// Ends the run.
     pub fn verdict(&mut self) {
         let (failed, end) = (self.label(), self.label());
@@ -199,6 +206,11 @@ impl Bare {
         self.say(&format!("{}: FAIL", self.name));
         self.place(end);
         self.say("\n");
+        if self.starts_over {
+            self.set(Reg::Eax, 6); //                       a hard reset
+            self.set(Reg::Edx, 0xcf9);
+            self.raw(&[0xee]); //                           out dx, al
+        }
         self.set(Reg::Eax, 0x2000); //                      PM1a control: sleep type 0, and go
         self.set(Reg::Edx, 0x604);
         self.raw(&[0x66, 0xef]); //                         out dx, ax

@@ -71,16 +71,26 @@ struct Edu {
 
 /// The disk.
 pub fn disk() -> Vec<u8> {
+    bare::disk(NAME, program)
+}
+
+/// The same, after which the machine is reset and carries it out again, without end.
+pub fn endless_disk() -> Vec<u8> {
     bare::disk(NAME, |b| {
-        let edu = Edu { function: b.cell(), bar: b.cell(), served: b.cell(), reasons: b.cell() };
-        let end = b.label();
-        present(b, &edu, end);
-        registers(b, &edu);
-        dma(b, &edu);
-        msi(b, &edu);
-        intx(b, &edu);
-        b.place(end);
+        b.start_over();
+        program(b);
     })
+}
+
+fn program(b: &mut Bare) {
+    let edu = Edu { function: b.cell(), bar: b.cell(), served: b.cell(), reasons: b.cell() };
+    let end = b.label();
+    present(b, &edu, end);
+    registers(b, &edu);
+    dma(b, &edu);
+    msi(b, &edu);
+    intx(b, &edu);
+    b.place(end);
 }
 
 fn present(b: &mut Bare, edu: &Edu, end: Label) {
