@@ -76,12 +76,15 @@ enum Command {
     /// Boot the outer machine, run a command in it, show an adapter's screen
     Shot(shot::Options),
     /// Write a guest program to a file: a disk that paints (text, planes, chained, linear, modes) or carries out
-    /// a program on the bare machine (irqs, edu, movebar, accesses, pam, handover, stranger), or a kernel
+    /// a program on the bare machine (irqs, edu, movebar, accesses, pam, handover, stranger, hostile), or a kernel
     Payload {
-        /// text, planes, chained, linear, modes, irqs, edu, movebar, accesses, pam, handover, stranger or kernel
+        /// text, planes, chained, linear, modes, irqs, edu, movebar, accesses, pam, handover, stranger, hostile or kernel
         name: String,
         /// The file
         file: PathBuf,
+        /// What the hostile program does, as its case told of it
+        #[arg(long, default_value = "1", value_parser = seed)]
+        seed: u32,
     },
     /// Write the guest's Linux to a folder: initramfs, and grub.img with the kernel, which boots into steps
     Inner {
@@ -106,7 +109,7 @@ fn main() -> ExitCode {
         Command::Stopwatch(options) => stopwatch::run(&options),
         Command::Up(options) => up::run(&options),
         Command::Shot(options) => shot::run(&options),
-        Command::Payload { name, file } => write_payload(&name, &file),
+        Command::Payload { name, file, seed } => write_payload(&name, &file, seed),
         Command::Inner { folder, steps } => inner::write(&folder, &steps),
         Command::Grub { file } => grub::make(&file).map(|()| ExitCode::SUCCESS),
     };
@@ -116,7 +119,12 @@ fn main() -> ExitCode {
     })
 }
 
-fn write_payload(name: &str, file: &Path) -> Result<ExitCode> {
+/// A number, hexadecimal behind 0x.
+fn seed(text: &str) -> Result<u32, std::num::ParseIntError> {
+    text.strip_prefix("0x").map_or_else(|| text.parse(), |digits| u32::from_str_radix(digits, 16))
+}
+
+fn write_payload(name: &str, file: &Path, seed: u32) -> Result<ExitCode> {
     let painter = payload::painter::Mode::ALL.iter().find(|(mode, _)| *mode == name);
     let bytes = match painter {
         Some((_, mode)) => mode.disk(),
@@ -129,6 +137,7 @@ fn write_payload(name: &str, file: &Path) -> Result<ExitCode> {
         None if name == "stranger" => payload::stranger::disk(),
         None if name == "pam" => payload::pam::disk(),
         None if name == "irqs" => payload::irqs::disk(),
+        None if name == "hostile" => payload::hostile::disk(seed, payload::hostile::Spared::Nothing),
         None => bail!("there is no payload {name}"),
     };
     std::fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;

@@ -15,6 +15,9 @@ use super::flat::{If, Label, Op, Reg, Rm};
 /// Its name in the verdict, which it reaches only by an exception.
 pub const NAME: &str = "hostile";
 
+/// What it says first, before its seed.
+pub const BEGUN: &str = "hostile: seed ";
+
 /// What the first processor writes to the debug port.
 pub const BEAT: u8 = b'~';
 
@@ -95,7 +98,7 @@ pub fn disk(seed: u32, spared: Spared) -> Vec<u8> {
         b.place(hammer);
         processor(b, go, seed, spared);
         b.place(main);
-        b.say(&format!("hostile: seed {seed:#x}\n"));
+        b.say(&format!("{BEGUN}{seed:#x}\n"));
         for number in 1..PROCESSORS {
             b.start_processor(number, hammer);
         }
