@@ -12,7 +12,7 @@ use crate::payload::{bare, edu};
 pub const CASES: &[Case] = &[Case {
     name: "vfio: a report tells of text, mode, driver and interrupts, of a reset and a second start",
     set: &ADAPTERS,
-    seconds: 500,
+    seconds: 300,
     run: told,
 }];
 
