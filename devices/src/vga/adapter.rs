@@ -122,16 +122,18 @@ impl Adapter {
 
     fn read_ports(&mut self, first: u64, width: Width) -> u64 {
         let mut bytes = [0; 8];
-        for (port, byte) in (first..).zip(&mut bytes[..width.bytes()]) {
-            *byte = port_at(port).map_or(0xff, |port| self.registers.read_port(port));
+        // Nobody keeps an access from the end of all addresses, where there is no next one.
+        for (lane, byte) in (0..).zip(&mut bytes[..width.bytes()]) {
+            *byte =
+                first.checked_add(lane).and_then(port_at).map_or(0xff, |port| self.registers.read_port(port));
         }
         u64::from_le_bytes(bytes)
     }
 
     fn write_ports(&mut self, first: u64, width: Width, value: u64) {
         let mut colors = false;
-        for (port, byte) in (first..).zip(value.to_le_bytes()).take(width.bytes()) {
-            if let Some(port) = port_at(port) {
+        for (lane, byte) in (0..).zip(value.to_le_bytes()).take(width.bytes()) {
+            if let Some(port) = first.checked_add(lane).and_then(port_at) {
                 self.registers.write_port(port, byte);
                 colors |= port == spec::DAC_DATA;
             }
@@ -349,8 +351,9 @@ fn window_offset(offset: u64) -> Option<u32> {
 /// A value whose bytes come from ascending places.
 fn lanes(first: u64, width: Width, byte: impl Fn(usize) -> u8) -> u64 {
     let mut bytes = [0; 8];
-    for (at, lane) in (first..).zip(&mut bytes[..width.bytes()]) {
-        *lane = usize::try_from(at).map_or(0xff, &byte);
+    for (number, lane) in (0..).zip(&mut bytes[..width.bytes()]) {
+        let at = first.checked_add(number).and_then(|at| usize::try_from(at).ok());
+        *lane = at.map_or(0xff, &byte);
     }
     u64::from_le_bytes(bytes)
 }

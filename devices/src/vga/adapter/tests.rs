@@ -23,6 +23,23 @@ fn an_identity_that_drivers_know() {
 }
 
 #[test]
+fn accesses_at_the_end_of_all_addresses_find_nothing() {
+    let mut adapter = adapter();
+    for region in (0..10).map(Region).chain([DISPI]) {
+        for width in [Width::B1, Width::B2, Width::B4, Width::B8] {
+            for offset in u64::MAX - 8..=u64::MAX {
+                let _ = adapter.write(region, offset, width, 0);
+                let read = adapter.read(region, offset, width);
+                assert!(
+                    read.is_err() || read == Ok(width.all_ones()),
+                    "{region:?} {offset:#x} {width:?}: {read:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_is_claimed_before_command_says_so() {
     let mut adapter = adapter();
     assert!(adapter.claims().ranges.is_empty());
