@@ -144,7 +144,8 @@ pub trait Backend: Send {
     /// # Errors
     /// As [`Backend::read`]; `bytes` may then be filled in part.
     fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
-        for (at, byte) in (offset..).zip(bytes) {
+        for (number, byte) in (0..).zip(bytes) {
+            let at = offset.checked_add(number).ok_or(Fault::NoRegister)?;
             *byte = self.read(region, at, Width::B1)?.to_le_bytes()[0];
         }
         Ok(())
@@ -156,7 +157,8 @@ pub trait Backend: Send {
     /// # Errors
     /// As [`Backend::write`]; part of `bytes` may have been written.
     fn write_bytes(&mut self, region: Region, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
-        for (at, byte) in (offset..).zip(bytes) {
+        for (number, byte) in (0..).zip(bytes) {
+            let at = offset.checked_add(number).ok_or(Fault::NoRegister)?;
             self.write(region, at, Width::B1, (*byte).into())?;
         }
         Ok(())
@@ -277,5 +279,52 @@ impl RegionInfo {
     /// Whether an access lies inside.
     pub fn holds(&self, offset: u64, width: Width) -> bool {
         offset.checked_add(width.bytes() as u64).is_some_and(|end| end <= self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes at the end of all offsets.
+    struct End([u8; 4]);
+
+    impl End {
+        fn byte(&mut self, offset: u64) -> Result<&mut u8, Fault> {
+            let first = u64::MAX - 3;
+            let at = offset.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+            self.0.get_mut(at.ok_or(Fault::NoRegister)?).ok_or(Fault::NoRegister)
+        }
+    }
+
+    impl Backend for End {
+        fn name(&self) -> &str {
+            "end"
+        }
+
+        fn regions(&self) -> &[RegionInfo] {
+            &[]
+        }
+
+        fn read(&mut self, _: Region, offset: u64, _: Width) -> Result<u64, Fault> {
+            self.byte(offset).map(|byte| u64::from(*byte))
+        }
+
+        fn write(&mut self, _: Region, offset: u64, _: Width, value: u64) -> Result<(), Fault> {
+            *self.byte(offset)? = value.to_le_bytes()[0];
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn runs_of_bytes_end_where_offsets_do() {
+        let (mut end, region) = (End([1, 2, 3, 4]), Region::bar(0));
+        let mut bytes = [0; 4];
+        assert_eq!(end.read_bytes(region, u64::MAX - 3, &mut bytes), Ok(()));
+        assert_eq!(bytes, [1, 2, 3, 4]);
+        assert_eq!(end.read_bytes(region, u64::MAX - 2, &mut bytes), Err(Fault::NoRegister));
+        assert_eq!(end.write_bytes(region, u64::MAX, &[9]), Ok(()));
+        assert_eq!(end.write_bytes(region, u64::MAX, &[8, 7]), Err(Fault::NoRegister));
+        assert_eq!(end.0, [1, 2, 3, 8]);
     }
 }
