@@ -43,6 +43,9 @@ pub struct Options {
     list: bool,
 }
 
+/// How far what runs beside the cases stands back behind them.
+const YIELDING: i32 = 10;
+
 /// The step that builds what the machine cases run on.
 const BUILD: &str = "release build";
 
@@ -74,8 +77,8 @@ const STEPS: [Step; 2] = [
     },
 ];
 
-/// A step beside the cases of the outer machine, which leave much of a second processor: none of these looks at a
-/// clock, and the cases come first.
+/// A step beside the machine cases, which leave much of a second processor: none of these looks at a clock, and the
+/// cases come first.
 struct Beside {
     step: Step,
     /// Its folder. Other flags make other artefacts: each run would build all anew.
@@ -134,20 +137,18 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let chosen: Vec<_> = cases::all().filter(|case| wanted(case.name)).collect();
     let named = options.only.iter().flat_map(|_| nested::by_hand());
     let outer: Vec<_> = nested::all().chain(named).filter(|case| wanted(case.name)).collect();
-    let lab = match chosen.is_empty() && outer.is_empty() {
-        true => None,
-        false => machine_cases(&chosen, options, &workspace, &logs, &mut record)?,
-    };
     let files = workspace.lab()?;
     let beside: Vec<_> = BESIDE.iter().filter(|beside| wanted(beside.step.name)).collect();
     let beside = std::thread::scope(|scope| {
         let beside = scope.spawn(|| all_beside(&beside, &workspace, &logs));
-        if let Some(lab) = &lab {
-            nested::run(&outer, lab, &files, &mut record);
+        if !(chosen.is_empty() && outer.is_empty())
+            && let Some(lab) = machine_cases(&chosen, options, &workspace, &logs, &mut record)?
+        {
+            nested::run(&outer, &lab, &files, &mut record);
         }
-        beside.join()
+        beside.join().map_err(|_| anyhow!("the steps beside the cases are lost"))?
     });
-    record.append(beside.map_err(|_| anyhow!("the steps beside the cases are lost"))??);
+    record.append(beside?);
     if options.only.is_none() {
         eprintln!("the slowest parts:");
         record.slowest(SLOWEST).iter().for_each(|line| eprintln!("{line}"));
@@ -162,8 +163,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(if tally.is_good(strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One after another.
+/// One after another, on what the cases leave of the processors.
 fn all_beside(chosen: &[&Beside], workspace: &Workspace, logs: &Path) -> Result<Record> {
+    // Of this thread alone, and of the processes that it starts. Where it fails, both have a half.
+    let _ = rustix::process::nice(YIELDING);
     let mut record = Record::default();
     for Beside { step, folder, variables } in chosen {
         let mut command = workspace.cargo_beside(step.arguments, folder);
