@@ -49,9 +49,9 @@ const LINES: u32 = 500;
 
 /// The first process.
 const INIT: &str = include_str!("inner/init.sh");
-/// Modules that steps load, each with what it needs.
-const MODULES: [&str; 2] = ["nvme", "e1000e"];
-/// The driver of step [`Step::Ports`]. Only some cases need it, or the next one, and ask for it by [`initramfs_with`].
+/// The drivers of steps [`Step::Nvme`] and [`Step::Net`].
+pub const MODULES: [&str; 2] = ["nvme", "e1000e"];
+/// The driver of step [`Step::Ports`].
 pub const UIO: &str = "uio_pci_generic";
 /// The driver of step [`Step::Gpu`].
 pub const VIRTIO_GPU: &str = "virtio_gpu";
@@ -128,13 +128,9 @@ pub fn last_lines() -> String {
     lines.chain([DONE.to_owned()]).collect()
 }
 
-/// The initramfs, not packed: unpacking costs an emulated processor more than reading.
-pub fn initramfs(tree: &Tree) -> Result<Vec<u8>> {
-    initramfs_with(tree, &MODULES)
-}
-
-/// The same with these modules, each with what it needs, in place of the usual ones.
-pub fn initramfs_with(tree: &Tree, wanted: &[&str]) -> Result<Vec<u8>> {
+/// The initramfs with these modules, each with what it needs. It is not packed: unpacking costs an emulated processor
+/// more than reading.
+pub fn initramfs(tree: &Tree, wanted: &[&str]) -> Result<Vec<u8>> {
     let busybox = tree.busybox()?;
     let busybox = std::fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
     let modules = tree.modules()?;
@@ -155,7 +151,7 @@ pub fn initramfs_with(tree: &Tree, wanted: &[&str]) -> Result<Vec<u8>> {
 pub fn disk(tree: &Tree, steps: &[Step], path: &Path) -> Result<()> {
     let kernel = tree.kernel()?;
     let kernel = std::fs::read(&kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
-    let initramfs = initramfs(tree)?;
+    let initramfs = initramfs(tree, &MODULES)?;
     let linux = Linux { kernel: &kernel, initramfs: &initramfs, command_line: &command_line(steps) };
     grub::make_linux(path, &linux)
 }
@@ -165,7 +161,8 @@ pub fn write(folder: &Path, steps: &[Step]) -> Result<ExitCode> {
     let tree = Tree::prepare(&Workspace::find()?.lab()?)?;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let file = folder.join("initramfs");
-    std::fs::write(&file, initramfs(&tree)?).with_context(|| format!("cannot write {}", file.display()))?;
+    std::fs::write(&file, initramfs(&tree, &MODULES)?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
     disk(&tree, steps, &folder.join("grub.img"))?;
     println!("--kernel {} --append \"{}\"", tree.kernel()?.display(), command_line(steps));
     Ok(ExitCode::SUCCESS)

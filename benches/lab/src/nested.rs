@@ -23,7 +23,6 @@ mod linux;
 mod peer;
 mod report;
 mod rom;
-mod speed;
 mod stage;
 mod units;
 mod vga;
@@ -81,7 +80,6 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         bars::CASES,
         large::CASES,
         identity::CASES,
-        speed::CASES,
         adapters::CASES,
         vga::CASES,
         life::CASES,

@@ -11,7 +11,12 @@ use crate::machine::text;
 use crate::payload::mark;
 
 pub const CASES: &[Case] = &[
-    Case { name: "window: GRUB's menu is the same strict and auto", seconds: 300, kvm: true, run: menu },
+    Case {
+        name: "window: GRUB's menu is whole, and the same strict and auto",
+        seconds: 300,
+        kvm: true,
+        run: menu,
+    },
     Case { name: "window: SeaBIOS's text is the same strict and auto", seconds: 90, kvm: true, run: banner },
     Case { name: "window: while the guest is halted nobody wakes up", seconds: 90, kvm: true, run: idle },
 ];

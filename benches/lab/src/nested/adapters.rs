@@ -35,7 +35,8 @@ pub static ADAPTERS: Set = Set {
 pub const STDVGA: usize = 0;
 pub const CIRRUS: usize = 1;
 const RADEON: usize = 2;
-const VIRTIO: usize = 3;
+/// The adapter with the most to tell of.
+pub const VIRTIO: usize = 3;
 /// See [`STDVGA`].
 pub const WITH_COMPANION: usize = 4;
 /// The network card.
@@ -65,12 +66,6 @@ pub const CASES: &[Case] = &[
         set: &ADAPTERS,
         seconds: 240,
         run: back_doors,
-    },
-    Case {
-        name: "vfio: virtio-vga shows Linux, by legacy VGA and by its driver with MSI-X",
-        set: &ADAPTERS,
-        seconds: 240,
-        run: virtio,
     },
     Case {
         name: "vfio: a card of two functions stays one, and shows again after a reset of the guest",
@@ -105,7 +100,7 @@ fn cirrus(stage: &Stage<'_>) -> Result<()> {
     shows_nothing_yet(stage, &second)?;
     let steps = [Step::Console, Step::Functions];
     let mut guest =
-        kernel(stage, &["--device", &adapter.function, "--device", &second.function], &steps, &[])?;
+        stage.linux(&["--device", &adapter.function, "--device", &second.function], &[], &steps, "serial")?;
     let screen = linux(stage, &mut guest, &adapter)?;
     // Without legacy VGA an adapter is none to the firmware.
     for function in ["1013:00b8 030000", "1002:5159 038000"] {
@@ -121,7 +116,7 @@ fn radeon(stage: &Stage<'_>) -> Result<()> {
     let adapter = stage.place(RADEON)?;
     shows_nothing_yet(stage, &adapter)?;
     let steps = [Step::Console, Step::Ports];
-    let mut guest = kernel(stage, &["--device", &adapter.function], &steps, &[inner::UIO])?;
+    let mut guest = stage.linux(&["--device", &adapter.function], &[inner::UIO], &steps, "serial")?;
     let screen = linux(stage, &mut guest, &adapter)?;
     // The bytes of "trap", the lowest first.
     ensure!(screen.shows("scratch 0x70617274"), "what went to a port is not found in memory");
@@ -136,7 +131,7 @@ fn radeon(stage: &Stage<'_>) -> Result<()> {
 fn back_doors(stage: &Stage<'_>) -> Result<()> {
     let adapter = stage.place(RADEON)?;
     let steps = [Step::Console, Step::Quirks];
-    let mut guest = kernel(stage, &["--device", &adapter.function], &steps, &[])?;
+    let mut guest = stage.linux(&["--device", &adapter.function], &[], &steps, "serial")?;
     // Another guest's text stands on the screen.
     stage.until_said(&mut guest, "serial", DONE)?;
     let said = stage.text("serial");
@@ -161,11 +156,13 @@ fn back_doors(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-fn virtio(stage: &Stage<'_>) -> Result<()> {
+/// Linux shows on virtio-vga, by both ways, in a machine with these further arguments.
+pub fn virtio(stage: &Stage<'_>, arguments: &[&str]) -> Result<()> {
     let adapter = stage.place(VIRTIO)?;
     shows_nothing_yet(stage, &adapter)?;
+    let arguments = [&["--device", &adapter.function], arguments].concat();
     let steps = [Step::Console, Step::Gpu];
-    let mut guest = kernel(stage, &["--device", &adapter.function], &steps, &[inner::VIRTIO_GPU])?;
+    let mut guest = stage.linux(&arguments, &[inner::VIRTIO_GPU], &steps, "serial")?;
     stage.until_text(&mut guest, &adapter.id, FIRMWARE)?;
     let text = stage.until_text(&mut guest, &adapter.id, CONSOLE)?;
     ensure!(text.shows(RUN_INIT) && text.picture.width == 720, "this is no text mode:\n{}", text.text);
@@ -186,7 +183,7 @@ fn companion(stage: &Stage<'_>) -> Result<()> {
     let beside = adapter.companion.clone().context("it has no companion")?;
     shows_nothing_yet(stage, &adapter)?;
     let devices = ["--device", &adapter.function, "--device", &beside];
-    let mut guest = kernel(stage, &devices, &[Step::Console, Step::Functions, Step::Reset], &[])?;
+    let mut guest = stage.linux(&devices, &[], &[Step::Console, Step::Functions, Step::Reset], "serial")?;
     for boot in 1..=2 {
         stage.until_text(&mut guest, &adapter.id, FIRMWARE).with_context(|| format!("boot {boot}"))?;
         // It resets right after its last line: what follows it on the screen is black.
@@ -205,16 +202,6 @@ fn companion(stage: &Stage<'_>) -> Result<()> {
     let beside = format!("lab: function {slot}.1 1234:11e8 ");
     ensure!(said.contains(&beside), "there is no \"{beside}\"");
     Ok(())
-}
-
-/// Starts a guest that boots the kernel, with these modules in place of the usual ones.
-fn kernel<'a>(stage: &Stage<'a>, devices: &[&str], steps: &[Step], modules: &[&str]) -> Result<Job<'a>> {
-    let initramfs = stage.write("initramfs", &inner::initramfs_with(stage.tree, modules)?)?;
-    let (initramfs, kernel) = (initramfs.to_string_lossy(), stage.tree.kernel()?);
-    let words = inner::command_line(steps);
-    let kernel = kernel.to_string_lossy();
-    let rest = ["--kernel", &kernel, "--initrd", &initramfs, "--append", &words, "--serial", "serial"];
-    stage.machine(&[devices, &rest].concat())
 }
 
 /// Waits until Linux has done its steps on a screen on which the firmware showed before.

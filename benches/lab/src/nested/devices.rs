@@ -89,28 +89,14 @@ fn linux(stage: &Stage<'_>) -> Result<()> {
     let set_aside = "echo 1 > /proc/sys/vm/compact_memory; cd /proc/sys/vm; echo";
     stage.output(&format!("{set_aside} {PAGES} > nr_hugepages"))?;
     free(PAGES).context("the outer machine sets none aside")?;
-    let initramfs = stage.write("initramfs", &inner::initramfs(stage.tree)?)?;
     let ping = stage.start(&peers::ping_guest(stage.tree, 300)?)?;
-    let mut guest = stage.trapline(&[
-        "run",
-        "--screen",
-        "none",
-        "--memory",
-        MEMORY,
-        "--hugepages",
-        "--device",
-        &stage.place(DISK)?.function,
-        "--device",
-        &format!("{},msi=guest", stage.place(NETWORK)?.function),
-        "--kernel",
-        &stage.tree.kernel()?.to_string_lossy(),
-        "--initrd",
-        &initramfs.to_string_lossy(),
-        "--append",
-        &inner::command_line(&[Step::Functions, Step::Nvme, Step::Net]),
-        "--serial",
-        "serial",
-    ])?;
+    let steps = [Step::Functions, Step::Nvme, Step::Net];
+    let linux = stage.linux_arguments(&inner::MODULES, &steps, "serial")?;
+    let network = format!("{},msi=guest", stage.place(NETWORK)?.function);
+    let memory = ["run", "--screen", "none", "--memory", MEMORY, "--hugepages"];
+    let devices = ["--device", &stage.place(DISK)?.function, "--device", &network];
+    let arguments = [&memory[..], &devices, &linux.each_ref().map(String::as_str)].concat();
+    let mut guest = stage.trapline(&arguments)?;
     stage.until_said(&mut guest, "serial", RUN_INIT)?;
     stage.until_said(&mut guest, "serial", DONE)?;
     let pinged = ping.wait(stage.deadline)?;

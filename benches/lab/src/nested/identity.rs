@@ -34,25 +34,12 @@ fn bars(stage: &Stage<'_>, function: &str) -> Result<Vec<String>> {
 fn linux(stage: &Stage<'_>) -> Result<()> {
     let (adapter, disk) = (stage.place(ADAPTER)?, stage.place(DISK)?);
     shows_nothing_yet(stage, &adapter)?;
-    let (initramfs, kernel) = (inner::initramfs(stage.tree)?, stage.tree.kernel()?);
-    let initramfs = stage.write("initramfs", &initramfs)?;
-    let words = inner::command_line(&[Step::Console, Step::Addresses, Step::Nvme]);
     // A card on bus 0, and one behind a port, which must pass on what it keeps.
     let card = format!("{},rom=off,identity=on", disk.function);
-    let mut guest = stage.machine(&[
-        "--device",
-        &format!("{},identity=on", adapter.function),
-        "--device",
-        &card,
-        "--kernel",
-        &kernel.to_string_lossy(),
-        "--initrd",
-        &initramfs.to_string_lossy(),
-        "--append",
-        &words,
-        "--serial",
-        "serial",
-    ])?;
+    let shown = format!("{},identity=on", adapter.function);
+    let devices = ["--device", &shown, "--device", &card];
+    let steps = [Step::Console, Step::Addresses, Step::Nvme];
+    let mut guest = stage.linux(&devices, &inner::MODULES, &steps, "serial")?;
     stage.until_text(&mut guest, &adapter.id, RUN_INIT)?;
     let screen = stage.until_text(&mut guest, &adapter.id, DONE)?;
     ensure!(screen.shows("Console: colour VGA+ 80x25"), "the adapter is no console:\n{}", screen.text);

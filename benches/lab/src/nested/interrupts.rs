@@ -54,21 +54,9 @@ fn program(stage: &Stage<'_>, option: &str, shown: &str) -> Result<()> {
 
 /// Linux drives the network card with this option.
 fn network(stage: &Stage<'_>, option: &str, kind: &str) -> Result<()> {
-    let initramfs = stage.write("initramfs", &inner::initramfs(stage.tree)?)?;
     let ping = stage.start(&peers::ping_guest(stage.tree, 200)?)?;
     let device = format!("{},rom=off,msi={option}", stage.place(NETWORK)?.function);
-    let mut guest = stage.machine(&[
-        "--device",
-        &device,
-        "--kernel",
-        &stage.tree.kernel()?.to_string_lossy(),
-        "--initrd",
-        &initramfs.to_string_lossy(),
-        "--append",
-        &inner::command_line(&[Step::Net]),
-        "--serial",
-        option,
-    ])?;
+    let mut guest = stage.linux(&["--device", &device], &inner::MODULES, &[Step::Net], option)?;
     stage.until_said(&mut guest, option, DONE)?;
     let pinged = ping.wait(stage.deadline)?;
     let told = stage.terminate(guest)?;

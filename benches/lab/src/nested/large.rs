@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::{Case, Stage, VGA};
-use crate::inner::{self, DONE, SAYS, Step};
+use crate::inner::{DONE, SAYS, Step};
 
 pub const CASES: &[Case] = &[Case {
     name: "vfio: Linux uses BARs of 128 and 188 GiB where SeaBIOS has put them",
@@ -34,21 +34,9 @@ fn large(stage: &Stage<'_>) -> Result<()> {
     let servers = stage.workspace().programs(&["build", "--workspace", "--example", SERVER], &[SERVER])?;
     let mut server = stage.start(&format!("exec {} {SOCKET}", servers[0].display()))?;
     stage.output(&format!("while [ ! -S {SOCKET} ]; do sleep 1; done"))?;
-    let initramfs = stage.write("initramfs", &inner::initramfs_with(stage.tree, &[])?)?;
-    let mut guest = stage.machine(&[
-        "--device",
-        &format!("vfio-user:{SOCKET},root-port=on"),
-        "--kernel",
-        &stage.tree.kernel()?.to_string_lossy(),
-        "--initrd",
-        &initramfs.to_string_lossy(),
-        "--append",
-        &inner::command_line(&[Step::Functions, Step::Ends]),
-        "--serial",
-        "serial",
-        "--debugcon",
-        "debug",
-    ])?;
+    let device = format!("vfio-user:{SOCKET},root-port=on");
+    let rest = ["--device", &device, "--debugcon", "debug"];
+    let mut guest = stage.linux(&rest, &[], &[Step::Functions, Step::Ends], "serial")?;
     stage.until_said(&mut guest, "serial", DONE)?;
     stage.terminate(guest)?;
     server.kill()?;

@@ -126,21 +126,8 @@ fn linux_unseen(stage: &Stage<'_>, adapter: &Place) -> Result<()> {
     let listed = listed(stage, adapter)?;
     ensure!(listed["legacy_vga"] == "no", "with disable_vga=1 it is {listed}");
     let before = stage.outer.screen(&adapter.id)?.text;
-    let kernel = stage.tree.kernel()?;
-    let initramfs = stage.write("initramfs", &inner::initramfs_with(stage.tree, &[])?)?;
-    let words = inner::command_line(&[inner::Step::Console, inner::Step::Functions]);
-    let mut guest = stage.machine(&[
-        "--device",
-        &adapter.function,
-        "--kernel",
-        &kernel.to_string_lossy(),
-        "--initrd",
-        &initramfs.to_string_lossy(),
-        "--append",
-        &words,
-        "--serial",
-        "serial",
-    ])?;
+    let steps = [inner::Step::Console, inner::Step::Functions];
+    let mut guest = stage.linux(&["--device", &adapter.function], &[], &steps, "serial")?;
     stage.until_said(&mut guest, "serial", RUN_INIT)?;
     stage.until_said(&mut guest, "serial", inner::DONE)?;
     let screen = stage.outer.screen(&adapter.id)?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::cases::Lab;
+use crate::inner::{self, Step};
 use crate::machine::text;
 use crate::outer::archive::Archive;
 use crate::outer::{Job, Outer, Place, Tree, quoted};
@@ -138,6 +139,35 @@ impl<'a> Stage<'a> {
     /// Starts a virtual machine inside, with these further arguments.
     pub fn machine(&self, arguments: &[&str]) -> Result<Job<'a>> {
         self.trapline(&[&["run", "--screen", "none", "--memory", "512M"], arguments].concat())
+    }
+
+    /// What makes Linux a guest, with these modules, and where its serial line goes, for `trapline run`.
+    pub fn linux_arguments(&self, modules: &[&str], steps: &[Step], serial: &str) -> Result<[String; 8]> {
+        let initramfs = self.write("initramfs", &inner::initramfs(self.tree, modules)?)?;
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        Ok([
+            "--kernel".to_owned(),
+            path(&self.tree.kernel()?),
+            "--initrd".to_owned(),
+            path(&initramfs),
+            "--append".to_owned(),
+            inner::command_line(steps),
+            "--serial".to_owned(),
+            serial.to_owned(),
+        ])
+    }
+
+    /// Starts Linux with these modules in a virtual machine with these further arguments. It carries out the steps,
+    /// and a file of the case is its serial line.
+    pub fn linux(
+        &self,
+        arguments: &[&str],
+        modules: &[&str],
+        steps: &[Step],
+        serial: &str,
+    ) -> Result<Job<'a>> {
+        let linux = self.linux_arguments(modules, steps, serial)?;
+        self.machine(&[arguments, &linux.each_ref().map(String::as_str)].concat())
     }
 
     /// Starts a virtual machine inside, with these further arguments, whose guest gets what [`Stage::answer`]

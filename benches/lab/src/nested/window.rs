@@ -172,12 +172,7 @@ fn dead(stage: &Stage<'_>) -> Result<()> {
 
 /// Starts Linux, which writes many lines to its screen.
 fn scrolling<'a>(stage: &Stage<'a>, devices: &[&str]) -> Result<Job<'a>> {
-    let initramfs = stage.write("initramfs", &inner::initramfs_with(stage.tree, &[])?)?;
-    let (initramfs, kernel) = (initramfs.to_string_lossy(), stage.tree.kernel()?);
-    let words = inner::command_line(&[Step::Console, Step::Scroll]);
-    let kernel = kernel.to_string_lossy();
-    let rest = ["--kernel", &kernel, "--initrd", &initramfs, "--append", &words, "--serial", "serial"];
-    stage.machine(&[devices, &rest].concat())
+    stage.linux(devices, &[], &[Step::Console, Step::Scroll], "serial")
 }
 
 /// Waits until Linux has written its lines, and compares the whole screen.

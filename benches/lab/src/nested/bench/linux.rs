@@ -55,7 +55,7 @@ pub fn dead(session: &Session<'_>) -> Result<Vec<Table>> {
 
 fn guest(session: &Session<'_>, words: String) -> Result<Guest> {
     let stage = &session.stage;
-    let initramfs = stage.write("initramfs", &inner::initramfs_with(stage.tree, &[])?)?;
+    let initramfs = stage.write("initramfs", &inner::initramfs(stage.tree, &[])?)?;
     let linux = Linux { kernel: stage.tree.kernel()?, initramfs, words };
     Ok(Guest { linux: Some(linux), serial: true, ..Guest::new(GUEST) })
 }
