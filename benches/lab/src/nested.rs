@@ -62,8 +62,11 @@ pub struct Set {
 
 /// A display adapter, a device that has no driver anywhere, and one that its own driver has.
 static VGA: Set = Set {
-    name: "VGA, edu and a network adapter",
-    devices: |_| Ok(vec![Device::new("VGA"), Device::new("edu"), Device::new("e1000e").unbound()]),
+    name: "VGA, edu and a network adapter behind an IOMMU of 39 bits",
+    devices: |_| {
+        let adapter = Device::new("VGA").with(&["-global", "intel-iommu.aw-bits=39"]);
+        Ok(vec![adapter, Device::new("edu"), Device::new("e1000e").unbound()])
+    },
 };
 
 /// All of them; those of a set are run together.

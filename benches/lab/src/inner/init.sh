@@ -51,8 +51,9 @@ console() {
     say "$(dmesg | sed -n 's/.*\(Console: colour .*\)/\1/p' | head -n 1)"
 }
 
-# Every function, as the guest sees it
+# Every function, as the guest sees it, and how wide addresses are
 functions() {
+    say "processor $(sed -n 's/^address sizes.*: //p' /proc/cpuinfo | head -n 1)"
     for function in /sys/bus/pci/devices/*; do
         class=$(cut -c 3- "$function/class")
         say "function ${function##*/} $(cut -c 3- "$function/vendor"):$(cut -c 3- "$function/device") $class"

@@ -6,7 +6,7 @@ use super::{Case, Stage, VGA};
 use crate::inner::{DONE, SAYS, Step};
 
 pub const CASES: &[Case] = &[Case {
-    name: "vfio: Linux uses BARs of 128 and 188 GiB where SeaBIOS has put them",
+    name: "vfio: Linux uses BARs of 128 and 188 GiB where SeaBIOS has put them, for which an IOMMU is too narrow",
     set: &VGA,
     seconds: 240,
     run: large,
@@ -36,11 +36,16 @@ fn large(stage: &Stage<'_>) -> Result<()> {
     stage.output(&format!("while [ ! -S {SOCKET} ]; do sleep 1; done"))?;
     let device = format!("vfio-user:{SOCKET},root-port=on");
     let rest = ["--device", &device, "--debugcon", "debug"];
+    beside_one_of_the_host(stage, &rest)?;
     let mut guest = stage.linux(&rest, &[], &[Step::Functions, Step::Ends], "serial")?;
     stage.until_said(&mut guest, "serial", DONE)?;
     stage.terminate(guest)?;
     server.kill()?;
     let said = stage.text("serial");
+    ensure!(
+        said.contains("processor 40 bits physical"),
+        "the guest has not as many addresses as the processor"
+    );
     for found in FOUND {
         ensure!(said.contains(&format!("{SAYS}{found}")), "the guest does not say \"{found}\"");
     }
@@ -49,5 +54,22 @@ fn large(stage: &Stage<'_>) -> Result<()> {
         ensure!(!said.contains(word), "the guest's kernel says \"{word}\"");
     }
     ensure!(stage.text("debug").contains("PCI: map device"), "the firmware says nothing of what it did");
+    Ok(())
+}
+
+/// With a function of the host beside it the guest has the IOMMU's 39 bits, not the processor's 40, and that is told
+/// at the start.
+fn beside_one_of_the_host(stage: &Stage<'_>, arguments: &[&str]) -> Result<()> {
+    let adapter = format!("{},rom=off", stage.place(0)?.function);
+    let refused = stage.machine(&[arguments, &["--device", &adapter]].concat())?.wait(stage.deadline)?;
+    let said = refused.output.trim();
+    ensure!(refused.status == 1, "it ends with status {}: {said}", refused.status);
+    for words in [
+        "does not fit: ",
+        "with 39 bits guest physical addresses end at 0x8000000000",
+        "the processor has 40 bits and the IOMMU 39: --phys-bits 40",
+    ] {
+        ensure!(said.contains(words), "it does not say \"{words}\": {said}");
+    }
     Ok(())
 }
