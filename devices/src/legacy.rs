@@ -64,7 +64,7 @@ pub const WINDOW: (u64, u64) = (0xa_0000, 0xb_ffff);
 /// The ports, first and last of each run. 0x3bc to 0x3bf between them are a parallel port's.
 pub const PORTS: [(u16, u16); 2] = [(0x3b0, 0x3bb), (0x3c0, 0x3df)];
 
-/// What a function with legacy VGA may do to be fast (design section 5). Nothing is what it does by itself.
+/// What a function with legacy VGA may do to be fast. Nothing is what it does by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
     /// KVM may collect writes.

@@ -1,5 +1,5 @@
 //! The order in which a card sees what two vCPUs do, in every mode of the legacy window: one that PCI and
-//! x86 allow (design section 4, rules 1 to 5). And a proof that the judge can say no.
+//! x86 allow: reads see the writes before them, and no write passes another. And a proof that the judge can say no.
 
 #[path = "window/card.rs"]
 mod card;

@@ -75,8 +75,8 @@ pub(crate) use serve::Owned;
 /// How many accesses a function's queue holds.
 const CAPACITY: usize = 256;
 
-/// Who carries accesses out. The measured reasons are in the design: a read by way of a sleeping
-/// worker costs 10 to 150 times one that the vCPU makes itself.
+/// Who carries accesses out. A read by way of a sleeping worker costs many times one that the vCPU makes itself, as
+/// `cargo bench` shows; a push costs a small part of an exit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Service {
     /// The caller itself, whenever the token is free; also of posted writes.

@@ -1,4 +1,4 @@
-//! Rules 2 to 4 of the design: what the kernel has collected comes before what is asked now, in one
+//! What the kernel has collected comes before what is asked now, in one
 //! order with everything else, merged where that changes nothing.
 #![cfg(not(loom))]
 

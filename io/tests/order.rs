@@ -1,5 +1,5 @@
-//! Rules 1, 2 (the queue's part) and 8 of the design, with real threads, in every way of service,
-//! with and without a worker, with a roomy queue and one that is always full.
+//! A function has one order, nothing overtakes an earlier write, and nothing blocks for good: the queue's part of that,
+//! with real threads, in every way of service, with and without a worker, with a roomy queue and one that is always full.
 #![cfg(not(loom))]
 
 #[path = "common/rig.rs"]

@@ -1,5 +1,5 @@
 //! What io_uring and plain transfers do on the real kernel: short transfers, EIO, the order of a batch,
-//! and rule 6. (EINTR, and short writes within a linked run, are tested beside the code.)
+//! and what `O_NONBLOCK` decides. (EINTR, and short writes within a linked run, are tested beside the code.)
 //!
 //! `/proc/self/mem` stands in for a VFIO device: its file operations have `read` and `write`, but
 //! neither `read_iter` nor `write_iter` nor `poll`, which is exactly what makes io_uring punt a
@@ -46,7 +46,7 @@ fn page_region(page: &MmapRegion) -> FileRegion {
     FileRegion { fd: Arc::new(own_memory()), offset: page.as_ptr() as u64, len: 8192 }
 }
 
-/// Rule 6. Reads show it: they take the same decision for this file as writes do for VFIO. Writes to it
+/// Reads show it: they take the same decision for this file as writes do for VFIO. Writes to it
 /// are punted in any case, since files in /proc count as regular ones.
 #[test]
 fn without_o_nonblock_the_kernel_punts_and_with_it_does_not() {

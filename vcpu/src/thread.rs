@@ -14,8 +14,7 @@ use crate::vcpus::Exits;
 use crate::world::{Next, World};
 
 /// How often in a row `KVM_RUN` may find no memory behind a slot before that is an error: a slot of a
-/// device's memory can vanish under us, which the retry sees as a trap once the slot is gone (design
-/// rule 11).
+/// device's memory can vanish under us, which the retry sees as a trap once the slot is gone.
 const MEMORY_RETRIES: u32 = 1000;
 
 /// How many of those come at once; the others come a millisecond apart.

@@ -2,7 +2,7 @@
 //!
 //! The guest hands it over by COMMAND of the functions and VGA Enable of the bridges above them, as on
 //! hardware; the map follows those writes like all others. What is special about it: the function that gets
-//! it asks its device anew what registers and memory hold (design section 5), and if KVM collects for
+//! it asks its device anew what registers and memory hold, and if KVM collects for
 //! the one that had it, the vCPU that made the write waits until that is over
 //! ([`Topology::settle_zones`](super::Topology)).
 
