@@ -83,7 +83,8 @@ fn pictures_in(stage: &Stage<'_>, adapter: &Place, way: &str, wanted: &[Picture]
     let disk = format!("{},readonly", stage.write("modes.disk", &modes::disk())?.display());
     let debug = format!("debug-{way}");
     let devices = ["--device", &adapter.function, "--disk", &disk, "--debugcon", &debug, "--window", way];
-    let mut guest = stage.answered_machine(&devices)?;
+    let report = format!("{way}.json");
+    let mut guest = stage.answered_machine(&[&devices[..], &["--report", &report]].concat())?;
     let mut pictures = Vec::new();
     for (number, step) in modes::STEPS.iter().enumerate() {
         stage.until_said(&mut guest, &debug, modes::said(step).trim())?;
@@ -95,6 +96,10 @@ fn pictures_in(stage: &Stage<'_>, adapter: &Place, way: &str, wanted: &[Picture]
     }
     let ended = guest.wait(stage.deadline)?;
     ensure!(ended.status == 0, "trapline ended with status {}: {}", ended.status, ended.output.trim());
+    let told: serde_json::Value =
+        serde_json::from_str(&stage.text(&report)).context("the report is no JSON")?;
+    let life = &told["runs"][0]["functions"][0]["first"];
+    ensure!(life["text"] == true && life["graphics"] == true, "the report tells of no modes: {told}");
     Ok(pictures)
 }
 
