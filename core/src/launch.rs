@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use trapline_devices::pci::Pin;
@@ -32,8 +32,8 @@ use trapline_devices::virtio::block::{Block, Disk};
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
 use trapline_io::{Gpa, Span};
-use trapline_vcpu::Vm;
 use trapline_vcpu::cpuid::Cpuid;
+use trapline_vcpu::{Vm, interrupt_others};
 
 use self::fit::{Bounds, Fit};
 use self::ways::Collecting;
@@ -59,6 +59,8 @@ use crate::trace::{Opened, Trace};
 /// How long the end of a run waits until the adapter shows all that the guest wrote: a device gives up
 /// after 5 s.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks whether the machine's thread has ended.
+const TICK: Duration = Duration::from_millis(5);
 
 /// A machine that runs, and the thread that watches over it.
 struct Running {
@@ -204,14 +206,15 @@ fn watch_over(mut machine: Machine, outside: Outside, ends: &Ends, showing: Send
     if let Some(mapping) = &mapping {
         mapping.begin();
     }
-    let end = match machine.run(None) {
+    let end = match machine.run_to_the_end(None) {
         Ok(Ending::PowerOff) => End::PowerOff,
         Ok(Ending::Left) => End::Left,
         Ok(Ending::TimedOut) => End::Timeout,
         Err(error) => End::Failed(error.to_string()),
     };
-    drop(showing);
     ends.report(end);
+    machine.bring_out();
+    drop(showing);
     if let Some(mapping) = &mapping {
         mapping.stop();
     }
@@ -246,10 +249,26 @@ impl Guest for Running {
 
     fn stop(self: Box<Self>) -> Result<()> {
         self.events.push(Event::Leave);
+        if !ends_within(&self.thread, PATIENCE) {
+            // A transfer to a card sleeps in the kernel for as long as another program keeps the host's legacy VGA ranges.
+            tracing::warn!("a device keeps the machine from its end: what is under way is given up");
+            while !ends_within(&self.thread, TICK) {
+                interrupt_others().context("the machine does not end")?;
+            }
+        }
         let joined = self.thread.join();
         drop(self.adapter);
         joined.map_err(|_| anyhow!("the machine's thread panicked; this is a bug in trapline"))
     }
+}
+
+/// Whether a thread comes to its end in this time.
+fn ends_within(thread: &JoinHandle<()>, time: Duration) -> bool {
+    let patience = Instant::now() + time;
+    while !thread.is_finished() && Instant::now() < patience {
+        std::thread::sleep(TICK.min(time));
+    }
+    thread.is_finished()
 }
 
 /// Who carries out accesses, in the terms of the access path.

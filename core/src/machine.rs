@@ -104,14 +104,17 @@ impl std::fmt::Debug for Observer<'_> {
 /// A machine, its vCPUs not yet running.
 pub struct Machine {
     world: Arc<World>,
-    /// Those of the functions whose writes KVM may collect, and those functions.
+    // The threads, in the order in which they end. They go before the devices do, which are not to be closed on one of
+    // them: it may not be able to.
+    /// Those of the functions whose writes KVM may collect.
     clocks: Vec<Clock>,
-    windows: Vec<Arc<Endpoint>>,
     vcpus: Vcpus,
+    workers: Vec<Worker>,
+    /// The functions whose writes KVM may collect.
+    windows: Vec<Arc<Endpoint>>,
     topology: Arc<Topology>,
     endpoints: Endpoints,
     latch: Arc<ConfigLatch>,
-    workers: Vec<Worker>,
     events: Events,
     /// The flags of devices that are to give up at the end.
     stopping: Vec<Arc<AtomicBool>>,
@@ -275,10 +278,29 @@ impl Machine {
     /// A device or vCPU failed, or a reset could not be carried out. The machine can only be stopped
     /// then.
     pub fn run(&mut self, deadline: Option<Instant>) -> Result<Ending, Error> {
+        let ending = self.run_to_the_end(deadline);
+        self.bring_out();
+        ending
+    }
+
+    /// As [`Machine::run`], but what the guest has written last is still to be brought out.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub(crate) fn run_to_the_end(&mut self, deadline: Option<Instant>) -> Result<Ending, Error> {
         self.release();
         let ending = self.run_on(deadline);
-        self.windows.iter().for_each(|function| window::bring_out(function));
+        // Whoever wants the end may wake who sleeps in a transfer.
+        for flag in &self.stopping {
+            flag.store(true, Relaxed);
+        }
         ending
+    }
+
+    /// Brings out what the guest has written to the legacy window. Waits for the devices' tokens, which who sleeps in a
+    /// transfer holds.
+    pub(crate) fn bring_out(&self) {
+        self.windows.iter().for_each(|function| window::bring_out(function));
     }
 
     fn run_on(&mut self, deadline: Option<Instant>) -> Result<Ending, Error> {

@@ -189,3 +189,42 @@ fn pam_changes_what_the_guest_sees_at_once() {
         assert_eq!(run.seen, [0x1234, 0], "with {cpus} vCPUs");
     }
 }
+
+/// A device that tells on which thread it goes.
+struct Goes(std::sync::mpsc::Sender<Option<String>>);
+
+impl Device for Goes {
+    fn read(&mut self, _: Region, _: u64, _: Width) -> Result<u64, Fault> {
+        Err(Fault::NoRegister)
+    }
+
+    fn write(&mut self, _: Region, _: u64, _: Width, _: u64) -> Result<(), Fault> {
+        Err(Fault::NoRegister)
+    }
+
+    fn reset(&mut self) {}
+
+    fn claims(&self) -> Claims {
+        Claims::default()
+    }
+}
+
+impl Drop for Goes {
+    fn drop(&mut self) {
+        let _ = self.0.send(std::thread::current().name().map(str::to_owned));
+    }
+}
+
+/// A machine that comes to no run, or to no end, is dropped by who made it: its threads may not be able to close what a
+/// device has open.
+#[test]
+fn devices_go_on_the_thread_that_drops_the_machine() {
+    let Ok(vm) = Vm::new() else { return println!("skipped: no /dev/kvm") };
+    let (tell, told) = std::sync::mpsc::channel();
+    let parts = vec![Parts::platform("goes", Goes(tell))];
+    let machine =
+        Machine::new(Arc::new(vm), 1, Service::Adaptive, Published::default(), parts, Events::default());
+    drop(machine.unwrap());
+    assert_eq!(told.recv().unwrap().as_deref(), std::thread::current().name());
+    assert!(told.recv().is_err());
+}

@@ -188,3 +188,16 @@ fn and_the_one_that_holds_a_lease() {
     until("it works", || text(&node).contains("unlock io+mem").then_some(()));
     assert!(text(Path::new(&status)).contains("\nSeccomp:\t0\n"));
 }
+
+/// Each vector that a guest's driver enables has a descriptor, and the usual limit is lower than there may be vectors.
+#[test]
+fn a_run_may_open_as_many_files_as_the_system_lets_it() {
+    let folder = tempfile::tempdir().unwrap();
+    firmware(folder.path());
+    let machine = machine(folder.path());
+    until("the machine", || confined(machine.0.id(), "vcpu0"));
+    let limits = text(Path::new(&format!("/proc/{}/limits", machine.0.id())));
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let files: Vec<&str> = files.split_whitespace().take(2).collect();
+    assert_eq!(files[0], files[1], "{limits}");
+}

@@ -196,6 +196,23 @@ fn msi_makes_do_with_fewer_messages() {
 }
 
 #[test]
+fn msi_makes_do_with_what_the_host_has() {
+    let (card, host) = (Card::new(), Host::with_at_most(4));
+    let mut driver = running(&card, &host);
+    driver.set32(MSI + 4, FEE_LOW);
+    driver.set16(MSI + 12, 0x50);
+    driver.set16(MSI + 2, 0x31);
+    assert_eq!(card.log(), ["intx off", "Msi 0 x4"]);
+    assert!(card.fire(Msi, 3));
+    assert_eq!(host.delivered(), [message(FEE, 0x53)]);
+    assert_eq!(host.vectors(), 4);
+    let (card, host) = (Card::new(), Host::with_at_most(0));
+    let mut driver = running(&card, &host);
+    driver.set16(MSI + 2, 0x31);
+    assert_eq!((card.log(), host.vectors()), (vec!["intx off".to_owned()], 0));
+}
+
+#[test]
 fn a_vector_lives_on_after_a_message_that_is_none() {
     let (card, host) = (Card::new(), Host::new());
     let mut driver = running(&card, &host);

@@ -44,6 +44,26 @@ pub(crate) fn interrupt(thread: &JoinHandle<()>) {
     let _ = thread.kill(SIGRTMIN());
 }
 
+/// Interrupts whatever system call each other thread of the process is in, once; of no effect on one that is in
+/// none. For the end of a run, when a transfer to a device may sleep for as long as somebody else wishes. Does not block.
+///
+/// # Errors
+/// The list of threads cannot be read.
+pub fn interrupt_others() -> std::io::Result<()> {
+    install_handler();
+    // SAFETY: neither call takes a pointer.
+    let (process, own) = unsafe { (libc::getpid(), libc::gettid()) };
+    for task in std::fs::read_dir("/proc/self/task")?.flatten() {
+        let thread = task.file_name().to_str().and_then(|name| name.parse::<c_int>().ok());
+        if let Some(thread) = thread.filter(|thread| *thread != own) {
+            // SAFETY: it takes numbers alone. A thread that has ended since is no thread of this process any more,
+            // and is not found.
+            unsafe { libc::syscall(libc::SYS_tgkill, process, thread, SIGRTMIN()) };
+        }
+    }
+    Ok(())
+}
+
 /// The byte `immediate_exit` of one vCPU, for whoever wants it out of `KVM_RUN`. Of no effect once the
 /// vCPU's descriptor is closed.
 #[derive(Clone, Debug)]

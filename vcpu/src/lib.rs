@@ -57,6 +57,7 @@ mod zones;
 pub use coalesced::Coalesced;
 pub use ioeventfd::{Ioeventfd, Ioeventfds};
 pub use irqfd::{LevelLine, LineMover, MessageVector};
+pub use kick::interrupt_others;
 pub use routes::{Inputs, Message};
 pub use slots::{Slot, Slots};
 pub use vcpus::{Error, Exits, Vcpus};

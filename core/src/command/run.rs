@@ -15,6 +15,7 @@ mod watch;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::outputs::Outputs;
 use self::watch::Watch;
@@ -33,7 +34,17 @@ pub(super) fn run(options: Options, file: Option<&str>) -> anyhow::Result<Status
     let config = RunConfig::load(options, file)?;
     config.seccomp.prepare();
     let log = super::log::start();
+    open_as_many_files_as_there_may_be();
     live(&config, &log, |ends| crate::launch::launch(&config, ends))
+}
+
+/// A guest's driver may enable 2048 vectors of each function, and each has an eventfd: the usual limit is for programs
+/// that use `select`.
+fn open_as_many_files_as_there_may_be() {
+    let most = getrlimit(Resource::Nofile).maximum;
+    if let Err(errno) = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }) {
+        tracing::debug!(%errno, "the limit of open files stays");
+    }
 }
 
 /// The life of a run of the machine that `build` starts.

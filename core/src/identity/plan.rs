@@ -342,20 +342,23 @@ impl Planner<'_> {
                 None => blocks.push((owner, vec![wanting])),
             }
         }
-        let anywhere = |block: &[Wanting]| block.iter().all(Wanting::anywhere);
+        // A bridge's window that is not prefetchable has registers of 32 bits.
+        let anywhere = |owner: Owner, block: &[Wanting]| {
+            !matches!(owner, Owner::Window(_, Pool::Memory)) && block.iter().all(Wanting::anywhere)
+        };
         let total = |block: &[Wanting]| block.iter().map(Wanting::size).sum::<u64>();
-        blocks.sort_by_key(|(_, block)| (anywhere(block), std::cmp::Reverse(total(block))));
+        blocks.sort_by_key(|(owner, block)| (anywhere(*owner, block), std::cmp::Reverse(total(block))));
         for (owner, block) in blocks {
             // The largest came first, so what follows it is aligned as well.
             let Some(first) = block.first().copied() else { continue };
             let Owner::Window(bridge, pool) = owner else {
-                let at = self.find(&first, first.size(), first.size(), anywhere(&block), owner)?;
+                let at = self.find(&first, first.size(), first.size(), anywhere(owner, &block), owner)?;
                 self.put(first, at, owner);
                 continue;
             };
             let grain = grain(pool);
             let size = total(&block).next_multiple_of(grain);
-            let at = self.find(&first, size, first.size().max(grain), anywhere(&block), owner)?;
+            let at = self.find(&first, size, first.size().max(grain), anywhere(owner, &block), owner)?;
             self.open(first.function, Window { bridge, pool, bounds: (at, at + (size - 1)) })?;
             for wanting in block {
                 self.place_in(wanting, bridge, pool)?;

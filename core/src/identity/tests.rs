@@ -119,6 +119,9 @@ fn check(functions: &[Given], ground: Ground<'_>, plan: &Addresses) -> Result<()
             }
             all.push((false, span.first().0, span.last().0, functions.len() + bridge));
         }
+        if windows.memory.is_some_and(|span| span.last() >= Gpa(4 * GIB)) {
+            return Err(format!("{windows:?}: no register of 32 bits holds that"));
+        }
         if let Some(span) = windows.io {
             all.push((true, span.first().0.into(), span.last().0.into(), functions.len() + bridge));
         }
@@ -210,6 +213,19 @@ fn where_there_is_no_room_below_4_gib_what_can_goes_above_ram() {
     // Between low RAM and the configuration space are 768 MiB.
     assert_eq!(home(&plan, 1, 0).address, 0x8000_0000);
     assert_eq!(home(&plan, 1, 2).address, 0x1_8000_0000);
+}
+
+/// A register of 64 bits may lie anywhere, but not the window of a bridge through which it is reached if reads have side
+/// effects.
+#[test]
+fn a_window_that_is_not_prefetchable_stays_below_4_gib() {
+    let kept = || function("kept", None, &[(MMIO, 16 * MIB, 0xf600_0000)]);
+    let large = |parent| function("large", parent, &[(WIDE_MMIO, GIB, 0)]);
+    let on_the_root_bus = [kept(), large(None)];
+    let plan_of = |functions: &[Given]| plan(functions, ground(4 * GIB));
+    check(&on_the_root_bus, ground(4 * GIB), &plan_of(&on_the_root_bus).unwrap()).unwrap();
+    let found = plan_of(&[bridge(), large(Some(0)), kept()]);
+    assert!(matches!(found, Err(Unfit::NoRoom { size: GIB, .. })), "{found:?}");
 }
 
 #[test]

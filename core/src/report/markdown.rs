@@ -60,9 +60,8 @@ impl Adapter<'_> {
     }
 
     fn title(&self) -> String {
-        self.functions()
-            .next()
-            .map_or_else(String::new, |it| format!("{} ({}, class {})", cell(&it.name), it.ids, it.class))
+        let title = |it: &Function| format!("{} ({}, class {})", it.name, it.ids, it.class);
+        self.functions().next().map_or_else(String::new, |it| cell(&title(it)))
     }
 
     /// Its line of the table.
@@ -90,7 +89,10 @@ impl Adapter<'_> {
     }
 
     fn interrupts(&self) -> String {
-        let sum = |what: fn(&Interrupts) -> u64| self.functions().map(|it| what(&it.interrupts)).sum::<u64>();
+        // A report may be anybody's.
+        let sum = |what: fn(&Interrupts) -> u64| {
+            self.functions().map(|it| what(&it.interrupts)).fold(0, u64::saturating_add)
+        };
         let ways = [("INTx", sum(|it| it.intx)), ("MSI", sum(|it| it.msi)), ("MSI-X", sum(|it| it.msix))];
         let came: Vec<&str> = ways.iter().filter(|(_, count)| *count > 0).map(|(way, _)| *way).collect();
         let mut text = match came.as_slice() {

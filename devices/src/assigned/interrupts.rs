@@ -237,21 +237,23 @@ impl Interrupts {
     /// fewer than it asked for uses the ones it has (PCI 3.0 section 6.8.1.3).
     fn connect_messages(&mut self, backend: &mut dyn Backend, messages: u16) {
         let mut count = messages;
+        let mut refusal = "the device refuses".to_owned();
         while count > 0 {
-            let wires = match self.make(count.into()) {
-                Ok(wires) => wires,
-                Err(error) => return self.tell(Trouble::Messages, &error),
-            };
-            let fds: Vec<_> = wires.iter().map(Wire::fd).collect();
-            if backend.enable_vectors(Signalled::Msi, 0, &fds).is_ok() {
-                drop(fds);
-                self.wires = wires;
-                break;
+            match self.make(count.into()) {
+                Ok(wires) => {
+                    let fds: Vec<_> = wires.iter().map(Wire::fd).collect();
+                    if backend.enable_vectors(Signalled::Msi, 0, &fds).is_ok() {
+                        drop(fds);
+                        self.wires = wires;
+                        break;
+                    }
+                }
+                Err(error) => refusal = error.to_string(),
             }
             count /= 2;
         }
         match count {
-            0 => self.tell(Trouble::Messages, &"the device refuses"),
+            0 => self.tell(Trouble::Messages, &refusal),
             count if count < messages => {
                 self.tell(Trouble::Fewer, &format_args!("{count} of {messages} messages"));
             }

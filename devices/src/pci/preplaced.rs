@@ -5,7 +5,9 @@
 //! place. So from a reset until a function is first told to decode, which firmware does last of all, its
 //! registers are the machine's: writes to them change nothing, they read as what the machine has put there,
 //! and after a write of all ones as registers that are not there. From then on they are ordinary registers,
-//! which an operating system finds placed, sizes and moves.
+//! which an operating system finds placed, sizes and moves. One that moved a register and then resets the bus puts
+//! its address back before it enables decode, and sizes nothing: a register that nobody has sized since the reset takes
+//! another address.
 //!
 //! All but those *kept* where the host has them ([`Home::kept`]). What becomes of a guest that moves one is
 //! [`Moves`]. Sizing goes on working, and is no move even while the function decodes: a half of the register
@@ -91,6 +93,10 @@ struct Dword {
     address: u32,
     /// It was last written all ones, before the function was settled.
     probed: bool,
+    /// It was so at least once.
+    sized: bool,
+    /// It was given another address without that.
+    put_back: bool,
 }
 
 /// A base address register that is kept.
@@ -129,10 +135,9 @@ impl Preplaced {
         for home in &places.bars {
             let at = register(home.index, bridge);
             let (value, mask) = (home.address | u64::from(home.bar.type_bits()), home.bar.address_mask());
-            dwords.push(Dword { at, home: low(value), address: low(mask), probed: false });
+            dwords.push(Dword::new(at, low(value), low(mask)));
             if matches!(home.bar.kind, BarKind::Memory64 { .. }) {
-                let (home, address) = (low(value >> 32), low(mask >> 32));
-                dwords.push(Dword { at: at + 4, home, address, probed: false });
+                dwords.push(Dword::new(at + 4, low(value >> 32), low(mask >> 32)));
             }
             // The ROM's register has a switch beside the address, which is the guest's.
             if home.kept && home.bar.kind != BarKind::Rom {
@@ -140,7 +145,7 @@ impl Preplaced {
             }
         }
         let windows = places.windows.iter().flat_map(Windows::registers);
-        dwords.extend(windows.map(|(at, home)| Dword { at, home, address: 0, probed: false }));
+        dwords.extend(windows.map(|(at, home)| Dword::new(at, home, 0)));
         let (name, moves) = (name.into(), places.moves);
         let mut placed = Preplaced { device, name, dwords, kept, moves, events, settled: false };
         placed.go_home();
@@ -151,7 +156,7 @@ impl Preplaced {
     fn go_home(&mut self) {
         self.settled = false;
         for dword in &mut self.dwords {
-            dword.probed = false;
+            *dword = Dword::new(dword.at, dword.home, dword.address);
             // A device that takes no write decodes nothing, and is no worse for that than before.
             let _ = self.device.write(Region::CONFIG, dword.at.into(), Width::B4, dword.home.into());
         }
@@ -173,6 +178,9 @@ impl Preplaced {
             return self.kept.iter().find_map(|kept| kept.shown(at));
         }
         let dword = self.dwords.iter().find(|dword| u64::from(dword.at) == at)?;
+        if dword.put_back {
+            return self.kept.iter().find_map(|kept| kept.shown(at));
+        }
         Some(if dword.probed { dword.home & !dword.address } else { dword.home })
     }
 
@@ -183,7 +191,7 @@ impl Preplaced {
             let new = low(u64::from(shown) & !lanes | value << (8 * (offset & 3)) & lanes);
             match self.settled {
                 true => self.write_kept(at, new),
-                false => self.probe(at, new),
+                false => self.write_early(at, new),
             }
             return Ok(());
         }
@@ -205,9 +213,19 @@ impl Preplaced {
     }
 
     /// A write before the function is settled.
-    fn probe(&mut self, at: u64, new: u32) {
-        if let Some(dword) = self.dwords.iter_mut().find(|dword| u64::from(dword.at) == at) {
-            dword.probed = dword.address != 0 && new & dword.address == dword.address;
+    fn write_early(&mut self, at: u64, new: u32) {
+        let Some(dword) = self.dwords.iter_mut().find(|dword| u64::from(dword.at) == at) else { return };
+        let (mask, home) = (dword.address, dword.home);
+        dword.probed = mask != 0 && new & mask == mask;
+        dword.sized |= dword.probed;
+        dword.put_back |= !dword.sized && new & mask != home & mask;
+        if !dword.put_back {
+            return;
+        }
+        if self.kept.iter().any(|kept| kept.shown(at).is_some()) {
+            self.write_kept(at, new);
+        } else {
+            let _ = self.device.write(Region::CONFIG, at, Width::B4, new.into());
         }
     }
 
@@ -290,6 +308,13 @@ impl Preplaced {
     fn command(&mut self) -> Command {
         let command = self.device.read(Region::CONFIG, spec::COMMAND.into(), Width::B2).unwrap_or(0);
         Command::from_bits((command & 0xffff) as u16)
+    }
+}
+
+impl Dword {
+    /// As after a reset.
+    fn new(at: u16, home: u32, address: u32) -> Dword {
+        Dword { at, home, address, probed: false, sized: false, put_back: false }
     }
 }
 

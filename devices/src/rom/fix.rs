@@ -100,8 +100,8 @@ pub fn fix(file: &[u8], wish: &Wish) -> Result<Fixed, Unfixable> {
         names.dedup();
         return Err(Unfixable::NothingKept(names.join(", ")));
     }
-    mark(&mut rom, &mut done)?;
-    put_right(&mut rom, wish.ids, &mut done)?;
+    let images = mark(&mut rom, &mut done)?;
+    put_right(&mut rom, images, wish.ids, &mut done)?;
     Ok(Fixed { rom, done })
 }
 
@@ -111,8 +111,8 @@ fn whole<'a>(rom: &'a [u8], image: &Image) -> Result<&'a [u8], Unfixable> {
     rom.get(image.offset..end).ok_or(Unfixable::Cut { image: image.offset, end, have })
 }
 
-/// Lets each image say whether it is the last.
-fn mark(rom: &mut [u8], done: &mut Vec<Done>) -> Result<(), Unfixable> {
+/// Lets each image say whether it is the last, and gives back how many there are.
+fn mark(rom: &mut [u8], done: &mut Vec<Done>) -> Result<usize, Unfixable> {
     let mut images = Vec::new();
     let mut at = 0;
     while at < rom.len() {
@@ -134,10 +134,10 @@ fn mark(rom: &mut [u8], done: &mut Vec<Done>) -> Result<(), Unfixable> {
             done.push(Done::Marked(image.offset, marks.0));
         }
     }
-    Ok(())
+    Ok(images.len())
 }
 
-fn put_right(rom: &mut [u8], ids: Option<Ids>, done: &mut Vec<Done>) -> Result<(), Unfixable> {
+fn put_right(rom: &mut [u8], images: usize, ids: Option<Ids>, done: &mut Vec<Done>) -> Result<(), Unfixable> {
     let repairs = repair(rom, ids, Repair::All).into_iter();
     let repairs = repairs
         .filter(|finding| matches!(finding, Finding::IdChanged { .. } | Finding::ChecksumChanged { .. }));
@@ -148,6 +148,8 @@ fn put_right(rom: &mut [u8], ids: Option<Ids>, done: &mut Vec<Done>) -> Result<(
         return Err(Unfixable::Stays(finding.to_string()));
     }
     let report = check::check(rom, About { ids, shadow: false });
+    // So may the marks.
+    let lost = report.parts.len() != images;
     let has_bios = report.parts.iter().any(|part| part.image.code == CodeType::Bios);
     let refused = report.verdict(Firmware::Bios).err().filter(|_| has_bios);
     let images: Vec<Image> = report.parts.into_iter().map(|part| part.image).collect();
@@ -157,7 +159,7 @@ fn put_right(rom: &mut [u8], ids: Option<Ids>, done: &mut Vec<Done>) -> Result<(
     });
     match refused {
         Some(why) => Err(Unfixable::Stays(why)),
-        None if unmarked => Err(Unfixable::Stays("its images reach into each other".to_owned())),
+        None if unmarked || lost => Err(Unfixable::Stays("its images reach into each other".to_owned())),
         None => Ok(()),
     }
 }

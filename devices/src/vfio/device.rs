@@ -180,12 +180,17 @@ impl Device {
 
     fn connected(&mut self, done: Result<(), Errno>, what: &'static str) -> Result<(), Fault> {
         done.map_err(|errno| {
-            if !self.refused.contains(&what) {
-                self.refused.push(what);
-                tracing::warn!(device = self.name, "the kernel refused to {what}: {errno}");
-            }
+            self.refuses(what, || format!("the kernel refused to {what}: {errno}"));
             Fault::Failed
         })
+    }
+
+    /// Says once what the kernel refused.
+    fn refuses(&mut self, what: &'static str, words: impl FnOnce() -> String) {
+        if !self.refused.contains(&what) {
+            self.refused.push(what);
+            tracing::warn!(device = self.name, "{}", words());
+        }
     }
 }
 

@@ -269,6 +269,8 @@ pub struct Host {
     routes: Arc<Mutex<u32>>,
     /// Whose lines were asked for.
     pub pins: Arc<Mutex<Vec<Pin>>>,
+    /// More vectors at a time are refused.
+    most: Option<usize>,
 }
 
 struct HostVector {
@@ -306,6 +308,11 @@ fn take(fd: &OwnedFd) -> bool {
 impl Host {
     pub fn new() -> Host {
         Host::default()
+    }
+
+    /// One that has so many vectors at a time.
+    pub fn with_at_most(most: usize) -> Host {
+        Host { most: Some(most), ..Host::default() }
     }
 
     pub fn options(&self) -> Options {
@@ -349,6 +356,9 @@ impl Host {
 
 impl Interrupts for Host {
     fn vectors(&self, count: usize) -> io::Result<Vec<Box<dyn Vector>>> {
+        if self.most.is_some_and(|most| count > most) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let mut slots = self.slots.lock().unwrap();
         let make = |_| {
             let fd = event();

@@ -3,6 +3,10 @@
 //!
 //! Only the first 256 bytes are led: what lies behind them in the BAR are other registers where the card has no
 //! more, and a driver has no use for the rest.
+//!
+//! BAR 2 has the registers up to the generation before Bonaire, and is not prefetchable there. From Bonaire on it is: it
+//! has the doorbells, by which a driver tells its rings' positions, and the registers are in BAR 5. A doorbell at this
+//! offset must not become a write to configuration space.
 
 use super::ati_window::Layout;
 use super::mirror::Mirror;
@@ -14,7 +18,7 @@ const LEN: u64 = 0x100;
 
 /// The quirk, if the card has the BAR.
 pub(super) fn on(card: &Card<'_>) -> Option<Box<dyn Quirk>> {
-    let wide = matches!(card.kind(BAR), Some(BarKind::Memory64 { .. }));
+    let wide = card.kind(BAR) == Some(BarKind::Memory64 { prefetchable: false });
     let layout = match Layout::of(card) {
         Some(Layout::Early) => Layout::Early,
         _ if wide => Layout::Late,
@@ -27,7 +31,7 @@ pub(super) fn on(card: &Card<'_>) -> Option<Box<dyn Quirk>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{RADEON, RADEON_X550, made};
+    use super::super::tests::{POLARIS, RADEON, RADEON_X550, made};
     use super::super::{Overlay, Writes};
     use super::*;
     use trapline_io::Region;
@@ -41,5 +45,10 @@ mod tests {
         }
         assert!(made(RADEON.with_bar(2, 0x4000), regions::ATI_MIRROR).is_none());
         assert!(made(RADEON.without_vga(), regions::ATI_MIRROR).is_none());
+    }
+
+    #[test]
+    fn doorbells_are_no_registers() {
+        assert!(made(POLARIS, regions::ATI_MIRROR).is_none());
     }
 }

@@ -27,6 +27,8 @@ const OPREGION: (u32, u32) = (1 << 31 | 0x8086, 1);
 
 /// Address of the OpRegion.
 const ASLS: u16 = 0xfc;
+/// BDSM, as the guest's firmware has it.
+const FIRMWARES_BASE: u16 = 0x5c;
 /// Graphics control.
 const GGC: u16 = 0x50;
 const BAR: u8 = 0;
@@ -108,13 +110,16 @@ fn generation(device: u16) -> Option<u8> {
 
 /// Where BDSM is, and its bytes.
 fn stolen_base(generation: u8) -> (u16, u16) {
-    if generation < 11 { (0x5c, 4) } else { (0xc0, 8) }
+    if generation < 11 { (FIRMWARES_BASE, 4) } else { (0xc0, 8) }
 }
 
-/// Bytes of stolen memory that the device was set up with; zero where the generation is not known, or
-/// has it in a BAR of its own.
+/// Bytes of stolen memory that the device was set up with; zero where the generation is not known, has it in a BAR of
+/// its own, or has BDSM where the guest's firmware does not look for it: SeaBIOS writes to 0x5c, always.
 fn stolen_memory(registers: &Registers) -> u64 {
-    let Some(generation) = generation(registers.word(spec::DEVICE_ID)) else { return 0 };
+    let known = generation(registers.word(spec::DEVICE_ID));
+    let Some(generation) = known.filter(|generation| stolen_base(*generation).0 == FIRMWARES_BASE) else {
+        return 0;
+    };
     let control = u64::from(registers.word(GGC));
     let mode = if generation < 8 { control >> 3 & 0x1f } else { control >> 8 & 0xff };
     if generation >= 9 && mode >= 0xf0 { (mode - 0xf0 + 1) * 4 * MIB } else { mode * 32 * MIB }
@@ -171,7 +176,8 @@ mod tests {
             (0x1616, 0x0200, 64),
             (0x5916, 0x02c1, 64),
             (0x5916, 0xf001, 4),
-            (0x9a49, 0xfe00, 15 * 4),
+            (0x3e92, 0xfe00, 15 * 4),
+            (0x9a49, 0xfe00, 0),
             (0x7d55, 0x0200, 0),
         ];
         for (device, control, mib) in cases {

@@ -1,5 +1,5 @@
-//! The back door of NVIDIA adapters from the NV4x on at ports 0x3d0 and 0x3d4, onto BAR 0 and so onto the mirror
-//! of configuration space at 0x1800 of it.
+//! The back door of NVIDIA adapters from the NV4x on at ports 0x3d0 and 0x3d4, onto BAR 0 and so onto the mirrors
+//! of configuration space in it.
 //!
 //! | a guest that | then |
 //! |---|---|
@@ -8,19 +8,24 @@
 //! | writes 0x738 to 0x3d4 right after that, and writes 0x3d0 | writes it |
 //!
 //! Anything else at one of the two ports begins anew. The numbers are those of whole accesses of 16 or 32
-//! bits: index 0x38 of the CRT controller with 3, 5 and 7. All but a write to configuration space reaches the
-//! device too.
+//! bits: register 0x38 of the CRT controller with 3, 5 and 7. It may as well be written by bytes, index and value. All
+//! but a write to configuration space reaches the device too.
 
 use trapline_io::{Fault, Op, Region, Width};
 
+use super::mirror::within;
+use super::nvidia_window::mirrors;
+use super::window::Target;
 use super::{Beside, Card, Lead, Overlay, Quirk, Writes, regions};
 
 const DATA: u64 = 0x3d0;
 const INDEX: u64 = 0x3d4;
 /// So that an access of 32 bits stays one.
 const LEN: u64 = 4;
-/// The mirror, as an offset in BAR 0 with its low 8 bits clear.
-const MIRROR: u64 = 0x1800;
+/// Where the value of the register is written that the index selects.
+const VALUE: u64 = INDEX + 1;
+/// The register of the CRT controller.
+const REGISTER: u8 = 0x38;
 
 /// See the module's page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,31 +38,59 @@ enum State {
     Write,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Ports {
+    mirrors: [Target; 2],
     state: State,
+    /// The CRT controller's index.
+    index: u8,
+    /// The offset in BAR 0.
     offset: u64,
 }
 
 /// The quirk, if the card has a BAR 1.
 pub(super) fn on(card: &Card<'_>) -> Option<Box<dyn Quirk>> {
-    card.holds(1, 1).then(|| Box::<Ports>::default() as Box<dyn Quirk>)
+    card.holds(1, 1).then(|| Box::new(Ports::new(card.config_len())) as Box<dyn Quirk>)
 }
 
 impl Ports {
-    /// The byte of configuration space that is chosen.
-    fn chosen(&self) -> Option<u16> {
-        (self.offset & !0xff == MIRROR).then_some((self.offset & 0xff) as u16)
+    fn new(config_len: u64) -> Ports {
+        Ports { mirrors: mirrors(config_len), state: State::None, index: 0, offset: 0 }
     }
 
-    fn next(&self, offset: u64, op: Op) -> State {
-        match (offset, op, self.state) {
-            (INDEX, Op::Write(0x338), State::None) => State::Select,
-            (INDEX, Op::Write(0x538), State::Window) => State::Read,
-            (INDEX, Op::Write(0x738), State::Window) => State::Write,
-            (DATA, Op::Write(_), State::Select) => State::Window,
+    /// The byte of configuration space that is chosen, and where that ends.
+    fn chosen(&self) -> Option<(u64, u64)> {
+        let offset = u32::try_from(self.offset).ok()?;
+        self.mirrors.iter().find_map(|mirror| mirror.selected_by(offset))
+    }
+
+    /// The state after a write of the register.
+    fn after(&self, value: u8) -> State {
+        match (value, self.state) {
+            (3, State::None) => State::Select,
+            (5, State::Window) => State::Read,
+            (7, State::Window) => State::Write,
             _ => State::None,
         }
+    }
+
+    /// Follows a write of the index, of the value, or of both.
+    fn program(&mut self, offset: u64, width: Width, value: u64) {
+        let bytes = value.to_le_bytes();
+        let value = match (offset, width) {
+            (INDEX, Width::B1) => None,
+            (INDEX, _) => Some(bytes[1]),
+            _ => Some(bytes[0]),
+        };
+        if offset == INDEX {
+            self.index = bytes[0];
+        }
+        self.state = match value {
+            _ if self.index != REGISTER => State::None,
+            // The value is still to come.
+            None => self.state,
+            Some(value) => self.after(value),
+        };
     }
 }
 
@@ -71,28 +104,32 @@ impl Quirk for Ports {
         vec![data, Overlay { first: INDEX, writes: Writes::Late, ..data }]
     }
 
-    fn lead(&self, offset: u64, _: Width, op: Op) -> Result<Lead, Fault> {
+    fn lead(&self, offset: u64, width: Width, op: Op) -> Result<Lead, Fault> {
         let place = (Region::VGA, offset);
-        Ok(match (self.chosen(), op, self.state) {
-            (Some(at), Op::Read, State::Read) if offset == DATA => Lead::Config(at, Beside::Sees(place)),
-            (Some(at), Op::Write(_), State::Write) if offset == DATA => Lead::Config(at, Beside::Nothing),
-            _ => Lead::Device(place),
-        })
+        let beside = match (op, self.state) {
+            (Op::Read, State::Read) if offset == DATA => Beside::Sees(place),
+            (Op::Write(_), State::Write) if offset == DATA => Beside::Nothing,
+            _ => return Ok(Lead::Device(place)),
+        };
+        match self.chosen() {
+            Some((at, end)) => Ok(Lead::Config(within(at, width, end)?, beside)),
+            None => Ok(Lead::Device(place)),
+        }
     }
 
-    fn pass(&mut self, offset: u64, _: Width, op: Op) {
-        if offset != DATA && offset != INDEX {
-            return;
+    fn pass(&mut self, offset: u64, width: Width, op: Op) {
+        match (offset, op) {
+            (INDEX | VALUE, Op::Write(value)) => self.program(offset, width, value),
+            (DATA, Op::Write(value)) if self.state == State::Select => {
+                (self.state, self.offset) = (State::Window, value);
+            }
+            (DATA | INDEX, _) => self.state = State::None,
+            _ => {}
         }
-        let next = self.next(offset, op);
-        if let (State::Window, Op::Write(value)) = (next, op) {
-            self.offset = value;
-        }
-        self.state = next;
     }
 
     fn reset(&mut self) {
-        *self = Ports::default();
+        (self.state, self.index, self.offset) = (State::None, 0, 0);
     }
 }
 
@@ -104,13 +141,50 @@ mod tests {
     const HARDWARE: Lead = Lead::Device((Region::VGA, DATA));
 
     fn after(steps: &[(u64, u64)]) -> Ports {
-        let mut ports = Ports::default();
+        in_widths(W, steps)
+    }
+
+    fn in_widths(width: Width, steps: &[(u64, u64)]) -> Ports {
+        let mut ports = Ports::new(0x1000);
         for (port, value) in steps {
+            let width = if *port == DATA { W } else { width };
             let write = Op::Write(*value);
-            assert_eq!(ports.lead(*port, W, write), Ok(Lead::Device((Region::VGA, *port))));
-            ports.pass(*port, W, write);
+            assert_eq!(ports.lead(*port, width, write), Ok(Lead::Device((Region::VGA, *port))));
+            ports.pass(*port, width, write);
         }
         ports
+    }
+
+    #[test]
+    fn the_other_mirror_is_configuration_space_too() {
+        let ports = after(&[(INDEX, 0x338), (DATA, 0x8_8110), (INDEX, 0x538)]);
+        let config = Lead::Config(0x110, Beside::Sees((Region::VGA, DATA)));
+        assert_eq!(ports.lead(DATA, W, Op::Read), Ok(config));
+        let ports = after(&[(INDEX, 0x338), (DATA, 0x8_8004), (INDEX, 0x738)]);
+        assert_eq!(ports.lead(DATA, W, Op::Write(0)), Ok(Lead::Config(4, Beside::Nothing)));
+        let ports = after(&[(INDEX, 0x338), (DATA, 0x8_9000), (INDEX, 0x538)]);
+        assert_eq!(ports.lead(DATA, W, Op::Read), Ok(HARDWARE));
+    }
+
+    #[test]
+    fn the_register_is_written_by_bytes_too() {
+        let steps = [(INDEX, 0x38), (VALUE, 3), (DATA, 0x1810), (INDEX, 0x38), (INDEX, 0x38), (VALUE, 5)];
+        let mut ports = in_widths(Width::B1, &steps);
+        assert!(matches!(ports.lead(DATA, W, Op::Read), Ok(Lead::Config(0x10, _))));
+        ports.pass(DATA, W, Op::Read);
+        assert_eq!(ports.lead(DATA, W, Op::Read), Ok(HARDWARE));
+        // Another register has nothing to do with it, but is something else.
+        let others: [&[(u64, u64)]; 3] = [
+            &[(INDEX, 0x37), (VALUE, 3), (DATA, 0x1810), (INDEX, 0x38), (VALUE, 5)],
+            &[(INDEX, 0x38), (VALUE, 3), (DATA, 0x1810), (INDEX, 0x0e), (INDEX, 0x38), (VALUE, 5)],
+            &[(INDEX, 0x38), (VALUE, 3), (DATA, 0x1810), (VALUE, 3), (VALUE, 5)],
+        ];
+        for steps in others {
+            assert_eq!(in_widths(Width::B1, steps).lead(DATA, W, Op::Read), Ok(HARDWARE), "{steps:?}");
+        }
+        // The index stays.
+        let ports = in_widths(Width::B1, &[(INDEX, 0x38), (VALUE, 3), (DATA, 0x1804), (VALUE, 7)]);
+        assert_eq!(ports.lead(DATA, W, Op::Write(1)), Ok(Lead::Config(4, Beside::Nothing)));
     }
 
     #[test]

@@ -24,10 +24,14 @@ struct Gated {
 
 /// The quirk, if the card has the ports.
 pub(super) fn on(card: &Card<'_>) -> Option<Box<dyn Quirk>> {
-    let targets =
-        vec![Target { first: 0x1800, len: 0x100 }, Target { first: 0x8_8000, len: card.config_len() }];
+    let targets = mirrors(card.config_len()).into();
     let window = Window::new(regions::NVIDIA_WINDOW, BAR, INDEX, targets);
     card.has_ports(BAR, LEN).then(|| Box::new(Gated { window, enables: [0; 2] }) as Box<dyn Quirk>)
+}
+
+/// The mirrors of configuration space of so many bytes in BAR 0.
+pub(super) fn mirrors(config_len: u64) -> [Target; 2] {
+    [Target { first: 0x1800, len: 0x100 }, Target { first: 0x8_8000, len: config_len }]
 }
 
 impl Gated {

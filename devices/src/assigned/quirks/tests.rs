@@ -14,6 +14,7 @@ pub const MSI: u16 = 0x68;
 const IO: u8 = 1;
 const MEMORY: u8 = 0;
 const WIDE: u8 = 4;
+const PREFETCHABLE: u8 = 8;
 
 /// A card, as far as quirks look.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,20 @@ pub const RADEON: Adapter = Adapter {
     bars: [(WIDE, 256 << 20), NONE, (WIDE, 0x2_0000), NONE, (IO, 0x100), NONE],
     owns_vga: true,
     traced: false,
+};
+
+/// One with doorbells in BAR 2, and its registers in BAR 5.
+pub const POLARIS: Adapter = Adapter {
+    id: (0x1002, 0x67df),
+    bars: [
+        (WIDE | PREFETCHABLE, 256 << 20),
+        NONE,
+        (WIDE | PREFETCHABLE, 2 << 20),
+        NONE,
+        (IO, 0x100),
+        (MEMORY, 0x4_0000),
+    ],
+    ..RADEON
 };
 
 /// One with its ports in BAR 1.

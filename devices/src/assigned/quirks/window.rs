@@ -21,6 +21,14 @@ pub(super) struct Target {
     pub len: u64,
 }
 
+impl Target {
+    /// The byte of configuration space that this value of the index selects, and where that ends.
+    pub fn selected_by(self, index: u32) -> Option<(u64, u64)> {
+        let at = u64::from(index.checked_sub(self.first)?);
+        (at < self.len).then_some((at, self.len))
+    }
+}
+
 /// See the module's page.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
@@ -45,10 +53,7 @@ impl Window {
 
     /// What the index selects: the byte of configuration space, and where that ends.
     fn selected(&self) -> Option<(u64, u64)> {
-        self.targets.iter().find_map(|target| {
-            let at = u64::from(self.index.checked_sub(target.first)?);
-            (at < target.len).then_some((at, target.len))
-        })
+        self.targets.iter().find_map(|target| target.selected_by(self.index))
     }
 }
 

@@ -141,6 +141,7 @@ fn firmware_finds_nothing_to_place_and_an_operating_system_everything() {
     {
         let (mut device, reports) = placed(kept, moves);
         assert_eq!(sizes(&mut device), [0; 4]);
+        // As a firmware may, that has sized it.
         set(&mut device, 0x10, 0xc000_0000);
         assert_eq!(get(&mut device, 0x10), NARROW, "a register that is not there takes nothing");
         enable(&mut device);
@@ -197,6 +198,35 @@ fn a_guest_that_moves_is_refused_followed_or_stopped() {
                 assert!(report.contains(word), "no {word} in: {report}");
             }
         }
+    }
+}
+
+/// A bus is reset, after which Linux writes back all registers, COMMAND last of all.
+#[test]
+fn a_guest_that_puts_back_what_it_moved_finds_it_there() {
+    for (kept, moves, found) in [
+        (false, Moves::Refuse, 0xd000_0000),
+        (true, Moves::Follow, 0xd000_0000),
+        (true, Moves::Stop, NARROW),
+        (true, Moves::Refuse, NARROW),
+    ] {
+        let (mut device, _) = placed(kept, moves);
+        enable(&mut device);
+        set(&mut device, 0x10, 0xd000_0000);
+        device.reset();
+        let before = [0x18, 0x1c, 0x20].map(|at| get(&mut device, at));
+        set(&mut device, 0x10, 0xd000_0000);
+        for (at, value) in [0x18, 0x1c, 0x20].into_iter().zip(before) {
+            set(&mut device, at, value);
+        }
+        enable(&mut device);
+        let narrow = Range::Memory(Span::of_len(Gpa(found), 16 << 20).unwrap());
+        assert_eq!(decoded(&device), [narrow, at_home()[1], at_home()[2]], "{kept} {moves:?}");
+        assert_eq!(get(&mut device, 0x10), if moves == Moves::Stop { 0xd000_0000 } else { found });
+        // A machine that is reset begins at home.
+        device.reset();
+        enable(&mut device);
+        assert_eq!(decoded(&device), at_home());
     }
 }
 

@@ -44,7 +44,7 @@ impl Device {
             method = if self.facts.kernel { self.reset_now() } else { Ok(self.way(&self.iommu.owned())) };
         }
         let method = method.map_err(|(method, errno)| {
-            tracing::error!(device = self.name, "its reset failed ({method}): {errno}");
+            self.refuses("be reset", || format!("its reset failed ({method}): {errno}"));
             self.look_after(Fault::Failed)
         })?;
         tracing::debug!(device = self.name, "reset: {method}");
