@@ -251,7 +251,9 @@ impl Guest for Running {
         self.events.push(Event::Leave);
         if !ends_within(&self.thread, PATIENCE) {
             // A transfer to a card sleeps in the kernel for as long as another program keeps the host's legacy VGA ranges.
-            tracing::warn!("a device keeps the machine from its end: what is under way is given up");
+            tracing::warn!(
+                "the machine does not come to its end: what is under way with devices is given up"
+            );
             while !ends_within(&self.thread, TICK) {
                 interrupt_others().context("the machine does not end")?;
             }

@@ -170,6 +170,12 @@ impl Report {
         serde_json::to_string_pretty(self).map(|text| text + "\n")
     }
 
+    /// As a page in Markdown: a table of all adapters, and each of them by itself.
+    #[must_use]
+    pub fn to_markdown(&self) -> String {
+        markdown::page(self)
+    }
+
     /// Reads what [`Report::to_json`] wrote.
     ///
     /// # Errors

@@ -34,6 +34,11 @@ fn options() {
 }
 
 #[test]
+fn report() {
+    driver::run("report", fuzz::report::run, &[br#"{"format":1,"runs":[]}"#]);
+}
+
+#[test]
 fn toml() {
     driver::run(
         "toml",

@@ -51,8 +51,8 @@ pub(crate) fn interrupt(thread: &JoinHandle<()>) {
 /// The list of threads cannot be read.
 pub fn interrupt_others() -> std::io::Result<()> {
     install_handler();
-    // SAFETY: neither call takes a pointer.
-    let (process, own) = unsafe { (libc::getpid(), libc::gettid()) };
+    let process = std::process::id();
+    let own = rustix::thread::gettid().as_raw_nonzero().get();
     for task in std::fs::read_dir("/proc/self/task")?.flatten() {
         let thread = task.file_name().to_str().and_then(|name| name.parse::<c_int>().ok());
         if let Some(thread) = thread.filter(|thread| *thread != own) {

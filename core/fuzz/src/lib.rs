@@ -11,11 +11,13 @@
 //! * `keys`: the language of `--keys`.
 //! * `kernel`: a bzImage, its ram disk and command line.
 //! * `image`: firmware images.
+//! * `report`: a report of runs, which may be anybody's, and the page that is made of it.
 
 pub mod image;
 pub mod kernel;
 pub mod keys;
 pub mod options;
+pub mod report;
 pub mod toml;
 
 use std::fs::File;

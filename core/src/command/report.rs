@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Status;
-use crate::report::{Report, files, markdown};
+use crate::report::{Report, files};
 
 /// What can be given to `trapline report`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub(super) fn report(arguments: &Arguments) -> anyhow::Result<Status> {
     if let Some(path) = &arguments.json {
         files::write(path, &all.to_json()?)?;
     }
-    let page = markdown::page(&all);
+    let page = all.to_markdown();
     if let Some(path) = &arguments.markdown {
         files::write(path, &page)?;
     } else if arguments.json.is_none() {

@@ -89,7 +89,10 @@ impl std::fmt::Debug for Image {
     }
 }
 
-/// The firmware: the file that the user named, or the distribution's SeaBIOS.
+/// The firmware: the file that the user named, or the distribution's SeaBIOS. Reads the file whole.
+///
+/// # Errors
+/// There is no such file, it cannot be read, or it is no firmware of at most 16 MiB.
 pub fn firmware(named: Option<&Path>) -> Result<Image, ImageError> {
     let path = match named {
         Some(path) => path.to_owned(),
@@ -119,7 +122,10 @@ fn check_firmware(image: Image) -> Result<Image, ImageError> {
     Ok(image)
 }
 
-/// The option ROM that loads a Linux kernel through fw_cfg.
+/// The option ROM that loads a Linux kernel through fw_cfg. Reads the file whole.
+///
+/// # Errors
+/// The distribution's file is not there, or is no option ROM.
 pub fn linuxboot() -> Result<Image, ImageError> {
     let path =
         find("linuxboot_dma.bin (the option ROM behind --kernel)", &LINUXBOOT, "qemu-system-data", "")?;

@@ -106,6 +106,9 @@ impl std::fmt::Debug for Linux {
 
 impl Linux {
     /// Takes a bzImage, an initial ram disk (`None` for none) and a command line for a machine with `ram`.
+    ///
+    /// # Errors
+    /// It is no bzImage that this boot protocol knows, or one of the three is too large.
     pub fn new(
         image: &[u8],
         initrd: Option<&[u8]>,

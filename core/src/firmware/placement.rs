@@ -136,6 +136,4 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;

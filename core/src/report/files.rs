@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::{Report, Run, markdown};
+use super::{Report, Run};
 use crate::config::ReportFiles;
 use crate::screen::file;
 
@@ -38,7 +38,7 @@ impl Files {
         let mut report = before(&json)?;
         report.runs.push(run);
         write(&json, &report.to_json()?)?;
-        write(&markdown, &markdown::page(&report))
+        write(&markdown, &report.to_markdown())
     }
 }
 

@@ -40,6 +40,12 @@ pub const CASES: &[Case] = &[
         run: held,
     },
     Case {
+        name: "vfio: a run ends although another program keeps legacy VGA for good",
+        set: &SET,
+        seconds: 200,
+        run: kept,
+    },
+    Case {
         name: "vfio: the host's text is on its adapter again after a guest had it",
         set: &SET,
         seconds: 200,
@@ -135,6 +141,38 @@ fn held(stage: &Stage<'_>) -> Result<()> {
     ensure!(other > 0.0, "without its keeper the other stands still");
     writers[1].shows(stage)?;
     writers[1].job.kill()?;
+    take_back(stage)
+}
+
+/// A program that never gives the ranges back has every access of the guest sleep in the kernel. The run ends all the
+/// same, in good order, whoever carries the accesses out.
+fn kept(stage: &Stage<'_>) -> Result<()> {
+    let mut program = stage.start(
+        "exec 3<>/dev/vga_arbiter && printf 'target default' >&3 && printf 'lock io+mem' >&3 && echo kept > kept && \
+         exec sleep 200",
+    )?;
+    stage.until_said(&mut program, "kept", "kept")?;
+    let start = |number: usize, io: &str| {
+        let (device, report) = (stage.place(number)?.function, format!("{io}.json"));
+        stage.machine(&["--device", &device, "--io", io, "--timeout", "5", "--report", &report])
+    };
+    let ways = ["adaptive", "uring"];
+    for (job, io) in [start(0, ways[0])?, start(1, ways[1])?].into_iter().zip(ways) {
+        let ended = job.wait(stage.deadline).with_context(|| format!("--io {io}"))?;
+        let said = ended.output.trim();
+        ensure!(ended.status == 124, "--io {io}: its status is {}: {said}", ended.status);
+        ensure!(
+            said.contains("what is under way with devices is given up"),
+            "--io {io}: nothing slept: {said}"
+        );
+        let report = stage.text(&format!("{io}.json"));
+        ensure!(report.contains("its time was over"), "--io {io}: {report}");
+    }
+    program.kill()?;
+    // The kernel has given them back with the program's file.
+    let adapter = stage.place(0)?;
+    let devices = std::slice::from_ref(&adapter.function);
+    stage.terminate(greets(stage, devices, &adapter, "They are free again.")?)?;
     take_back(stage)
 }
 

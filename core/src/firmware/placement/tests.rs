@@ -3,6 +3,8 @@ use trapline_devices::pci::BarKind;
 
 use super::*;
 
+mod model;
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;

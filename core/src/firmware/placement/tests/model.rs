@@ -1,8 +1,9 @@
 //! The firmware's rule once more, told by ranks and sums over all entries, with numbers that do not end: slow,
-//! and without the lists that [`super::seabios`] keeps.
+//! and without the lists that [`super::super::seabios`] keeps.
 
-use super::*;
 use trapline_devices::pci::BarKind;
+
+use super::super::*;
 
 /// What the firmware programs: a register, or a bridge's window by the kind of its list.
 pub type What = (FunctionId, Option<u8>, usize);
