@@ -99,7 +99,9 @@ fn pictures_in(stage: &Stage<'_>, adapter: &Place, way: &str, wanted: &[Picture]
     let told: serde_json::Value =
         serde_json::from_str(&stage.text(&report)).context("the report is no JSON")?;
     let life = &told["runs"][0]["functions"][0]["first"];
-    ensure!(life["text"] == true && life["graphics"] == true, "the report tells of no modes: {told}");
+    // Where every access goes straight to the card, nobody looks at what it means.
+    let seen = life["text"] == true && life["graphics"] == true;
+    ensure!(seen || way == STRICT, "the report tells of no modes: {told}");
     Ok(pictures)
 }
 
