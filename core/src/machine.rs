@@ -290,11 +290,15 @@ impl Machine {
     pub(crate) fn run_to_the_end(&mut self, deadline: Option<Instant>) -> Result<Ending, Error> {
         self.release();
         let ending = self.run_on(deadline);
-        // Whoever wants the end may wake who sleeps in a transfer.
+        self.give_up();
+        ending
+    }
+
+    /// From now on a transfer that is interrupted is not begun again.
+    fn give_up(&self) {
         for flag in &self.stopping {
             flag.store(true, Relaxed);
         }
-        ending
     }
 
     /// Brings out what the guest has written to the legacy window. Waits for the devices' tokens, which who sleeps in a
@@ -343,9 +347,7 @@ impl Machine {
     /// Stops the vCPUs, then the workers; what was queued is carried out. Blocks until every thread
     /// is gone.
     pub fn stop(self) {
-        for flag in &self.stopping {
-            flag.store(true, Relaxed);
-        }
+        self.give_up();
         self.world.stop();
         if let Err(error) = self.vcpus.join() {
             tracing::error!(%error, "at the end of the run");

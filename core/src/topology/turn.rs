@@ -1,8 +1,8 @@
 //! Turning the legacy window of a function from one mode into another.
 //!
 //! The function wishes ([`Window::tick`]), the clock's thread turns ([`Topology::turn`]), and the map
-//! follows, since a mode is what the function claims in it. All vCPUs are parked meanwhile, but while zones go, which takes milliseconds ([`Zones::unregister`]). A vCPU turns too, but
-//! only ever from [`Mode::Shadowed`] to [`Mode::Coalesced`]: before a write
+//! follows, since a mode is what the function claims in it. All vCPUs are parked meanwhile, but while
+//! zones go, which takes milliseconds ([`Zones::unregister`]). A vCPU turns too, but only ever from [`Mode::Shadowed`] to [`Mode::Coalesced`]: before a write
 //! that may change what an access to the window means. The zones stay as they are then: to unregister
 //! them takes milliseconds, which no vCPU is to wait, and where the map leads a write that KVM has
 //! collected is asked when it is taken out of the ring.
