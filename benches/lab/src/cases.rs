@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 use crate::machine::{Ended, Machine, text};
 use crate::steps;
-use crate::tally::Tally;
+use crate::tally::{Outcome, Tally};
 use crate::workspace::Workspace;
 
 /// One test that needs the whole program.
@@ -98,10 +98,10 @@ impl Lab {
     }
 
     /// Runs a case and says how it went.
-    pub fn run(&self, case: &Case) -> Tally {
+    pub fn run(&self, case: &Case) -> Outcome {
         if let Some(why) = self.no_kvm.as_ref().filter(|_| case.kvm) {
             eprintln!("{}: skipped: {why}", case.name);
-            return Tally::SKIPPED;
+            return Tally::SKIPPED.into();
         }
         let spinner = steps::watched(case.name);
         let start = Instant::now();
@@ -140,21 +140,21 @@ impl Lab {
 }
 
 /// Says how a case went, and counts it.
-pub fn judge(name: &str, time: Duration, result: Result<()>) -> Tally {
+pub fn judge(name: &str, time: Duration, result: Result<()>) -> Outcome {
     let seconds = time.as_secs_f64();
     match result {
         Ok(()) => {
             eprintln!("{name}: ok ({seconds:.1} s)");
-            Tally::PASSED
+            Tally::PASSED.into()
         }
         Err(error) if error.root_cause().is::<Skipped>() => {
             eprintln!("{name}: skipped: {}", error.root_cause());
-            Tally::SKIPPED
+            Tally::SKIPPED.into()
         }
         Err(error) => {
             eprintln!("{name}: FAILED ({seconds:.1} s): {}", error.root_cause());
             format!("{error}").lines().for_each(|line| eprintln!("  | {line}"));
-            Tally::FAILED
+            Outcome { tally: Tally::FAILED, failure: error.root_cause().to_string() }
         }
     }
 }

@@ -107,13 +107,13 @@ pub fn run(chosen: &[&Case], lab: &Lab, files: &Path, record: &mut Record) {
     }
     let start = Instant::now();
     let prepared = Tree::prepare(files);
-    record.note("packages of the outer machine", start.elapsed(), Tally::default());
+    record.note("packages of the outer machine", start.elapsed(), Tally::default().into());
     let tree = match prepared {
         Ok(tree) => tree,
         Err(error) => {
             for case in chosen {
                 eprintln!("{}: skipped: {error:#}", case.name);
-                record.note(case.name, Duration::ZERO, Tally::SKIPPED);
+                record.note(case.name, Duration::ZERO, Tally::SKIPPED.into());
             }
             return;
         }
@@ -179,20 +179,19 @@ fn on_one_machine(
                 case.name,
                 why(&result)
             );
-            record.note(case.name, start.elapsed(), Tally::default());
+            record.note(case.name, start.elapsed(), Tally::default().into());
             repeated.push(case.name);
             here.insert(0, case);
             return;
         }
         let time = start.elapsed();
-        let tally = cases::judge(case.name, time, result);
-        has_failed = tally.failed > 0;
-        record.note(case.name, time, tally);
+        let outcome = cases::judge(case.name, time, result);
+        has_failed = outcome.tally.failed > 0;
+        record.note(case.name, time, outcome);
     }
 }
 
-/// The error in one line.
+/// The error, without what was to be seen on screens and in files.
 fn why(result: &Result<()>) -> String {
-    let error = result.as_ref().err().map(|error| error.root_cause().to_string()).unwrap_or_default();
-    error.lines().next().unwrap_or_default().to_owned()
+    result.as_ref().err().map(|error| error.root_cause().to_string()).unwrap_or_default()
 }

@@ -159,8 +159,9 @@ impl Outer {
             if let Some(status) = ended {
                 bail!("it ended with status {status} before {id} showed \"{text}\": {}", job.output().trim());
             }
+            self.vmm.check()?;
             if Instant::now() > deadline {
-                bail!("no \"{text}\" on {id} in time; it said: {}", job.output().trim());
+                return Err(job.late(&format!("no \"{text}\" on {id} in time")));
             }
             sleep(TICK);
         }

@@ -81,8 +81,8 @@ fn grub(workspace: &Workspace) -> Result<String> {
     let build = workspace.cargo(&["build", "--release", "--package", "trapline"]);
     let logs = lab.join("logs");
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
-    let tally = steps::run("release build", build, Count::Step, &logs)?;
-    anyhow::ensure!(tally == Tally::PASSED, "trapline cannot be built");
+    let built = steps::run("release build", build, Count::Step, &logs)?;
+    anyhow::ensure!(built.tally == Tally::PASSED, "trapline cannot be built");
     let program = quoted(&workspace.trapline().to_string_lossy());
     let disk = quoted(&format!("{},readonly", image.display()));
     Ok(format!("exec {program} run --screen none --device 0000:01:00.0 --disk {disk}"))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::tally::Tally;
+use crate::tally::{Outcome, Tally};
 
 /// How many lines of a failed step are shown.
 const SHOWN: usize = 80;
@@ -29,16 +29,16 @@ pub enum Count {
 /// Runs `command` as the step `name`, with all its output in `logs`/`name`.log.
 ///
 /// Blocks until it ended; a person at the terminal sees the latest line.
-pub fn run(name: &str, command: Command, count: Count, logs: &Path) -> Result<Tally> {
+pub fn run(name: &str, command: Command, count: Count, logs: &Path) -> Result<Outcome> {
     carry_out(name, command, count, logs, (&mut std::io::stderr(), watched(name)))
 }
 
 /// The same while something else runs that is looked at: what there is to be seen comes at the end, at once.
-pub fn run_beside(name: &str, command: Command, count: Count, logs: &Path) -> Result<Tally> {
+pub fn run_beside(name: &str, command: Command, count: Count, logs: &Path) -> Result<Outcome> {
     let mut screen = Vec::new();
-    let tally = carry_out(name, command, count, logs, (&mut screen, None));
+    let outcome = carry_out(name, command, count, logs, (&mut screen, None));
     eprint!("{}", String::from_utf8_lossy(&screen));
-    tally
+    outcome
 }
 
 /// The same, with what a reader of the run sees going to a screen, and to a line of progress.
@@ -48,7 +48,7 @@ fn carry_out(
     count: Count,
     logs: &Path,
     (screen, spinner): (&mut dyn Write, Option<ProgressBar>),
-) -> Result<Tally> {
+) -> Result<Outcome> {
     let start = Instant::now();
     let log = logs.join(format!("{}.log", name.replace(' ', "-")));
     let mut file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -70,8 +70,9 @@ fn carry_out(
         Count::Tests => Tally::of_output(output.iter().map(String::as_str), success),
     };
     let time = start.elapsed();
-    report(name, time, tally, &output, &log, screen).context("nobody reads the messages")?;
-    Ok(tally)
+    let told = if tally.failed > 0 { what_failed(count, &output) } else { Vec::new() };
+    report(name, time, tally, &told, &log, screen).context("nobody reads the messages")?;
+    Ok(Outcome { tally, failure: told.join("\n") })
 }
 
 fn is_warning(line: &str) -> bool {
@@ -139,17 +140,41 @@ fn is_milestone(line: &str) -> bool {
     counted || line.starts_with("skipped: ") || line.ends_with("... FAILED")
 }
 
-/// The step's closing line, and the end of its output if it failed.
+/// The part of a failed step's output that says what is wrong: what failed tests printed, or what follows the first
+/// error of a compiler, or else the end.
+fn what_failed(count: Count, output: &[String]) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    let mut is_failure = false;
+    for line in output {
+        match count {
+            // A test program tells what each failed test printed, then their names, then its result.
+            Count::Tests => is_failure = line == "failures:" || is_failure && !line.starts_with("test result:"),
+            Count::Step | Count::WithoutWarnings => is_failure |= line.starts_with("error"),
+        }
+        if is_failure {
+            told.push(line.clone());
+        }
+    }
+    if told.is_empty() {
+        told = output.to_vec();
+        told.drain(..told.len().saturating_sub(SHOWN));
+    }
+    told.retain(|line| !line.trim().is_empty() && line != "failures:");
+    told.truncate(SHOWN);
+    told
+}
+
+/// The step's closing line, and what is wrong if it failed.
 fn report(
     name: &str,
     time: Duration,
     tally: Tally,
-    output: &[String],
+    told: &[String],
     log: &Path,
     screen: &mut dyn Write,
 ) -> std::io::Result<()> {
     if tally.failed > 0 {
-        for line in &output[output.len().saturating_sub(SHOWN)..] {
+        for line in told {
             writeln!(screen, "  | {line}")?;
         }
         writeln!(screen, "  | the whole output: {}", log.display())?;
@@ -163,21 +188,35 @@ mod tests {
     use super::*;
 
     fn shell(script: &str, count: Count) -> Tally {
+        told(script, count).tally
+    }
+
+    fn told(script: &str, count: Count) -> Outcome {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         // Not to the test's own output: a run that counts this test would count what it shows.
         let mut screen = std::io::sink();
-        let tally = carry_out("a step", command, count, folder.path(), (&mut screen, None)).unwrap();
+        let outcome = carry_out("a step", command, count, folder.path(), (&mut screen, None)).unwrap();
         let log = std::fs::read_to_string(folder.path().join("a-step.log")).unwrap();
         assert!(log.lines().count() > 0);
-        tally
+        outcome
     }
 
     #[test]
     fn a_step_passes_by_its_exit_status() {
         assert_eq!(shell("echo fine", Count::Step), Tally::PASSED);
         assert_eq!(shell("echo no; exit 3", Count::Step), Tally::FAILED);
+    }
+
+    #[test]
+    fn what_failed_tests_printed_is_told() {
+        let output = "test a ... FAILED\nfailures:\n---- a stdout ----\nas expected: no\n\nfailures:\n    a\n\n\
+                      test result: FAILED. 0 passed; 1 failed; 0 ignored;\nrunning 1 test\nsuccesses:";
+        let outcome = told(&format!("printf '%s\n' '{output}'; exit 101"), Count::Tests);
+        assert_eq!(outcome.tally, Tally::FAILED);
+        assert_eq!(outcome.failure, "---- a stdout ----\nas expected: no\n    a");
+        assert_eq!(told("echo one; echo two; exit 1", Count::Step).failure, "one\ntwo");
     }
 
     #[test]

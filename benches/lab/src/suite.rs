@@ -10,7 +10,7 @@ use crate::cases::{self, Lab};
 use crate::nested;
 use crate::packages::{self, Consent};
 use crate::steps::{self, Count};
-use crate::tally::{Record, Tally};
+use crate::tally::{Outcome, Record, Tally};
 use crate::workspace::Workspace;
 
 /// Packages that the tests need.
@@ -19,6 +19,9 @@ const NEEDED: [packages::Package; 5] =
 
 /// How many of the slowest parts a whole run names at its end.
 const SLOWEST: usize = 10;
+
+/// How many lines of each failure are told again at the end.
+const TOLD_AGAIN: usize = 24;
 
 /// Options of `cargo lab test`.
 #[derive(clap::Args)]
@@ -154,6 +157,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         record.slowest(SLOWEST).iter().for_each(|line| eprintln!("{line}"));
     }
     let tally = record.tally;
+    if tally.failed > 0 {
+        eprintln!("what failed:");
+        record.failures(TOLD_AGAIN).for_each(|line| eprintln!("  {line}"));
+    }
     eprintln!("{:.0} s in all", start.elapsed().as_secs_f64());
     let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
     if strict && tally.skipped > 0 {
@@ -177,10 +184,11 @@ fn all_beside(chosen: &[&Beside], workspace: &Workspace, logs: &Path) -> Result<
 }
 
 /// Carries out a part of the run and records it.
-fn timed(record: &mut Record, name: &str, part: impl FnOnce() -> Result<Tally>) -> Result<Tally> {
+fn timed(record: &mut Record, name: &str, part: impl FnOnce() -> Result<Outcome>) -> Result<Tally> {
     let start = Instant::now();
-    let tally = part()?;
-    record.note(name, start.elapsed(), tally);
+    let outcome = part()?;
+    let tally = outcome.tally;
+    record.note(name, start.elapsed(), outcome);
     Ok(tally)
 }
 

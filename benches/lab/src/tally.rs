@@ -1,8 +1,11 @@
-//! What the tests came to, and which of them took long.
+//! What the tests came to, which of them failed, and which took long.
 
 use std::fmt;
 use std::ops::AddAssign;
 use std::time::Duration;
+
+/// How many characters of a line of a failure are told again at the end.
+const LONGEST: usize = 240;
 
 /// Numbers of tests; a test that could not be carried out is skipped, which is not passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,25 +73,52 @@ impl Tally {
     }
 }
 
-/// A whole run: its counts, and how long each of its parts took.
+/// How a part of a run went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its counts.
+    pub tally: Tally,
+    /// What went wrong, where something did.
+    pub failure: String,
+}
+
+impl From<Tally> for Outcome {
+    fn from(tally: Tally) -> Self {
+        Outcome { tally, failure: String::new() }
+    }
+}
+
+/// A whole run: its counts, what failed in it, and how long each of its parts took.
 #[derive(Debug, Default)]
 pub struct Record {
     /// The sum of all parts.
     pub tally: Tally,
     times: Vec<(Duration, String)>,
+    failures: Vec<String>,
 }
 
 impl Record {
     /// Adds a part.
-    pub fn note(&mut self, name: &str, time: Duration, tally: Tally) {
-        self.tally += tally;
+    pub fn note(&mut self, name: &str, time: Duration, outcome: Outcome) {
+        self.tally += outcome.tally;
         self.times.push((time, name.to_owned()));
+        if outcome.tally.failed > 0 {
+            self.failures.push(format!("{name}: {}", outcome.failure));
+        }
     }
 
     /// Adds the parts of another.
     pub fn append(&mut self, mut other: Record) {
         self.tally += other.tally;
         self.times.append(&mut other.times);
+        self.failures.append(&mut other.failures);
+    }
+
+    /// What failed, for the end of a long output of which somebody may see no more than that: at most so many lines
+    /// of each part, none of them long.
+    pub fn failures(&self, lines: usize) -> impl Iterator<Item = String> {
+        let shortened = |line: &str| line.chars().take(LONGEST).collect();
+        self.failures.iter().flat_map(move |failure| failure.lines().take(lines).map(shortened))
     }
 
     /// The parts that took longest, a line each, the slowest first.
@@ -150,15 +180,17 @@ test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
     }
 
     #[test]
-    fn the_slowest_parts_are_told_first() {
+    fn the_slowest_parts_and_failures_are_told_at_the_end() {
         let mut record = Record::default();
         for (name, seconds) in [("short", 1), ("longest", 30), ("long", 20)] {
-            record.note(name, Duration::from_secs(seconds), Tally::PASSED);
+            record.note(name, Duration::from_secs(seconds), Tally::PASSED.into());
         }
         let mut other = Record::default();
-        other.note("beside", Duration::from_secs(25), Tally::FAILED);
+        let failure = "why\nwhere\nmore".to_owned();
+        other.note("beside", Duration::from_secs(25), Outcome { tally: Tally::FAILED, failure });
         record.append(other);
         assert_eq!(record.slowest(2), ["  30.0 s  longest", "  25.0 s  beside"]);
+        assert_eq!(record.failures(2).collect::<Vec<_>>(), ["beside: why", "where"]);
         assert_eq!(record.tally, Tally { passed: 3, failed: 1, skipped: 0 });
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 
 use super::vmm::Vmm;
 use crate::machine::text;
@@ -20,6 +20,16 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// What every command starts with: the host's usual surroundings for root.
 const SURROUNDINGS: &str =
     "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=linux\n";
+
+/// What each thread of a virtual machine monitor does: its name, state, ticks of processor time for itself and in the
+/// kernel, the system call that it is in, and where in the kernel it waits.
+const DOING: &str = r#"for task in /proc/[0-9]*/task/[0-9]*; do
+    case $(readlink "${task%/task/*}/exe") in */trapline | */qemu-system-x86_64) ;; *) continue ;; esac
+    stat=$(sed 's/.*) //' "$task/stat")
+    set -- $stat
+    echo "${task#/proc/} $(cat "$task/comm"): $1 ${12} ${13} in $(cut -d ' ' -f 1 "$task/syscall")" \
+        $(head -n 4 "$task/stack" | sed 's/.*\] //; s/+.*//')
+done"#;
 
 /// Numbers of jobs; those of several outer machines may well differ.
 static NUMBER: AtomicU32 = AtomicU32::new(1);
@@ -77,18 +87,36 @@ impl<'a> Job<'a> {
 
     /// Waits for its end; past the deadline it is killed and an error.
     pub fn wait(mut self, deadline: Instant) -> Result<Ended> {
+        match self.ended(deadline)? {
+            Some(ended) => Ok(ended),
+            None => Err(self.late("it did not end in time")),
+        }
+    }
+
+    /// Waits for its end, or for the deadline.
+    fn ended(&mut self, deadline: Instant) -> Result<Option<Ended>> {
         loop {
             if let Some(status) = self.status() {
-                return Ok(Ended { status, output: self.output() });
+                return Ok(Some(Ended { status, output: self.output() }));
             }
             self.vmm.check()?;
             if Instant::now() > deadline {
-                // That it cannot be killed either says less than what it said itself.
-                let _ = self.kill();
-                bail!("it did not end in time; it said: {}", self.output().trim());
+                return Ok(None);
             }
             sleep(TICK);
         }
+    }
+
+    /// What is to be said where it has come too late: what it said itself, and what the machines inside do, so that
+    /// one that waits for ever can be told from an outer machine that does nothing any more.
+    pub(super) fn late(&self, what: &str) -> Error {
+        let asked = Job::start(self.vmm, DOING).and_then(|mut job| job.ended(Instant::now() + FAREWELL));
+        let doing = match asked {
+            Ok(Some(ended)) => format!("its host's processes do:\n{}", ended.output.trim()),
+            Ok(None) => "its host answers no more".to_owned(),
+            Err(error) => format!("its host answers no more: {error:#}"),
+        };
+        anyhow!("{what}; it said: {}\n{doing}", self.output().trim())
     }
 
     /// Waits until `condition` holds; an error if the command ends before, or at the deadline.
@@ -104,7 +132,7 @@ impl<'a> Job<'a> {
             }
             self.vmm.check()?;
             if Instant::now() > deadline {
-                bail!("no {what} in time; it said: {}", self.output().trim());
+                return Err(self.late(&format!("no {what} in time")));
             }
             sleep(TICK);
         }
