@@ -27,6 +27,7 @@ pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod words;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub use options::{AdapterOptions, Options};
 pub use report::ReportFiles;
 pub use size::{MEMORY_LARGEST, MEMORY_LEAST, PHYS_BITS};
 pub use trace::{TraceFilter, TraceForm, TraceOutput};
+pub(crate) use words::Words;
 
 /// Everything `trapline run` needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]

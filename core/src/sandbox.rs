@@ -37,6 +37,7 @@ mod program;
 mod refused;
 
 use crate::command::say;
+use crate::config::Words;
 use crate::screen::terminal;
 
 /// What becomes of a system call that its thread has no use for. The default is for machines that are made
@@ -122,11 +123,7 @@ impl Seccomp {
     /// What `--seccomp` calls it.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Seccomp::On => "on",
-            Seccomp::Log => "log",
-            Seccomp::Off => "off",
-        }
+        Words::word(self)
     }
 
     /// Makes the process ready for [`Seccomp::confine`]: before its first thread.
@@ -161,12 +158,7 @@ impl std::str::FromStr for Seccomp {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Seccomp, String> {
-        match text {
-            "on" => Ok(Seccomp::On),
-            "log" => Ok(Seccomp::Log),
-            "off" => Ok(Seccomp::Off),
-            _ => Err("not known; give on, log or off".into()),
-        }
+        Words::parse(text)
     }
 }
 

@@ -148,7 +148,9 @@ fn what_failed(count: Count, output: &[String]) -> Vec<String> {
     for line in output {
         match count {
             // A test program tells what each failed test printed, then their names, then its result.
-            Count::Tests => is_failure = line == "failures:" || is_failure && !line.starts_with("test result:"),
+            Count::Tests => {
+                is_failure = line == "failures:" || is_failure && !line.starts_with("test result:")
+            }
             Count::Step | Count::WithoutWarnings => is_failure |= line.starts_with("error"),
         }
         if is_failure {

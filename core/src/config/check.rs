@@ -9,6 +9,7 @@ use super::identity::{self, Identity};
 use super::keys::Script;
 use super::options::{AdapterOptions, Options};
 use super::trace::{self, TraceFilter, TraceOutput};
+use super::words::Words;
 use super::{
     AdapterConfig, Interface, Io, Linux, Pages, ReportFiles, RunConfig, Screen, Seccomp, Serial, TextOutput,
     Window, report, size,
@@ -63,8 +64,8 @@ impl AdapterConfig {
             return Err(empty("rom"));
         }
         let at = Checker { origin: &Origin::CommandLine, option: "seccomp" };
-        let wanted = at.value(options.seccomp, str::parse)?;
-        Ok(Self { socket: options.socket, rom: options.rom, seccomp: wanted.unwrap_or(Seccomp::On) })
+        let wanted = at.value(options.seccomp, Words::parse)?;
+        Ok(Self { socket: options.socket, rom: options.rom, seccomp: wanted.unwrap_or(Seccomp::DEFAULT) })
     }
 }
 
@@ -126,7 +127,7 @@ impl Checked {
                 .value(options.hugepages, size::pages)?
                 .map(|pages| (pages, origin.clone())),
             phys_bits: at("phys-bits").value(options.phys_bits, size::phys_bits)?,
-            vfio: at("vfio").value(options.vfio, interface)?,
+            vfio: at("vfio").value(options.vfio, Words::parse)?,
             identity: at("identity").value(options.identity, identity::parse)?,
             firmware: at("firmware").value(options.firmware, file)?,
             disks: at("disk").list(&options.disk, device::disk)?,
@@ -135,19 +136,19 @@ impl Checked {
             append: at("append").value(options.append, append)?.map(with_origin),
             serial: at("serial").value(options.serial, serial)?,
             debugcon: at("debugcon").value(options.debugcon, file)?,
-            screen: at("screen").value(options.screen, screen)?,
+            screen: at("screen").value(options.screen, Words::parse)?,
             screenshot: at("screenshot").value(options.screenshot, file)?,
             screen_text: at("screen-text").value(options.screen_text, text_output)?,
             report: at("report").value(options.report, report::files)?,
             timeout: at("timeout").value(options.timeout, timeout)?,
-            io: at("io").value(options.io, io)?,
-            window: at("window").value(options.window, window)?.map(|window| (window, origin.clone())),
+            io: at("io").value(options.io, Words::parse)?,
+            window: at("window").value(options.window, Words::parse)?.map(|window| (window, origin.clone())),
             keys: at("keys").value(options.keys, |text| text.parse())?,
             trace: at("trace").value(options.trace, trace::output)?,
             trace_filters: at("trace-filter")
                 .list(&options.trace_filter, trace::filter)?
                 .map(|filters| (filters, origin.clone())),
-            seccomp: at("seccomp").value(options.seccomp, str::parse)?,
+            seccomp: at("seccomp").value(options.seccomp, Words::parse)?,
         })
     }
 
@@ -200,17 +201,17 @@ impl Checked {
             linux,
             serial: self.serial.unwrap_or(Serial::None),
             debugcon: self.debugcon,
-            screen: self.screen.unwrap_or(Screen::Auto),
+            screen: self.screen.unwrap_or(Screen::DEFAULT),
             screenshot: self.screenshot,
             screen_text: self.screen_text,
             report: self.report,
             timeout: self.timeout,
-            io: self.io.unwrap_or(Io::Adaptive),
-            window: self.window.map_or(Window::Auto, |(window, _)| window),
+            io: self.io.unwrap_or(Io::DEFAULT),
+            window: self.window.map_or(Window::DEFAULT, |(window, _)| window),
             keys: self.keys,
             trace: self.trace,
             trace_filters: self.trace_filters.map(|(filters, _)| filters).unwrap_or_default(),
-            seccomp: self.seccomp.unwrap_or(Seccomp::On),
+            seccomp: self.seccomp.unwrap_or(Seccomp::DEFAULT),
         })
     }
     /// The kernel with what goes with it, taken out of these values.
@@ -351,14 +352,6 @@ fn serial(text: &str) -> Result<Serial, String> {
     }
 }
 
-fn screen(text: &str) -> Result<Screen, String> {
-    match text {
-        "auto" => Ok(Screen::Auto),
-        "none" => Ok(Screen::None),
-        _ => Err("not known; give auto or none".into()),
-    }
-}
-
 fn text_output(text: &str) -> Result<TextOutput, String> {
     match text {
         "-" => Ok(TextOutput::Stdout),
@@ -374,32 +367,4 @@ fn timeout(text: &str) -> Result<Duration, String> {
     }
     // What is above 0 but rounds to no time at all is no time to wait either.
     Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).ok_or_else(problem)
-}
-
-fn io(text: &str) -> Result<Io, String> {
-    match text {
-        "inline" => Ok(Io::Inline),
-        "uring" => Ok(Io::Uring),
-        "adaptive" => Ok(Io::Adaptive),
-        _ => Err("not known; give inline, uring or adaptive".into()),
-    }
-}
-
-fn interface(text: &str) -> Result<Interface, String> {
-    match text {
-        "auto" => Ok(Interface::Auto),
-        "group" => Ok(Interface::Group),
-        "iommufd" => Ok(Interface::Iommufd),
-        _ => Err("not known; give auto, group or iommufd".into()),
-    }
-}
-
-fn window(text: &str) -> Result<Window, String> {
-    match text {
-        "strict" => Ok(Window::Strict),
-        "coalesced" => Ok(Window::Coalesced),
-        "shadowed" => Ok(Window::Shadowed),
-        "auto" => Ok(Window::Auto),
-        _ => Err("not known; give strict, coalesced, shadowed or auto".into()),
-    }
 }

@@ -7,6 +7,7 @@ use trapline_devices::assigned::CLIQUE_LARGEST;
 
 use super::error::Shown;
 use super::identity::{self, Identity};
+use super::words::Words;
 use super::{Messages, Phase, Window};
 use crate::host::{AddressError, PciAddress};
 
@@ -161,14 +162,14 @@ impl Wishes {
     fn take(&mut self, option: &str) -> Result<(), String> {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
-            "vga" => set(&mut self.vga, key, parse_vga(value)?),
+            "vga" => set(&mut self.vga, key, word(key, value)?),
             "rom" => set(&mut self.rom, key, parse_rom(value)?),
-            "root-port" => set(&mut self.root_port, key, parse_switch(key, value)?),
-            "msi" => set(&mut self.messages, key, parse_messages(value)?),
-            "phase" => set(&mut self.phase, key, parse_phase(value)?),
+            "root-port" => set(&mut self.root_port, key, word(key, value)?),
+            "msi" => set(&mut self.messages, key, word(key, value)?),
+            "phase" => set(&mut self.phase, key, word(key, value)?),
             "identity" => set(&mut self.identity, key, parse_identity(value)?),
             "gpudirect-clique" => set(&mut self.clique, key, parse_clique(value)?),
-            "arbiter" => set(&mut self.arbiter, key, parse_arbiter(value)?),
+            "arbiter" => set(&mut self.arbiter, key, word(key, value)?),
             _ => Err(format!("{} is no option of a device; there are {OPTIONS}", Shown(key))),
         }
     }
@@ -190,14 +191,14 @@ impl Wishes {
         }
         Ok(AssignedDevice {
             origin,
-            vga: self.vga.unwrap_or(Vga::Auto),
+            vga: self.vga.unwrap_or(Vga::DEFAULT),
             rom: self.rom.unwrap_or(Rom::Device),
             root_port: self.root_port,
-            messages: self.messages.unwrap_or_default(),
-            phase: self.phase.unwrap_or(Phase::Auto),
+            messages: self.messages.unwrap_or(Messages::DEFAULT),
+            phase: self.phase.unwrap_or(Phase::DEFAULT),
             identity: self.identity,
             gpudirect_clique: self.clique,
-            arbiter: self.arbiter.unwrap_or(Arbitration::Auto),
+            arbiter: self.arbiter.unwrap_or(Arbitration::DEFAULT),
         })
     }
 }
@@ -284,32 +285,8 @@ pub(super) fn set<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), St
     }
 }
 
-fn parse_vga(text: &str) -> Result<Vga, String> {
-    match text {
-        "on" => Ok(Vga::On),
-        "off" => Ok(Vga::Off),
-        "auto" => Ok(Vga::Auto),
-        _ => Err(format!("vga={text} is not known; give vga=on, vga=off or vga=auto")),
-    }
-}
-
-fn parse_messages(text: &str) -> Result<Messages, String> {
-    match text {
-        "guest" => Ok(Messages::Guest),
-        "no-msix" => Ok(Messages::NoMsix),
-        "no-msi" => Ok(Messages::NoMsi),
-        "off" => Ok(Messages::Off),
-        _ => Err(format!("msi={text} is not known; give msi=guest, msi=no-msix, msi=no-msi or msi=off")),
-    }
-}
-
-fn parse_phase(text: &str) -> Result<Phase, String> {
-    match text {
-        "auto" => Ok(Phase::Auto),
-        "legacy" => Ok(Phase::Legacy),
-        "native" => Ok(Phase::Native),
-        _ => Err(format!("phase={text} is not known; give phase=auto, phase=legacy or phase=native")),
-    }
+fn word<T: Words>(key: &str, text: &str) -> Result<T, String> {
+    T::parse_of(&format!("{key}="), text).map_err(|problem| format!("{key}={text} is {problem}"))
 }
 
 fn parse_identity(text: &str) -> Result<Identity, String> {
@@ -321,23 +298,6 @@ fn parse_clique(text: &str) -> Result<u8, String> {
     clique.ok_or_else(|| {
         format!("gpudirect-clique={} is none; give a number from 0 to {CLIQUE_LARGEST}", Shown(text))
     })
-}
-
-fn parse_arbiter(text: &str) -> Result<Arbitration, String> {
-    match text {
-        "on" => Ok(Arbitration::On),
-        "off" => Ok(Arbitration::Off),
-        "auto" => Ok(Arbitration::Auto),
-        _ => Err(format!("arbiter={text} is not known; give arbiter=on, arbiter=off or arbiter=auto")),
-    }
-}
-
-fn parse_switch(key: &str, text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err(format!("{key}={text} is not known; give {key}=on or {key}=off")),
-    }
 }
 
 fn parse_rom(text: &str) -> Result<Rom, String> {

@@ -13,10 +13,7 @@ use trapline_devices::seen::{Life, Mark, Seen};
 use super::{Function, Interrupts, NO_ROM, Run};
 use crate::bench;
 use crate::config::size::shown;
-use crate::config::{
-    Adapters, Arbitration, AssignedDevice, Identity, Interface, Io, Pages, Phase, Rom, RunConfig, Seccomp,
-    Vga, Window,
-};
+use crate::config::{Adapters, AssignedDevice, Disk, Identity, Pages, Rom, RunConfig, Words};
 use crate::host::Host;
 use crate::host::resource::{HostBar, HostBarKind};
 use crate::interrupts::watch::{Found, Watched};
@@ -175,73 +172,47 @@ pub(crate) fn run(config: &RunConfig, (end, clean): (&str, bool), accounts: &[Ac
 
 /// The options of a run that matter to what its functions do, without names of files.
 fn of_run(config: &RunConfig) -> Vec<String> {
-    let mut options = vec![format!("--cpus {}", config.cpus), format!("--memory {}M", config.memory >> 20)];
-    let mut add = |given: bool, option: &str| {
-        if given {
-            options.push(option.to_owned());
-        }
-    };
-    add(config.adapters == Adapters::None, "--device none");
-    add(config.firmware.is_some(), "--firmware FILE");
-    config
-        .disks
-        .iter()
-        .for_each(|disk| add(true, if disk.readonly { "--disk FILE,readonly" } else { "--disk FILE" }));
-    add(config.linux.is_some(), "--kernel FILE");
-    add(config.trace.is_some(), "--trace FILE");
-    add(config.io == Io::Inline, "--io inline");
-    add(config.io == Io::Uring, "--io uring");
-    add(config.vfio == Interface::Group, "--vfio group");
-    add(config.vfio == Interface::Iommufd, "--vfio iommufd");
-    add(config.identity != Identity::Off, &format!("--identity {}", config.identity.word()));
-    config.phys_bits.iter().for_each(|bits| add(true, &format!("--phys-bits {bits}")));
-    add(config.pages != Pages::default(), "--hugepages");
-    add(config.window == Window::Strict, "--window strict");
-    add(config.window == Window::Coalesced, "--window coalesced");
-    add(config.window == Window::Shadowed, "--window shadowed");
-    add(config.seccomp == Seccomp::Log, "--seccomp log");
-    add(config.seccomp == Seccomp::Off, "--seccomp off");
-    options
+    let disk = |disk: &Disk| if disk.readonly { "--disk FILE,readonly" } else { "--disk FILE" };
+    let sizes = [format!("--cpus {}", config.cpus), format!("--memory {}M", config.memory >> 20)];
+    let files = [
+        (config.adapters == Adapters::None, "--device none"),
+        (config.firmware.is_some(), "--firmware FILE"),
+        (config.linux.is_some(), "--kernel FILE"),
+        (config.trace.is_some(), "--trace FILE"),
+        (config.pages != Pages::default(), "--hugepages"),
+    ];
+    let files = files.into_iter().filter_map(|(is_given, option)| is_given.then_some(option));
+    let words = [
+        ("--io", config.io.unusual()),
+        ("--vfio", config.vfio.unusual()),
+        ("--window", config.window.unusual()),
+        ("--seccomp", config.seccomp.unusual()),
+        ("--identity", (config.identity != Identity::Off).then(|| config.identity.word())),
+    ];
+    let words = words.into_iter().filter_map(|(option, word)| Some(format!("{option} {}", word?)));
+    let bits = config.phys_bits.map(|bits| format!("--phys-bits {bits}"));
+    let files = files.chain(config.disks.iter().map(disk)).map(str::to_owned);
+    sizes.into_iter().chain(files).chain(words).chain(bits).collect()
 }
 
 /// The options of a device, without names of files.
 fn of_device(device: &AssignedDevice) -> Vec<String> {
-    let all = [
-        match device.vga {
-            Vga::Auto => None,
-            Vga::On => Some("vga=on"),
-            Vga::Off => Some("vga=off"),
-        },
-        match device.rom {
-            Rom::Device => None,
-            Rom::File(_) => Some("rom=FILE"),
-            Rom::Off => Some("rom=off"),
-        },
-        match device.root_port {
-            None => None,
-            Some(true) => Some("root-port=on"),
-            Some(false) => Some("root-port=off"),
-        },
-        match device.messages {
-            Messages::Guest => None,
-            Messages::NoMsix => Some("msi=no-msix"),
-            Messages::NoMsi => Some("msi=no-msi"),
-            Messages::Off => Some("msi=off"),
-        },
-        match device.phase {
-            Phase::Auto => None,
-            Phase::Legacy => Some("phase=legacy"),
-            Phase::Native => Some("phase=native"),
-        },
-        match device.arbiter {
-            Arbitration::Auto => None,
-            Arbitration::On => Some("arbiter=on"),
-            Arbitration::Off => Some("arbiter=off"),
-        },
+    let rom = match device.rom {
+        Rom::Device => None,
+        Rom::File(_) => Some("FILE"),
+        Rom::Off => Some("off"),
+    };
+    let words = [
+        ("vga", device.vga.unusual()),
+        ("rom", rom),
+        ("root-port", device.root_port.map(Words::word)),
+        ("msi", device.messages.unusual()),
+        ("phase", device.phase.unusual()),
+        ("arbiter", device.arbiter.unusual()),
+        ("identity", device.identity.map(Identity::word)),
     ];
-    let identity = device.identity.map(|identity| format!("identity={}", identity.word()));
-    let clique = device.gpudirect_clique.map(|clique| format!("gpudirect-clique={clique}"));
-    all.into_iter().flatten().map(str::to_owned).chain(identity).chain(clique).collect()
+    let words = words.into_iter().filter_map(|(option, word)| Some(format!("{option}={}", word?)));
+    words.chain(device.gpudirect_clique.map(|clique| format!("gpudirect-clique={clique}"))).collect()
 }
 
 /// A base address register in words.

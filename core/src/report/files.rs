@@ -1,7 +1,9 @@
 //! The files of a report.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
@@ -11,6 +13,11 @@ use crate::screen::file;
 
 /// The largest report that is read, in bytes: some thousand runs.
 const MOST: u64 = 16 << 20;
+
+/// How long a run waits for others that end as well: adding one takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks whether they are done.
+const TICK: Duration = Duration::from_millis(5);
 
 /// The files of `--report`, to which a run is to be added.
 #[derive(Clone, Debug)]
@@ -29,17 +36,36 @@ impl Files {
         Ok(Files(files.clone()))
     }
 
-    /// Adds a run to what is there by now, and writes both files. Each is replaced as a whole.
+    /// Adds a run to what is there by now, and writes both files. Each is replaced as a whole; of runs that end
+    /// together none is lost. Blocks on the disk, and for some seconds at most on the others.
     ///
     /// # Errors
     /// A file cannot be read or written.
     pub(crate) fn add(self, run: Run) -> Result<()> {
         let Files(ReportFiles { json, markdown }) = self;
+        let _turn = turn(&json);
         let mut report = before(&json)?;
         report.runs.push(run);
         write(&json, &report.to_json()?)?;
         write(&markdown, &report.to_markdown())
     }
+}
+
+/// Waits until nobody else adds to the reports of this one's folder, until what is returned is dropped. The file itself
+/// cannot be locked, since another takes its place. `None`: another holds it for so long that this run goes on without.
+fn turn(report: &Path) -> Option<File> {
+    let report = report.canonicalize().unwrap_or_else(|_| report.to_owned());
+    let folder = report.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = File::open(folder).ok()?;
+    let deadline = Instant::now() + PATIENCE;
+    while folder.try_lock().is_err() {
+        if Instant::now() > deadline {
+            tracing::warn!(report = %report.display(), "another program holds the folder of the report; going on");
+            return None;
+        }
+        std::thread::sleep(TICK);
+    }
+    Some(folder)
 }
 
 /// What the runs before left in a file: nothing, if it is not there.
@@ -54,7 +80,7 @@ fn before(path: &Path) -> Result<Report> {
 pub(crate) fn read(path: &Path) -> Result<Report> {
     let name = || format!("the report {}", path.display());
     let mut text = String::new();
-    let file = std::fs::File::open(path).with_context(name)?;
+    let file = File::open(path).with_context(name)?;
     let length = file.take(MOST + 1).read_to_string(&mut text).with_context(name)?;
     if length as u64 > MOST {
         return Err(anyhow!("{}: it is larger than 16 MiB, which no report is; give another name", name()));

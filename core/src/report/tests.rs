@@ -47,6 +47,19 @@ fn line(page: &str, ids: &str) -> Vec<String> {
 }
 
 #[test]
+fn runs_that_end_together_are_all_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ReportFiles { json: folder.path().join("r.json"), markdown: folder.path().join("r.md") };
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            let files = Files::open(&files).unwrap();
+            scope.spawn(move || (0..4).for_each(|_| files.clone().add(Run::default()).unwrap()));
+        }
+    });
+    assert_eq!(files::read(&files.json).unwrap().runs.len(), 32);
+}
+
+#[test]
 fn what_worked_is_told_of_all_starts_together() {
     let text = Life { text: Some(true), rom: true, ..life() };
     let driven = Life { msix: true, bus_master: true, graphics: Some(true), ..text.clone() };
@@ -191,7 +204,7 @@ fn options_that_are_not_the_default_are_told() {
     let accounts: Vec<Account> = devices.iter().map(|device| Account::example().asked(device)).collect();
     let fake = told_host();
     let run = account::run(&config, ("it ended", true), &accounts, &Host::read(fake.tree().clone()));
-    let wanted = ["--cpus 1", "--memory 1024M", "--identity follow", "--phys-bits 40", "--seccomp log"];
+    let wanted = ["--cpus 1", "--memory 1024M", "--seccomp log", "--identity follow", "--phys-bits 40"];
     assert_eq!(run.options, wanted);
     assert_eq!(run.functions[0].options, ["identity=stop"]);
     assert_eq!(run.functions[1].options, ["identity=off"]);

@@ -215,6 +215,7 @@ const FILES: &[Call] = &[
     any(Sysno::fsync),
     any(Sysno::fdatasync),
     any(Sysno::ftruncate),
+    any(Sysno::flock),
 ];
 
 /// The end of a process that was started for a function.

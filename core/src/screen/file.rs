@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 
 /// Writes a file through `fill`: next to it under another name, then renamed into its place. What stood there
-/// before stays until then, and stays if anything fails. Something that is no regular file (a pipe, a terminal,
+/// before stays until then, and stays if anything fails, the host's power included. Something that is no regular file (a pipe, a terminal,
 /// /dev/null) is written to as it is. A symbolic link is followed. Blocks on the disk.
 ///
 /// # Errors
@@ -43,7 +43,8 @@ fn fill_file(
     }
     let mut file = BufWriter::new(file);
     fill(&mut file)?;
-    file.flush()
+    // Else the new name might outlive a loss of power, and what it names not.
+    file.into_inner()?.sync_all()
 }
 
 /// Creates a new file in the folder of `path`.
