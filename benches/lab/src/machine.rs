@@ -18,7 +18,6 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub struct Machine {
     child: Child,
     files: Files,
-    start: Instant,
     deadline: Instant,
 }
 
@@ -36,8 +35,6 @@ pub struct Ended {
     pub output: String,
     /// What it wrote to standard error.
     pub errors: String,
-    /// How long it ran.
-    pub time: Duration,
 }
 
 impl Machine {
@@ -49,7 +46,7 @@ impl Machine {
         command.stdin(Stdio::null()).stdout(create(&files.output)?).stderr(create(&files.errors)?);
         let child =
             command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
-        Ok(Machine { child, files, start: Instant::now(), deadline })
+        Ok(Machine { child, files, deadline })
     }
 
     /// Its process.
@@ -65,7 +62,6 @@ impl Machine {
                     status,
                     output: text(&self.files.output),
                     errors: text(&self.files.errors),
-                    time: self.start.elapsed(),
                 });
             }
             if Instant::now() > self.deadline {

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::life::{children, own_memory};
+use super::life::{GUEST_MEMORY, children};
 use super::{Bench, Case};
 use crate::machine::{Machine, text};
 use crate::payload::hostile::{self, BEAT, Spared};
+use crate::speed::usage::Memory;
 
 pub const CASES: &[Case] = &[
     Case { name: "hostile: every thread is confined", seconds: 60, kvm: true, run: confined },
@@ -82,7 +83,7 @@ struct Size {
 impl Size {
     fn of(pid: u32) -> Option<Size> {
         let process = PathBuf::from(format!("/proc/{pid}"));
-        let memory = own_memory(&text(&process.join("smaps")));
+        let memory = Memory::of_one(pid, GUEST_MEMORY).ok()?.resident;
         let files = std::fs::read_dir(process.join("fd")).ok()?.count();
         Some(Size { memory, files }).filter(|size| size.memory > 0)
     }

@@ -18,13 +18,18 @@ impl Memory {
     pub fn of(pid: u32, guest: u64) -> Result<Memory> {
         let mut sum = Memory::default();
         for pid in family(pid)? {
-            let path = format!("/proc/{pid}/smaps");
-            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-            let one = Memory::parse(&text, guest);
+            let one = Memory::of_one(pid, guest)?;
             sum.resident += one.resident;
             sum.proportional += one.proportional;
         }
         Ok(sum)
+    }
+
+    /// The same of one process, without its children.
+    pub fn of_one(pid: u32, guest: u64) -> Result<Memory> {
+        let path = format!("/proc/{pid}/smaps");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        Ok(Memory::parse(&text, guest))
     }
 
     fn parse(smaps: &str, guest: u64) -> Memory {
