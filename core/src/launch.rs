@@ -24,7 +24,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use trapline_devices::pci::Pin;
 use trapline_devices::platform::keyboard::{Key, Keys};
 use trapline_devices::q35::{Pirqs, Ram, RamSplit};
@@ -61,6 +61,10 @@ use crate::trace::{Opened, Trace};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks whether the machine's thread has ended.
 const TICK: Duration = Duration::from_millis(5);
+/// The longest time between two tries to wake what keeps it.
+const MOST_TICK: Duration = Duration::from_millis(250);
+/// How long that is tried.
+const LAST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A machine that runs, and the thread that watches over it.
 struct Running {
@@ -254,14 +258,27 @@ impl Guest for Running {
             tracing::warn!(
                 "the machine does not come to its end: what is under way with devices is given up"
             );
-            while !ends_within(&self.thread, TICK) {
-                interrupt_others().context("the machine does not end")?;
+            if !gives_up(&self.thread)? {
+                drop(self.adapter);
+                bail!("the machine's threads do not come to their end; they are left behind");
             }
         }
         let joined = self.thread.join();
         drop(self.adapter);
         joined.map_err(|_| anyhow!("the machine's thread panicked; this is a bug in trapline"))
     }
+}
+
+/// Interrupts what is under way until a thread has come to its end, or nothing helps.
+fn gives_up(thread: &JoinHandle<()>) -> Result<bool> {
+    let patience = Instant::now() + LAST_PATIENCE;
+    // Who cannot be woken keeps every signal, and of those the host has not too many.
+    let mut pause = TICK;
+    while !ends_within(thread, pause) && Instant::now() < patience {
+        interrupt_others().context("the machine does not end")?;
+        pause = (pause * 2).min(MOST_TICK);
+    }
+    Ok(thread.is_finished())
 }
 
 /// Whether a thread comes to its end in this time.

@@ -397,7 +397,7 @@ impl World {
     pub(crate) fn join(&self, vcpu: usize) -> bool {
         let mut state = self.state.lock();
         // A device that sleeps is left by a signal, which comes for nothing between two of its transfers.
-        while let Some(Place { seat: Seat::Running, thread: Some(thread), .. }) = state.places.get(vcpu)
+        while let Some(Place { thread: Some(thread), .. }) = state.places.get(vcpu)
             && state.stopping
             && !thread.is_finished()
         {

@@ -43,6 +43,8 @@ use vmm::Vmm;
 const BOOT: Duration = Duration::from_secs(90);
 /// How often it is tried. A nested boot can go wrong by itself; what is tested afterwards is not repeated.
 const TRIES: u32 = 3;
+/// How long one that lives may take to show it.
+const AWAKENING: Duration = Duration::from_secs(30);
 /// How often a condition is looked at: a look at a screen stops the emulated processors for a moment.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -167,10 +169,10 @@ impl Outer {
         }
     }
 
-    /// Whether it is no stage for anything any more: its kernel says that a processor of its own gets no timer
-    /// interrupts, or QEMU itself has ended.
+    /// Whether it is no stage for anything any more: QEMU itself has ended, or a processor gives no signs of life. Blocks
+    /// for a second, or half a minute.
     pub fn has_broken_down(&self) -> bool {
-        self.vmm.has_stalled() || self.vmm.check().is_err()
+        !self.vmm.lives(AWAKENING)
     }
 
     /// What its kernel has said.

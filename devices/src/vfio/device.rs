@@ -243,12 +243,13 @@ impl Backend for Device {
         let file = self.files.file(region).ok_or(Fault::NoRegister)?.clone();
         self.touch(region);
         if region != Region::ROM {
-            return open::transfer(&file, offset, bytes).map_err(|fault| self.look_after(fault));
+            let received = open::receive(&file, offset, bytes, &self.files.stopping());
+            return received.map_err(|fault| self.look_after(fault));
         }
         // The kernel reads the ROM only while the function decodes memory.
         let command = self.command()?;
         self.set_command(command.with_memory(true))?;
-        let read = open::transfer(&file, offset, bytes);
+        let read = open::receive(&file, offset, bytes, &self.files.stopping());
         self.set_command(command)?;
         read.map_err(|fault| self.look_after(fault))
     }

@@ -81,7 +81,9 @@ pub(super) fn learn(function: &Function, owned: &Owned) -> Result<Opened, Error>
     );
     let mut header = [0; 256];
     let config = files.file(Region::CONFIG).cloned();
-    let read = config.ok_or(Fault::NoRegister).and_then(|config| transfer(&config, 0, &mut header));
+    let read = config
+        .ok_or(Fault::NoRegister)
+        .and_then(|config| receive(&config, 0, &mut header, &AtomicBool::new(false)));
     read.map_err(|_| Error::Silent(address))?;
     let header = Header(&header);
     if header.identity() == u32::MAX {
@@ -173,8 +175,14 @@ fn probe(place: &FileRegion) -> Result<usize, Errno> {
     rustix::io::pread(&*place.fd, &mut [0; 4], place.offset)
 }
 
-/// Fills `bytes` from `offset` of a region on, all of them in the region.
-pub(super) fn transfer(place: &FileRegion, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+/// Fills `bytes` from `offset` of a region on, all of them in the region. A read that is interrupted goes on, unless
+/// `stopping`.
+pub(super) fn receive(
+    place: &FileRegion,
+    offset: u64,
+    bytes: &mut [u8],
+    stopping: &AtomicBool,
+) -> Result<(), Fault> {
     let mut done = 0;
     while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
         let from = offset.checked_add(done as u64).filter(|from| *from < place.len);
@@ -185,7 +193,7 @@ pub(super) fn transfer(place: &FileRegion, offset: u64, bytes: &mut [u8]) -> Res
         match rustix::io::pread(&*place.fd, chunk, place.offset.saturating_add(from)) {
             Ok(0) => return Err(Fault::Failed),
             Ok(read) => done += read,
-            Err(Errno::INTR) => {}
+            Err(Errno::INTR) if !stopping.load(Relaxed) => {}
             Err(_) => return Err(Fault::Failed),
         }
     }

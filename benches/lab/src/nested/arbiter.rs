@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 
 use super::life::greets;
 use super::stage::BOOT_ADAPTER;
@@ -152,21 +152,23 @@ fn kept(stage: &Stage<'_>) -> Result<()> {
          exec sleep 200",
     )?;
     stage.until_said(&mut program, "kept", "kept")?;
-    let start = |number: usize, io: &str| {
+    let start = |number: usize, io: &'static str| {
         let (device, report) = (stage.place(number)?.function, format!("{io}.json"));
-        stage.machine(&["--device", &device, "--io", io, "--timeout", "5", "--report", &report])
+        let job = stage.machine(&["--device", &device, "--io", io, "--report", &report])?;
+        Ok::<_, Error>((job, device, io))
     };
-    let ways = ["adaptive", "uring"];
-    for (job, io) in [start(0, ways[0])?, start(1, ways[1])?].into_iter().zip(ways) {
-        let ended = job.wait(stage.deadline).with_context(|| format!("--io {io}"))?;
-        let said = ended.output.trim();
-        ensure!(ended.status == 124, "--io {io}: its status is {}: {said}", ended.status);
-        ensure!(
-            said.contains("what is under way with devices is given up"),
-            "--io {io}: nothing slept: {said}"
-        );
+    let machines = [start(0, "adaptive")?, start(1, "uring")?];
+    for (job, device, _) in &machines {
+        // Where its threads wait in the kernel.
+        let stacks = format!("$(pgrep -f 'trapline run .*{device}' | sed 's|.*|/proc/&/task/*/stack|')");
+        stage.output(&format!("until grep -qs vga_get {stacks}; do sleep 0.2; done"))?;
+        job.terminate()?;
+    }
+    for (job, _, io) in machines {
+        let said = stage.terminated(job).with_context(|| format!("--io {io}"))?;
+        ensure!(said.contains("what is under way with devices is given up"), "--io {io}: {}", said.trim());
         let report = stage.text(&format!("{io}.json"));
-        ensure!(report.contains("its time was over"), "--io {io}: {report}");
+        ensure!(report.contains("it was asked to end by a signal"), "--io {io}: {report}");
     }
     program.kill()?;
     // The kernel has given them back with the program's file.

@@ -6,7 +6,6 @@ use super::devices::{DEVICES, EDU, MORE, NETWORK, carry_out, interrupts_came};
 use super::{Case, Stage};
 use crate::inner::{self, DONE, Step, peers};
 use crate::outer::Job;
-use crate::payload::bare::pass;
 use crate::payload::edu;
 use crate::payload::edu::lies::{self, Lie};
 
@@ -45,8 +44,8 @@ fn kinds(stage: &Stage<'_>) -> Result<()> {
 
 fn program(stage: &Stage<'_>, option: &str, shown: &str) -> Result<()> {
     let device = format!("{},msi={option}", stage.place(EDU)?.function);
-    let said = carry_out(stage, &edu::disk(), &["--device", &device])?;
-    for line in [shown, "; INTx: ok", &pass(edu::NAME)] {
+    let said = carry_out(stage, edu::NAME, &edu::disk(), &["--device", &device])?;
+    for line in [shown, "; INTx: ok"] {
         ensure!(said.contains(line), "with msi={option} the program does not say \"{line}\"");
     }
     Ok(())

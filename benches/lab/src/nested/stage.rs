@@ -18,6 +18,8 @@ use crate::workspace::Workspace;
 const TAIL: usize = 12;
 /// Files that are longer are no text for people.
 const LONGEST: u64 = 4 << 20;
+/// How long a `trapline` may take at least to end, whatever is left of the case's time.
+const FAREWELL: Duration = Duration::from_secs(60);
 /// The exit status after SIGTERM.
 const TERMINATED: i32 = 128 + 15;
 /// The adapter that the outer machine itself has booted on, and which stands in text mode.
@@ -130,7 +132,12 @@ impl<'a> Stage<'a> {
     /// Ends a `trapline` as a user's `kill` does, and gives back what it said.
     pub fn terminate(&self, job: Job<'_>) -> Result<String> {
         job.terminate()?;
-        let ended = job.wait(self.deadline)?;
+        self.terminated(job)
+    }
+
+    /// Waits for the end of one that was asked for it, and gives back what it said.
+    pub fn terminated(&self, job: Job<'_>) -> Result<String> {
+        let ended = job.wait(self.deadline.max(Instant::now() + FAREWELL)).context("ended by SIGTERM")?;
         let said = ended.output.trim();
         ensure!(ended.status == TERMINATED, "ended by SIGTERM, its status is {}: {said}", ended.status);
         Ok(ended.output)
@@ -239,8 +246,12 @@ impl<'a> Stage<'a> {
         }
         let files = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let texts = files.filter(|file| file.metadata().is_ok_and(|data| data.len() < LONGEST));
-        for path in texts.map(|file| file.path()).filter(|path| !path.ends_with("initramfs")) {
-            parts.push(format!("the end of {}:\n{}", path.display(), tail(&text(&path))));
+        for path in texts.map(|file| file.path()) {
+            let said = text(&path);
+            // A disk or a ROM says nothing to a person.
+            if !said.contains('\0') {
+                parts.push(format!("the end of {}:\n{}", path.display(), tail(&said)));
+            }
         }
         let console = self.outer.console();
         parts.push(format!("the outer machine's kernel said last:\n{}", tail(&console)));

@@ -22,14 +22,19 @@ const SURROUNDINGS: &str =
     "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=linux\n";
 
 /// What each thread of a virtual machine monitor does: its name, state, ticks of processor time for itself and in the
-/// kernel, the system call that it is in, and where in the kernel it waits.
-const DOING: &str = r#"for task in /proc/[0-9]*/task/[0-9]*; do
-    case $(readlink "${task%/task/*}/exe") in */trapline | */qemu-system-x86_64) ;; *) continue ;; esac
-    stat=$(sed 's/.*) //' "$task/stat")
-    set -- $stat
-    echo "${task#/proc/} $(cat "$task/comm"): $1 ${12} ${13} in $(cut -d ' ' -f 1 "$task/syscall")" \
-        $(head -n 4 "$task/stack" | sed 's/.*\] //; s/+.*//')
+/// kernel, the system call that it is in, and where in the kernel it waits. Signals of the process come first.
+const DOING: &str = r#"for process in /proc/[0-9]*; do
+    [ -e "$process/exe" ] || continue
+    case $(readlink "$process/exe") in */trapline | */qemu-system-x86_64) ;; *) continue ;; esac
+    echo "${process#/proc/}:" $(grep -E '^(SigQ|SigPnd|ShdPnd|SigBlk)' "$process/status")
+    for task in "$process"/task/[0-9]*; do
+        set -- $(sed 's/.*) //' "$task/stat")
+        echo "  $(cat "$task/comm"): $1 ${12} ${13} in $(cut -d ' ' -f 1 "$task/syscall")" \
+            $(head -n 4 "$task/stack" | sed 's/.*\] //; s/+.*//')
+    done
 done"#;
+/// How long the host may take to say so: it starts some programs for each thread.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// Numbers of jobs; those of several outer machines may well differ.
 static NUMBER: AtomicU32 = AtomicU32::new(1);
@@ -110,7 +115,7 @@ impl<'a> Job<'a> {
     /// What is to be said where it has come too late: what it said itself, and what the machines inside do, so that
     /// one that waits for ever can be told from an outer machine that does nothing any more.
     pub(super) fn late(&self, what: &str) -> Error {
-        let asked = Job::start(self.vmm, DOING).and_then(|mut job| job.ended(Instant::now() + FAREWELL));
+        let asked = Job::start(self.vmm, DOING).and_then(|mut job| job.ended(Instant::now() + ANSWER));
         let doing = match asked {
             Ok(Some(ended)) => format!("its host's processes do:\n{}", ended.output.trim()),
             Ok(None) => "its host answers no more".to_owned(),

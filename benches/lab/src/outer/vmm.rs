@@ -40,10 +40,13 @@ const OPENING: Duration = Duration::from_secs(30);
 /// How long it may take to end when it is told to.
 const FAREWELL: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(20);
-/// Between two looks at what the kernel has said.
-const LOOK: Duration = Duration::from_secs(5);
-/// How long a case goes on after its clock stood still: now and then one ends all the same.
-const STALLED: Duration = Duration::from_secs(60);
+/// How many processors it has.
+const PROCESSORS: usize = 2;
+/// Between two looks at its signs of life, of which each processor gives one a second.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long one may fail to come. QEMU's translator loses an interrupt of a timer now and then when guests run in it
+/// (the local APIC then has it in service for good), and that processor gets no other any more.
+const LONGEST_SILENCE: Duration = Duration::from_secs(45);
 /// How many lines of a log are worth showing.
 const TAIL: usize = 12;
 
@@ -54,15 +57,15 @@ pub struct Vmm {
     monitor: Monitor,
     folders: Folders,
     started: Instant,
-    stall: Mutex<Stall>,
+    pulse: Mutex<Pulse>,
 }
 
-/// What is known of the kernel's clock.
-struct Stall {
-    /// When to look again.
-    look: Instant,
-    /// Since when it stands still.
-    since: Option<Instant>,
+/// The signs of life of its processors.
+struct Pulse {
+    /// When they were looked at.
+    looked: Instant,
+    /// The last of each processor, and when it was new.
+    beats: [(String, Instant); PROCESSORS],
 }
 
 /// Its files, which go with it.
@@ -96,15 +99,9 @@ impl Vmm {
         let started = Instant::now();
         match connect(&mut child, &folders, started + OPENING) {
             Ok((control, monitor)) => {
-                let stall = Stall { look: Instant::now(), since: None };
-                Ok(Vmm {
-                    child: Mutex::new(child),
-                    control: Mutex::new(control),
-                    monitor,
-                    folders,
-                    started,
-                    stall: Mutex::new(stall),
-                })
+                let pulse = Mutex::new(Pulse::new(started));
+                let (child, control) = (Mutex::new(child), Mutex::new(control));
+                Ok(Vmm { child, control, monitor, folders, started, pulse })
             }
             Err(error) => {
                 // Both fail if it has ended already, which is as well.
@@ -118,6 +115,7 @@ impl Vmm {
     /// Waits until commands are taken, and tells how long that took from the start.
     pub fn boot(&self, deadline: Instant) -> Result<Duration> {
         self.listen(deadline).with_context(|| self.folders.last_words())?;
+        *self.pulse.lock().map_err(|_| anyhow!("the process is lost"))? = Pulse::new(Instant::now());
         Ok(self.started.elapsed())
     }
 
@@ -164,36 +162,60 @@ impl Vmm {
         control.write_all(line.as_bytes()).context("the outer machine takes no commands any more")
     }
 
-    /// An error if the process has ended, or if its kernel's clock has stood still for so long that what runs in it
+    /// An error if the process has ended, or if a processor has given no sign of life for so long that what runs on it
     /// will not come to an end any more.
     pub fn check(&self) -> Result<()> {
         let mut child = self.child.lock().map_err(|_| anyhow!("the process is lost"))?;
         if !matches!(child.try_wait(), Ok(None)) {
             bail!("the outer machine has ended: {}", self.folders.last_words());
         }
-        let mut stall = self.stall.lock().map_err(|_| anyhow!("the process is lost"))?;
-        let now = Instant::now();
-        if now >= stall.look {
-            stall.look = now + LOOK;
-            if stall.since.is_none() && self.has_stalled() {
-                stall.since = Some(now);
-            }
+        let mut pulse = self.pulse.lock().map_err(|_| anyhow!("the process is lost"))?;
+        if pulse.looked.elapsed() > LOOK {
+            pulse.look(self.share());
         }
-        match stall.since {
-            Some(since) if now - since > STALLED => bail!("the outer machine's clock stands still"),
+        match pulse.silent_since().elapsed() {
+            silence if silence > LONGEST_SILENCE => bail!("a processor of the outer machine stands still"),
             _ => Ok(()),
         }
     }
 
-    /// Whether its kernel says that a processor of its own gets no timer interrupts any more, which QEMU's
-    /// translator brings about now and then when guests run in it.
-    pub fn has_stalled(&self) -> bool {
-        self.console().contains("kthread timer wakeup didn't happen")
+    /// Whether each processor gives a sign of life from now on, within `patience`.
+    pub fn lives(&self, patience: Duration) -> bool {
+        let start = Instant::now();
+        while self.check().is_ok() && start.elapsed() < patience {
+            if self.pulse.lock().is_ok_and(|pulse| pulse.silent_since() > start) {
+                return true;
+            }
+            sleep(TICK);
+        }
+        false
     }
 
     /// What the kernel has said.
     pub fn console(&self) -> String {
         text(&self.folders.private.path().join("console"))
+    }
+}
+
+impl Pulse {
+    fn new(now: Instant) -> Pulse {
+        Pulse { looked: now, beats: std::array::from_fn(|_| (String::new(), now)) }
+    }
+
+    /// Takes note of those that came since.
+    fn look(&mut self, share: &Path) {
+        self.looked = Instant::now();
+        for (cpu, (beat, new)) in self.beats.iter_mut().enumerate() {
+            let latest = text(&share.join(format!("beat-{cpu}")));
+            if latest != *beat {
+                (*beat, *new) = (latest, self.looked);
+            }
+        }
+    }
+
+    /// When that processor last gave one that has been silent for longest.
+    fn silent_since(&self) -> Instant {
+        self.beats.iter().map(|(_, new)| *new).min().unwrap_or(self.looked)
     }
 }
 
@@ -254,7 +276,8 @@ fn command(tree: &Tree, folders: &Folders, plan: &Plan) -> Result<Command> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).args(tree.qemu()?);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-    command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2"]);
+    command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU]);
+    command.args(["-smp", &PROCESSORS.to_string()]);
     command.args(["-m", &plan.memory.to_string()]);
     command.args(["-device", "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on"]);
     command.arg("-kernel").arg(tree.kernel()?);

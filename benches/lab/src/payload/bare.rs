@@ -22,6 +22,8 @@ pub mod time;
 
 use std::ops::{Deref, DerefMut};
 
+use anyhow::{Result, ensure};
+
 use super::flat::{Flat, If, Label, Op, Reg, Rm};
 
 const PROGRAM: u32 = 0x8000;
@@ -221,6 +223,14 @@ impl Bare {
 /// The last line of a program that found all as it must be.
 pub fn pass(name: &str) -> String {
     format!("{name}: PASS")
+}
+
+/// An error with all that a program found wrong, or that it did not come to its verdict.
+pub fn passed(said: &str, name: &str) -> Result<()> {
+    let wrong: Vec<&str> = said.lines().map(str::trim).filter(|line| line.ends_with("WRONG")).collect();
+    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+    ensure!(said.contains(&pass(name)), "no \"{}\", but: {}", pass(name), said.trim());
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 pub mod lies;
 
 use super::bare::pci::{BAR0, COMMAND, INTERRUPT, INTX_OFF, MASTER, MEMORY};
-use super::bare::{self, Bare, apic};
+use super::bare::{self, Bare, apic, time};
 use super::flat::{If, Label, Op, Reg, Rm};
 
 /// Its name in the verdict.
@@ -56,8 +56,6 @@ const MSI_CAPABILITY: u32 = 5;
 const MSI_VECTOR: u8 = 0x50;
 /// Interrupts raised by hand, of each kind.
 const TIMES: u32 = 16;
-/// How long anything may take.
-const PATIENCE_MS: u32 = 4000;
 
 /// What the program keeps in cells.
 struct Edu {
@@ -142,7 +140,7 @@ fn registers(b: &mut Bare, edu: &Edu) {
 }
 
 fn factorial_is(b: &mut Bare, edu: &Edu, value: u32, text: &str) {
-    b.wait(PATIENCE_MS, |c, done| {
+    b.wait(time::PATIENCE_MS, |c, done| {
         c.load(Reg::Ebx, edu.bar);
         c.test(Rm::At(Reg::Ebx, STATUS), COMPUTING);
         c.jump_if(If::Equal, done);
@@ -199,7 +197,7 @@ fn transfer(b: &mut Bare, edu: &Edu, from: u32, to: u32, command: u32) {
     b.set(Rm::At(Reg::Ebx, DMA_TO), to);
     b.set(Rm::At(Reg::Ebx, DMA_COUNT), LENGTH);
     b.set(Rm::At(Reg::Ebx, DMA_COMMAND), command);
-    b.wait(PATIENCE_MS, |c, done| {
+    b.wait(time::PATIENCE_MS, |c, done| {
         c.load(Reg::Ebx, edu.bar);
         c.test(Rm::At(Reg::Ebx, DMA_COMMAND), DMA_START);
         c.jump_if(If::Equal, done);
@@ -233,7 +231,7 @@ fn raise(b: &mut Bare, edu: &Edu, text: &str) {
     b.op_number(Op::Or, Reg::Eax, 0x8000_0000);
     b.store(Rm::At(Reg::Ebx, RAISE), Reg::Eax);
     b.increment(round);
-    b.wait(PATIENCE_MS, |c, done| {
+    b.wait(time::PATIENCE_MS, |c, done| {
         c.load(Reg::Eax, round);
         c.op(Op::Cmp, Reg::Eax, edu.served);
         c.jump_if(If::Equal, done);
@@ -303,12 +301,12 @@ fn by_themselves(b: &mut Bare, edu: &Edu) {
     b.load(Reg::Ebx, edu.bar);
     b.set(Rm::At(Reg::Ebx, STATUS), INTERRUPT_WHEN_COMPUTED);
     b.set(Rm::At(Reg::Ebx, FACTORIAL), 12);
-    b.wait_for(edu.reasons, COMPUTED, PATIENCE_MS);
+    b.wait_for(edu.reasons, COMPUTED);
     b.check("an interrupt when a factorial is computed", If::Equal);
     factorial_is(b, edu, 479_001_600, "12!");
     b.set(edu.reasons, 0);
     transfer(b, edu, SOURCE, DEVICE_MEMORY, DMA_START | DMA_INTERRUPT);
-    b.wait_for(edu.reasons, DMA_DONE, PATIENCE_MS);
+    b.wait_for(edu.reasons, DMA_DONE);
     b.check("an interrupt when a transfer is done", If::Equal);
 }
 

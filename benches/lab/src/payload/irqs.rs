@@ -7,7 +7,7 @@
 //! | timer, periodic | and again and again |
 //! | from the second | the second processor, where there is one, sends the first an interrupt |
 
-use super::bare::{self, Bare, apic};
+use super::bare::{self, Bare, apic, time};
 use super::flat::{If, Op, Reg};
 
 /// Its name in the verdict.
@@ -36,7 +36,7 @@ fn to_itself(b: &mut Bare) {
     let count = b.on_interrupt(OWN, |_| {});
     b.raw(&[0xfb]); //                                      sti
     b.set(apic::COMMAND_LOW, TO_ITSELF | 1 << 14 | u32::from(OWN));
-    b.wait_for(count, 1, 1000);
+    b.wait_for(count, 1);
     b.check("to itself", If::Equal);
 }
 
@@ -48,7 +48,7 @@ fn timer(b: &mut Bare) {
     b.ticks();
     b.store(start, Reg::Eax);
     b.set(apic::TIMER_START, 50_000_000);
-    b.wait_for(count, 1, 4000);
+    b.wait_for(count, 1);
     b.check("timer, once", If::Equal);
     b.ticks_since(start);
     b.say("50000000 of its clocks take ACPI's timer ");
@@ -57,7 +57,7 @@ fn timer(b: &mut Bare) {
     b.set(count, 0);
     b.set(apic::TIMER, PERIODIC | u32::from(TIMER));
     b.set(apic::TIMER_START, 10_000_000);
-    b.wait(4000, |c, done| {
+    b.wait(time::PATIENCE_MS, |c, done| {
         c.op_number(Op::Cmp, count, TICKS);
         c.jump_if(If::NotBelow, done);
     });
@@ -81,9 +81,9 @@ fn from_second(b: &mut Bare) {
     b.jump(halt);
     b.place(after);
     b.start_second(second);
-    b.wait_for(alive, 1, 500);
+    b.wait_for(alive, 1);
     b.jump_if(If::NotEqual, alone);
-    b.wait_for(count, 1, 1000);
+    b.wait_for(count, 1);
     b.check("from the second", If::Equal);
     b.place(alone);
 }

@@ -27,8 +27,6 @@ const WINDOW: u8 = 0x20;
 const WIDE: u32 = 0xd7f0_d000;
 /// How often all four kinds of move are made.
 const TURNS: u32 = 25;
-/// How long the second processor may take to see a change.
-const PATIENCE_MS: u32 = 4000;
 
 /// What is read, and how.
 struct Round {
@@ -124,7 +122,7 @@ fn second_processor(b: &mut Bare, cells: &Cells, end: Label) {
     b.jump(idle);
     b.place(after);
     b.start_second(second);
-    b.wait_for(alive, 1, PATIENCE_MS);
+    b.wait_for(alive, 1);
     b.check("a second processor runs", If::Equal);
     b.op_number(Op::Cmp, alive, 1);
     b.jump_if(If::NotEqual, end);
@@ -244,7 +242,7 @@ fn settle(b: &mut Bare, cells: &Cells, round: &Round, place: Option<usize>) {
     b.load(Reg::Eax, cells.steady);
     b.store(before, Reg::Eax);
     b.increment(cells.generation);
-    b.wait(PATIENCE_MS, |c, done| {
+    b.wait(time::PATIENCE_MS, |c, done| {
         c.load(Reg::Eax, cells.steady);
         c.op(Op::Cmp, Reg::Eax, before);
         c.jump_if(If::NotEqual, done);
