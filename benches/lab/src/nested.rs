@@ -2,7 +2,7 @@
 //!
 //! A case names the [`Set`] of devices that it needs. All cases of a set share one outer machine, one after
 //! another, and leave its devices bound to vfio-pci; after one that failed the machine is booted anew.
-//! A machine whose own kernel says that its clock stands still, or that has ended, is no stage for anything, and nor
+//! A machine that has ended, or of which a processor gives no signs of life any more, is no stage for anything, and nor
 //! is one on which a case does not come to its end: what failed so is run once more, on another. What was seen and is
 //! wrong is not.
 

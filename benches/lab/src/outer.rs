@@ -169,6 +169,12 @@ impl Outer {
         }
     }
 
+    /// An error if QEMU has ended, or if a processor has given no sign of life for so long that what runs on it will not
+    /// come to an end any more.
+    pub fn check(&self) -> Result<()> {
+        self.vmm.check()
+    }
+
     /// Whether it is no stage for anything any more: QEMU itself has ended, or a processor gives no signs of life. Blocks
     /// for a second, or half a minute.
     pub fn has_broken_down(&self) -> bool {

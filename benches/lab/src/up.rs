@@ -96,6 +96,7 @@ fn follow(outer: &Outer, command: &str, timeout: Duration) -> Result<ExitCode> {
         if let Some(status) = status {
             return Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)));
         }
+        outer.check()?;
         if Instant::now() > deadline {
             job.kill()?;
             bail!("the command did not end in time");

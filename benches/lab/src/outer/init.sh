@@ -73,6 +73,6 @@ while read -r verb number; do
     start) job "$number" & ;;
     shell) shell "$number" & ;;
     end) kill -TERM "$(cat "/jobs/$number")" ;;
-    kill) kill -KILL -- "-$(cat "/jobs/$number")" ;;
+    kill) kill -KILL "-$(cat "/jobs/$number")" ;;
     esac
 done

@@ -22,10 +22,11 @@ const SURROUNDINGS: &str =
     "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=linux\n";
 
 /// What each thread of a virtual machine monitor does: its name, state, ticks of processor time for itself and in the
-/// kernel, the system call that it is in, and where in the kernel it waits. Signals of the process come first.
+/// kernel, the system call that it is in, and where in the kernel it waits. Signals of the process come first. QEMU is
+/// started by a loader of its own.
 const DOING: &str = r#"for process in /proc/[0-9]*; do
     [ -e "$process/exe" ] || continue
-    case $(readlink "$process/exe") in */trapline | */qemu-system-x86_64) ;; *) continue ;; esac
+    case $(readlink "$process/exe") in */trapline | */ld-linux-x86-64.so.2) ;; *) continue ;; esac
     echo "${process#/proc/}:" $(grep -E '^(SigQ|SigPnd|ShdPnd|SigBlk)' "$process/status")
     for task in "$process"/task/[0-9]*; do
         set -- $(sed 's/.*) //' "$task/stat")
