@@ -8,8 +8,9 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// The most that is kept back, in bytes: the last lines before a failure matter, and the first after a start; the
 /// latter are kept.
@@ -29,18 +30,20 @@ struct State {
 /// Starts logging for this process.
 pub(super) fn start() -> Log {
     let log = Log::default();
+    let usual = || Targets::new().with_default(LevelFilter::WARN);
     let (filter, problem) = match std::env::var("TRAPLINE_LOG") {
-        Ok(text) => match EnvFilter::try_new(&text) {
+        Ok(text) => match text.parse() {
             Ok(filter) => (filter, None),
-            Err(_) => (EnvFilter::new("warn"), Some(text)),
+            Err(_) => (usual(), Some(text)),
         },
-        Err(_) => (EnvFilter::new("warn"), None),
+        Err(_) => (usual(), None),
     };
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(log.clone())
-        .finish();
+        .finish()
+        .with(filter);
     // A second start in one process keeps the first: both would write to the same place.
     let _ = tracing::subscriber::set_global_default(subscriber);
     if let Some(text) = problem {
