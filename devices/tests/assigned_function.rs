@@ -294,7 +294,7 @@ fn a_bar_that_cannot_be_written_is_trapped() {
 }
 
 #[test]
-fn a_device_that_dies_reads_all_ones_within_a_second() {
+fn a_device_that_dies_reads_all_ones_at_once() {
     let mut served = Served::new();
     let reports = Arc::new(Reports::default());
     let settings = Settings { events: Some(reports.clone()), ..Settings::default() };
@@ -308,6 +308,7 @@ fn a_device_that_dies_reads_all_ones_within_a_second() {
     assert_eq!(path.carry_out(port(0x3cc, Width::B1, Op::Read)), 0xff);
     assert_eq!(endpoint.with_device(|device| device.read(Region::CONFIG, 0, Width::B4)), Err(Fault::Failed));
     endpoint.with_device(|device| device.reset());
-    assert!(start.elapsed() < Duration::from_secs(1));
+    // A server that is waited for has 5 s for each answer.
+    assert!(start.elapsed() < Duration::from_millis(4500), "{:?}", start.elapsed());
     assert_eq!(reports.failures().len(), 1);
 }

@@ -23,6 +23,9 @@ mod fake;
 mod toy;
 use toy::{Reports, Served, Toy, blob, description, memfd, sealed};
 
+/// Less than a client waits for an answer.
+const AT_ONCE: Duration = Duration::from_millis(4500);
+
 fn connect(served: &Served) -> Client {
     Client::connect(&served.path, Settings::default()).unwrap()
 }
@@ -270,7 +273,7 @@ fn a_server_that_is_not_there_or_takes_nobody_is_no_hang() {
         // The first is queued and never answered, the others do not even get into the queue.
         assert!(Client::connect(&path, settings.clone()).is_err());
     }
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
 }
 
 #[test]
@@ -283,7 +286,7 @@ fn a_server_that_ends_is_noticed_at_once() {
     let start = Instant::now();
     assert_eq!(client.read(Region(2), 0, Width::B4), Err(Fault::Failed));
     assert_eq!(client.write(Region(2), 0, Width::B4, 1), Err(Fault::Failed));
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
     assert!(client.is_dead());
     let failures = reports.failures();
     assert_eq!(failures.len(), 1, "{failures:?}");
@@ -301,8 +304,8 @@ fn an_idle_client_notices_by_attending() {
     let attention = client.attention().unwrap();
     served.end();
     let mut fds = [rustix::event::PollFd::new(&attention, rustix::event::PollFlags::IN)];
-    let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
-    assert_eq!(rustix::event::poll(&mut fds, Some(&second)), Ok(1));
+    let longest = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut fds, Some(&longest)), Ok(1));
     client.attend();
     assert!(client.is_dead());
     assert_eq!(reports.failures().len(), 1);
