@@ -2,12 +2,12 @@
 //! kernel, in the ways that firmware (8259) and an operating system (I/O APIC) use them.
 
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use trapline_vcpu::{Inputs, LevelLine, Message};
 
 use super::code::Code;
-use super::machine::{Machine, START};
+use super::machine::{Machine, PATIENCE, START};
 
 const HANDLER: u32 = 0x1800;
 const SPURIOUS: u32 = 0x1900;
@@ -19,6 +19,8 @@ const VECTORS: [u8; 2] = [0x51, 0x61];
 const PIN: u32 = 20;
 const ISA: u32 = 10;
 const BOTH: Inputs = Inputs { io_apic: PIN, pic: Some(ISA) };
+/// A dword that a guest counts up while no interrupt is served.
+const COUNTED: u32 = 0x7000;
 const APIC_ONLY: Inputs = Inputs { io_apic: PIN, pic: None };
 
 /// Long enough for an interrupt that must not come.
@@ -28,10 +30,10 @@ fn raise(fd: BorrowedFd<'_>) {
     rustix::io::write(fd, &1_u64.to_ne_bytes()).unwrap();
 }
 
-/// What was written to an eventfd since the last time, waiting a little for it.
+/// What was written to an eventfd since the last time; waits for it.
 fn taken(fd: BorrowedFd<'_>) -> u64 {
-    let mut count = [0; 8];
-    for _ in 0..2000 {
+    let (mut count, since) = ([0; 8], Instant::now());
+    while since.elapsed() < PATIENCE {
         if rustix::io::read(fd, &mut count).is_ok() {
             return u64::from_ne_bytes(count);
         }
@@ -46,10 +48,26 @@ fn quiet(machine: &Machine) {
     assert_eq!(machine.told_already(), None);
 }
 
+/// Counts for ever; in the place of [`Code::rest`].
+fn count(code: Code) -> Code {
+    let again = code.here();
+    code.inc(COUNTED).jmp(again)
+}
+
+/// Waits until no interrupt of before is served any more, nor on its way to the guest's processor.
+#[track_caller]
+fn await_counting(machine: &Machine) {
+    let (counted, since) = (machine.ram(COUNTED), Instant::now());
+    while machine.ram(COUNTED).wrapping_sub(counted) < 100_000 {
+        assert!(since.elapsed() < PATIENCE, "the interrupts do not end");
+    }
+}
+
 /// Real-mode code: the 8259 pair with vectors from 8 and 70h on, everything masked but `ISA`, level
 /// triggered; its handler tells 0x55 and acknowledges. A level that falls before it is acknowledged
-/// comes as the last interrupt of either 8259, for which the handler of the second half will do.
-fn with_8259() -> Option<Machine> {
+/// comes as the last interrupt of either 8259, for which the handler of the second half will do. Between
+/// interrupts it does `idle`.
+fn with_8259(idle: fn(Code) -> Code) -> Option<Machine> {
     let main = Code::real(START)
         .mov_eax(HANDLER)
         .store_eax((0x70 + ISA - 8) * 4)
@@ -70,7 +88,7 @@ fn with_8259() -> Option<Machine> {
         (0xa1, !(1 << (ISA - 8))),
     ];
     let main = writes.into_iter().fold(main, |code, (port, value)| code.mov_al(value).out_al(port));
-    let main = main.tell(1).raw(&[0xfb]).rest(); // sti
+    let main = idle(main.tell(1).raw(&[0xfb])); // sti
     let handler = Code::real(HANDLER).tell(0x55).mov_al(0x20).out_al(0xa0).out_al(0x20).raw(&[0xcf]); // iret
     let spurious = Code::real(SPURIOUS).mov_al(0x20).out_al(0x20).raw(&[0xcf]);
     let machine = Machine::started(1, vec![main, handler, spurious])?;
@@ -85,7 +103,7 @@ fn set(code: Code, address: u32, value: u32) -> Code {
 
 /// Real-mode code with long segments: the local APIC on, the 8259 pair off, pin [`PIN`] of the
 /// I/O APIC level triggered to the first vector. (Interrupts in 32-bit mode are not what every host's KVM can do.)
-fn with_apics() -> Option<Machine> {
+fn with_apics(idle: fn(Code) -> Code) -> Option<Machine> {
     let main = HANDLERS.into_iter().zip(VECTORS).fold(Code::real(START), |code, ((handler, _), vector)| {
         code.mov_eax(handler).store_eax(4 * u32::from(vector))
     });
@@ -108,7 +126,7 @@ fn with_apics() -> Option<Machine> {
     // The 8259 pair is masked.
     let main = main.mov_al(0xff).out_al(0x21).out_al(0xa1);
     let handler = |(at, tells)| set(Code::real(at).tell(tells), 0xfee0_00b0, 0).raw(&[0xcf]); // iret
-    let code = [main.tell(1).raw(&[0xfb]).rest()].into_iter().chain(HANDLERS.map(handler)).collect();
+    let code = [idle(main.tell(1).raw(&[0xfb]))].into_iter().chain(HANDLERS.map(handler)).collect();
     let machine = Machine::started(1, code)?;
     assert_eq!(machine.told(), 1);
     Some(machine)
@@ -127,7 +145,7 @@ fn message(vector: u8) -> Option<Message> {
 
 #[test]
 fn a_vector_delivers_its_message_and_keeps_what_comes_without_one() {
-    let Some(machine) = with_apics() else { return };
+    let Some(machine) = with_apics(Code::rest) else { return };
     let mut vectors = machine.parts.vm.vectors(65).unwrap();
     for vector in &mut vectors {
         vector.route(message(VECTORS[1])).unwrap();
@@ -158,7 +176,7 @@ fn a_vector_delivers_its_message_and_keeps_what_comes_without_one() {
 
 #[test]
 fn a_message_to_memory_is_no_interrupt() {
-    let Some(machine) = with_apics() else { return };
+    let Some(machine) = with_apics(Code::rest) else { return };
     let mut vectors = machine.parts.vm.vectors(1).unwrap();
     vectors[0].route(message(VECTORS[0])).unwrap();
     let refused = vectors[0].route(Some(Message { address: 0x1000, data: 0x51 })).unwrap_err();
@@ -182,14 +200,14 @@ fn there_is_an_end_to_vectors() {
 
 #[test]
 fn a_level_comes_again_until_the_device_is_served_through_the_8259() {
-    let Some(machine) = with_8259() else { return };
+    let Some(machine) = with_8259(Code::rest) else { return };
     level_comes_again(&machine, BOTH, 0x55);
     machine.stop();
 }
 
 #[test]
 fn a_level_comes_again_until_the_device_is_served_through_the_io_apic() {
-    let Some(machine) = with_apics() else { return };
+    let Some(machine) = with_apics(Code::rest) else { return };
     level_comes_again(&machine, BOTH, HANDLERS[0].1);
     level_comes_again(&machine, APIC_ONLY, HANDLERS[0].1);
     machine.stop();
@@ -214,8 +232,8 @@ fn pull(machine: &Machine, level: bool) {
 
 #[test]
 fn a_wire_is_shared_with_an_emulated_device() {
-    for (machine, tells) in [(with_8259(), 0x55), (with_apics(), HANDLERS[0].1)] {
-        let Some(machine) = machine else { return };
+    for (start, tells) in [(with_8259 as fn(_) -> _, 0x55), (with_apics, HANDLERS[0].1)] {
+        let Some(machine) = start(count) else { return };
         let line = line(&machine, BOTH);
         pull(&machine, true);
         assert_eq!(machine.told(), tells);
@@ -227,7 +245,7 @@ fn a_wire_is_shared_with_an_emulated_device() {
             assert_eq!(machine.told(), tells);
         }
         pull(&machine, false);
-        std::thread::sleep(QUIET);
+        await_counting(&machine);
         while machine.told_already().is_some() {}
         raise(line.trigger());
         assert_eq!(machine.told(), tells);
@@ -238,7 +256,7 @@ fn a_wire_is_shared_with_an_emulated_device() {
 
 #[test]
 fn wires_that_meet_at_the_8259_are_all_acknowledged() {
-    let Some(machine) = with_8259() else { return };
+    let Some(machine) = with_8259(Code::rest) else { return };
     let lines = [PIN, PIN + 1, PIN].map(|io_apic| line(&machine, Inputs { io_apic, pic: Some(ISA) }));
     // Whoever moved was asked once more.
     for line in &lines {
@@ -259,7 +277,7 @@ fn wires_that_meet_at_the_8259_are_all_acknowledged() {
 
 #[test]
 fn a_line_that_moves_leaves_no_level_behind() {
-    let Some(machine) = with_8259() else { return };
+    let Some(machine) = with_8259(Code::rest) else { return };
     // Nobody acknowledges on the I/O APIC's side: the pin is masked.
     let line = line(&machine, APIC_ONLY);
     raise(line.trigger());
@@ -282,7 +300,7 @@ fn a_line_that_moves_leaves_no_level_behind() {
 
 #[test]
 fn lines_on_one_wire_move_one_after_the_other() {
-    let Some(machine) = with_8259() else { return };
+    let Some(machine) = with_8259(Code::rest) else { return };
     let lines = [(); 2].map(|()| line(&machine, APIC_ONLY));
     let lead = |inputs| {
         for line in &lines {

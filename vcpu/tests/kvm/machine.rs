@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use trapline_io::completion::{Caller, Completions};
 use trapline_io::device::{Claim, Claims, Direct, DirectKind, Range, Retire};
@@ -237,6 +237,33 @@ impl Machine {
     /// What the guest told in between, if anything.
     pub fn told_already(&self) -> Option<u8> {
         self.told.try_recv().ok()
+    }
+
+    /// Waits for what comes first: what the guest tells next, or the next report of a vCPU.
+    #[track_caller]
+    pub fn told_or_reported(&self) -> Result<u8, Report> {
+        let since = Instant::now();
+        loop {
+            if let Some(value) = self.told_already() {
+                return Ok(value);
+            }
+            if let Ok(report) = self.reports.try_recv() {
+                return Err(report);
+            }
+            assert!(since.elapsed() < PATIENCE, "neither the guest nor a vCPU says anything");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until the device has been asked something since [`Machine::take_log`]: behind a gate that is held,
+    /// a vCPU is in the device then, and stays there.
+    #[track_caller]
+    pub fn await_access(&self) {
+        let since = Instant::now();
+        while self.log.lock().unwrap().is_empty() {
+            assert!(since.elapsed() < PATIENCE, "no access comes");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits for the next report of a vCPU.

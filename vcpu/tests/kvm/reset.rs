@@ -1,7 +1,11 @@
 //! A reset brings back what was there at power-on, whatever the guest did.
 
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
+
 use super::code::Code;
-use super::machine::{Machine, PORT_REGION, PORTS, Report, START, writes};
+use super::machine::{Machine, PATIENCE, PORT_REGION, PORTS, Report, START, writes};
 
 const WIDE: u32 = 0x2000;
 /// Where the general registers are kept by the first instructions.
@@ -162,6 +166,19 @@ fn a_reset_in_the_midst_of_a_string_instruction_leaves_nothing_behind() {
     machine.stop();
 }
 
+/// Waits until the thread whose number is put there sleeps.
+fn await_sleep(thread: &AtomicI32) {
+    let since = Instant::now();
+    let sleeps = || {
+        let status = std::fs::read_to_string(format!("/proc/self/task/{}/status", thread.load(SeqCst)));
+        status.is_ok_and(|status| status.contains("State:\tS"))
+    };
+    while !sleeps() {
+        assert!(since.elapsed() < PATIENCE, "it does not sleep");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn the_answer_to_an_access_before_the_reset_does_not_reach_the_guest_behind_it() {
     let code =
@@ -172,16 +189,18 @@ fn the_answer_to_an_access_before_the_reset_does_not_reach_the_guest_behind_it()
     for _ in 0..5 {
         assert_eq!(machine.told(), 1);
         assert_eq!(machine.ram(REGISTERS), 0);
-        let log = machine.log.clone();
-        while log.lock().unwrap().is_empty() {
-            std::thread::yield_now();
-        }
+        machine.await_access();
         // The vCPU is in the device: it is let go when the park is under way, so that it parks with
         // an answer that the guest has not taken yet.
         let mut guard = machine.parts.world.lock();
+        let parker = AtomicI32::new(0);
         let parked = std::thread::scope(|scope| {
-            let parking = scope.spawn(|| guard.park().unwrap());
-            std::thread::sleep(std::time::Duration::from_millis(30));
+            let parking = scope.spawn(|| {
+                parker.store(rustix::thread::gettid().as_raw_nonzero().get(), SeqCst);
+                guard.park().unwrap()
+            });
+            // It has kicked the vCPU, and waits for it.
+            await_sleep(&parker);
             drop(gate.take());
             parking.join().unwrap()
         });
