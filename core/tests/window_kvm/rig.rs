@@ -78,8 +78,6 @@ pub struct Rig {
     pub rival: Option<Rival>,
     /// Another adapter, at 00:03.0.
     pub beside: Option<Double>,
-    /// How long the machine runs at most.
-    pub longest: Duration,
     /// The guest's memory.
     pub ram: Ram,
 }
@@ -92,7 +90,6 @@ impl Rig {
             second: None,
             rival: None,
             beside: None,
-            longest: LONGEST,
             ram: Ram::new(1 << 20).unwrap(),
         }
     }
@@ -142,7 +139,7 @@ impl Rig {
             Machine::new(vm, cpus, self.service, Published::default(), parts, events.clone()).unwrap();
         let ending = std::thread::scope(|scope| {
             scope.spawn(|| meanwhile(&events, &told));
-            machine.run(Instant::now().checked_add(self.longest)).unwrap()
+            machine.run(Instant::now().checked_add(LONGEST)).unwrap()
         });
         let since = Instant::now();
         machine.stop();
