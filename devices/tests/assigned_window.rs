@@ -184,9 +184,18 @@ impl Guest {
         window.mode()
     }
 
-    /// Writes text until it is shadowed.
+    /// Writes text until it is shadowed: twice of what is enough, and again where a busy host let this thread
+    /// stand still.
     fn shadow(&mut self) {
-        (0..20).for_each(|cell| self.put(0xb_8000 + 2 * cell, Width::B2, 0x0741));
+        let since = Instant::now();
+        loop {
+            let begun = Instant::now();
+            (0..32).for_each(|cell| self.put(0xb_8000 + 2 * cell, Width::B2, 0x0741));
+            if begun.elapsed() <= Duration::from_millis(16) {
+                break;
+            }
+            assert!(since.elapsed() < Duration::from_secs(20), "never as quick as a burst");
+        }
         assert_eq!(self.beat(), Mode::Shadowed);
     }
 

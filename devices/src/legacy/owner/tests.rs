@@ -7,11 +7,25 @@ use vm_memory::{Bytes, VolatileMemory};
 use super::*;
 use crate::legacy::testing::Card;
 
+mod phases;
 mod same_as_strict;
 mod seen;
 
 const ALL: Ways = Ways { coalesced: true, shadowed: true, phase: Phase::Auto };
 const BEAT: Duration = Duration::from_millis(16);
+
+/// Does it until it took no longer than this, since a busy host lets threads stand still.
+fn within<T>(span: Duration, mut what: impl FnMut() -> T) -> T {
+    let since = Instant::now();
+    loop {
+        let begun = Instant::now();
+        let done = what();
+        if begun.elapsed() <= span {
+            return done;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "never within {span:?}");
+    }
+}
 
 /// An owner whose card decodes, and a clock for it.
 struct Rig {
@@ -50,7 +64,10 @@ impl Rig {
     }
 
     fn burst(&mut self) {
-        (0..16).for_each(|cell| self.put(0xb_8000 + 2 * cell, Width::B2, 0x0741));
+        within(BURST.1, || {
+            self.owner.traffic.burst.clear();
+            (0..16).for_each(|cell| self.put(0xb_8000 + 2 * cell, Width::B2, 0x0741));
+        });
     }
 
     fn tick(&mut self) -> Mode {
@@ -310,19 +327,6 @@ fn a_guest_that_ends_and_starts_the_shadow_without_pause_has_none_for_a_while() 
 }
 
 #[test]
-fn text_in_the_shadow_is_work_with_the_window() {
-    let mut rig = Rig::shadowed();
-    for count in 0..1000_u64 {
-        rig.store(0xb_8000, &count.to_le_bytes());
-        rig.owner.flush(&mut rig.card);
-        rig.owner.bar();
-    }
-    assert_eq!(rig.tick(), Mode::Shadowed);
-    (0..64).for_each(|_| rig.owner.bar());
-    assert_eq!(rig.tick(), Mode::Native);
-}
-
-#[test]
 fn the_clock_is_called_once_until_it_ticks() {
     let mut rig = Rig::new(ALL, Card::in_text());
     let (sender, calls) = std::sync::mpsc::channel();
@@ -350,27 +354,6 @@ fn the_clock_is_called_once_until_it_ticks() {
     drop(calls);
     clock.thread().unpark();
     clock.join().unwrap();
-}
-
-#[test]
-fn the_phases_follow_the_guest() {
-    let mut rig = Rig::new(ALL, Card::in_text());
-    rig.burst();
-    rig.settle();
-    (0..64).for_each(|_| rig.owner.bar());
-    assert_eq!(rig.settle(), Mode::Native);
-    rig.put(0xb_8000, Width::B2, 0x0741);
-    assert!(!rig.owner.merges(0xb_8000));
-    assert_eq!(rig.settle(), Mode::Native);
-    (0..512).for_each(|_| rig.put(0xb_8000, Width::B2, 0x0742));
-    assert_eq!(rig.settle(), Mode::Coalesced, "what is left of text is read anew");
-    rig.put(0xb_8000, Width::B2, 0x0743);
-    assert_eq!(rig.settle(), Mode::Shadowed);
-    let mut pinned = Rig::new(Ways { phase: Phase::Legacy, ..ALL }, Card::in_text());
-    (0..1000).for_each(|_| pinned.owner.bar());
-    assert_eq!(pinned.settle(), Mode::Resting);
-    pinned.turn(Mode::Native);
-    assert_eq!(pinned.owner.mode(), Mode::Resting);
 }
 
 #[test]
