@@ -160,7 +160,8 @@ mod tests {
         for _ in 0..200 {
             line.iter().for_each(|byte| output.push(*byte));
         }
-        assert!(start.elapsed() < Duration::from_secs(2));
+        // Nor for 200 ms with each of the lines that are lost.
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         let lost = output.lost();
         assert!(lost >= 200_000 - 65_536, "{lost}");
         // It takes again when somebody reads.

@@ -239,7 +239,7 @@ fn a_vcpu_comes_out_of_one_call_after_another() {
     let late = spawn(move || {
         // So that this ends, whatever is wrong.
         for _ in 0..2 {
-            sleep(Duration::from_secs(3));
+            sleep(Duration::from_secs(20));
             let _ = rustix::io::write(&*never, &1_u64.to_ne_bytes());
         }
     });
@@ -247,6 +247,6 @@ fn a_vcpu_comes_out_of_one_call_after_another() {
     let since = Instant::now();
     world.stop();
     assert!(world.join(0));
-    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
     drop(late);
 }

@@ -188,12 +188,22 @@ fn a_burst_arrives_whole_and_not_too_fast() {
 
 #[test]
 fn a_guest_with_interrupts_alone_is_called_for_the_second_key() {
-    let mut bench = Bench::set_up();
-    bench.keys.press(Key::new(KeyCode::Up));
-    bench.keys.press(Key::new(KeyCode::Enter));
-    bench.device.attend();
-    let _: Vec<u8> = (0..4).map(|_| bench.get()).collect();
-    assert!(!bench.line.level());
+    let since = Instant::now();
+    let mut bench = loop {
+        let mut bench = Bench::set_up();
+        bench.keys.press(Key::new(KeyCode::Up));
+        bench.keys.press(Key::new(KeyCode::Enter));
+        let begun = Instant::now();
+        bench.device.attend();
+        let _: Vec<u8> = (0..4).map(|_| bench.get()).collect();
+        let level = bench.line.level();
+        // If a busy host let that take longer, the second key is due already.
+        if begun.elapsed() < PACE {
+            assert!(!level);
+            break bench;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "never in time");
+    };
     assert!(readable_within(bench.device.attention().unwrap(), Duration::from_secs(5)));
     bench.device.attend();
     assert_eq!(bench.get(), 0x1c);
@@ -208,7 +218,8 @@ fn keys_wait_while_scanning_is_off_and_no_more_than_fit() {
     assert_eq!(bench.keys.dropped(), 1000 - WAITING as u64);
     assert_eq!(bench.all(), [0_u8; 0]);
     bench.data(0xf4);
-    assert_eq!(bench.poll(3), [0xfa, 0x01, 0x81]);
+    // On a busy host the next key may be there as well.
+    assert_eq!(bench.poll(3)[..3], [0xfa, 0x01, 0x81]);
     assert!(!bench.keys.press(Key::new(KeyCode::Char('ß'))));
 }
 

@@ -139,5 +139,8 @@ fn a_rom_of_very_many_images_is_neither_worked_on_nor_told_for_long() {
     let start = std::time::Instant::now();
     let findings = repair(&mut rom, IDS, Repair::All);
     assert!(findings.len() < 100, "{} findings", findings.len());
-    assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
+    let changed = rom.chunks(image.len()).filter(|part| **part != image).count();
+    assert!((1..100).contains(&changed), "{changed} images changed");
+    // All of them would take a minute, and on a busy host longer.
+    assert!(start.elapsed() < std::time::Duration::from_secs(30), "{:?}", start.elapsed());
 }

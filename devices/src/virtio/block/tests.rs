@@ -150,6 +150,13 @@ fn slow_disk() -> (Disk, std::io::PipeWriter) {
     (Disk::unchecked(File::from(std::os::fd::OwnedFd::from(reader)), 16, false), writer)
 }
 
+/// Gives the request that reads the slow disk its first byte, and waits until it is under way by having it.
+fn begin(bench: &mut Bench, disk: &mut std::io::PipeWriter) {
+    use std::io::Write;
+    disk.write_all(&[0x22]).unwrap();
+    bench.wait_until(|_| rustix::io::ioctl_fionread(&*disk) == Ok(0));
+}
+
 #[test]
 fn a_reset_makes_what_is_under_way_void() {
     use std::io::Write;
@@ -161,7 +168,7 @@ fn a_reset_makes_what_is_under_way_void() {
     bench.fill(STATUS, &[UNTOUCHED]);
     bench.offer(0);
     bench.kick();
-    std::thread::sleep(Duration::from_millis(50));
+    begin(&mut bench, &mut late);
     bench.put(0x14, Width::B1, 0);
     assert_eq!(bench.get(0x14, Width::B1), 0);
     // The driver starts anew; its first request waits for the old one to end.
@@ -173,7 +180,7 @@ fn a_reset_makes_what_is_under_way_void() {
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(bench.bytes(STATUS, 1), [UNTOUCHED]);
     assert_eq!(bench.used(), 0);
-    late.write_all(&[0x22; 512]).unwrap();
+    late.write_all(&[0x22; 511]).unwrap();
     bench.wait_until(|bench| bench.used() == 1);
     assert_eq!(bench.bytes(DATA, 21), *b"test.img\0\0\0\0\0\0\0\0\0\0\0\0\x11");
     assert_eq!(bench.bytes(STATUS, 1), [OK]);
@@ -197,13 +204,13 @@ fn short_reads_are_continued() {
 
 #[test]
 fn a_worker_that_stops_under_load_ends() {
-    let (disk, late) = slow_disk();
+    let (disk, mut late) = slow_disk();
     let mut bench = Bench::started(disk, WITH_FLUSH);
     bench.header(HEADER, IN, 0);
     bench.chain(DESCRIPTORS, 0, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
     bench.offer(0);
     bench.kick();
-    std::thread::sleep(Duration::from_millis(20));
+    begin(&mut bench, &mut late);
     drop(bench);
     drop(late);
 }
