@@ -122,7 +122,9 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let mut given = adapters::add(&config.adapters, &around, &mut parts)?;
     let display = given.display();
     let fit = arrange(config, (&vm, &ram, version), &given.reach, &mut parts, &events)?;
-    let mut items = boot(config, ram.split(), fit, &published)?.into_items()?;
+    let left = igd::without_stolen(ram.split(), given.graphics.as_ref());
+    let linux = kernel(config, left)?;
+    let mut items = boot(config, ram.split(), linux, fit, &published)?.into_items()?;
     if let Some(graphics) = &given.graphics {
         igd::add(graphics, &mut items)?;
     }
@@ -326,9 +328,14 @@ fn tell_plan(functions: &[Function], fit: &Fit) {
 }
 
 /// What the firmware is told.
-fn boot(config: &RunConfig, ram: RamSplit, fit: Fit, published: &Published) -> Result<Boot> {
+fn boot(
+    config: &RunConfig,
+    ram: RamSplit,
+    linux: Option<(linux::Linux, image::Image)>,
+    fit: Fit,
+    published: &Published,
+) -> Result<Boot> {
     let mut order = Vec::new();
-    let linux = kernel(config, ram)?;
     if linux.is_some() {
         order.push(Target::Kernel);
     }
@@ -350,7 +357,7 @@ fn boot(config: &RunConfig, ram: RamSplit, fit: Fit, published: &Published) -> R
     })
 }
 
-/// The kernel that takes the place of a boot disk, and the option ROM that starts it.
+/// The kernel that takes the place of a boot disk in this RAM, and the option ROM that starts it.
 fn kernel(config: &RunConfig, ram: RamSplit) -> Result<Option<(linux::Linux, image::Image)>> {
     let Some(wanted) = &config.linux else { return Ok(None) };
     let read = |option: &str, path: &Path| {

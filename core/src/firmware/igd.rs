@@ -4,6 +4,7 @@
 
 use trapline_devices::assigned::Igd;
 use trapline_devices::platform::fw_cfg::{FileError, Items};
+use trapline_devices::q35::RamSplit;
 
 /// Adds the files.
 ///
@@ -15,6 +16,14 @@ pub fn add(igd: &Igd, items: &mut Items) -> Result<(), FileError> {
         items.add_file("etc/igd-bdsm-size", igd.stolen_memory.to_le_bytes())?;
     }
     Ok(())
+}
+
+/// The RAM that is left to a kernel and its RAM disk where an adapter has stolen memory, which SeaBIOS sets aside
+/// directly below its own tables at the end of low RAM.
+#[must_use]
+pub fn without_stolen(ram: RamSplit, igd: Option<&Igd>) -> RamSplit {
+    let stolen = igd.map_or(0, |igd| igd.stolen_memory.next_multiple_of(1 << 20));
+    RamSplit { low: ram.low.saturating_sub(stolen), ..ram }
 }
 
 #[cfg(test)]
@@ -31,5 +40,14 @@ mod tests {
         };
         assert_eq!(file("etc/igd-opregion").unwrap(), b"IntelGraphicsMem");
         assert_eq!(file("etc/igd-bdsm-size").unwrap(), [0, 0, 0, 4, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_ram_disk_does_not_lie_in_stolen_memory() {
+        let igd = Igd { opregion: Vec::new(), stolen_memory: 64 << 20 };
+        let ram = RamSplit::of(4 << 30);
+        assert_eq!(without_stolen(ram, None), ram);
+        assert_eq!(without_stolen(ram, Some(&igd)), RamSplit { low: ram.low - (64 << 20), ..ram });
+        assert_eq!(without_stolen(RamSplit::of(32 << 20), Some(&igd)).low, 0);
     }
 }
