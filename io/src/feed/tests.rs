@@ -163,10 +163,10 @@ fn an_inactive_feed_gives_what_is_left_and_leaves_the_ring_alone() {
 fn a_budget_bounds_what_is_taken() {
     let (feed, ring, _) = feed();
     let writes = |n: u64| (0..n).map(|at| at_memory(0xa0000 + at, Width::B1, at & 0xff));
-    ring.0.lock().unwrap().extend(writes(400));
+    ring.0.lock().unwrap().extend(writes(1600));
     assert_eq!(all(&feed).len(), RING);
     assert_eq!(all(&feed).len(), RING);
-    assert_eq!(all(&feed).len(), 400 - 2 * RING);
+    assert_eq!(all(&feed).len(), 1600 - 2 * RING);
 }
 
 #[test]

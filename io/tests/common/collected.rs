@@ -21,6 +21,12 @@ impl Ring {
         Ring(Arc::new(ArrayQueue::new(169)))
     }
 
+    /// One that holds as many writes as KVM's places do where each was cut at the end of a page and is handed over in
+    /// three pieces.
+    pub fn of_pieces() -> Ring {
+        Ring(Arc::new(ArrayQueue::new(3 * 169)))
+    }
+
     /// Collects a write to the window or a port of VGA; false if there is no room.
     pub fn write(&self, access: Access) -> bool {
         let at = match u16::try_from(access.offset) {
