@@ -74,7 +74,7 @@ struct State {
     /// What each function claimed when it was last asked.
     claims: Vec<Claims>,
     untrapped: Untrapped,
-    /// BARs for the DMA of other functions, if there are several that do any.
+    /// BARs of functions of the host for the DMA of others, if there are several.
     peers: Option<Peers>,
     /// What KVM may collect, for the functions whose legacy windows can be turned.
     collections: Vec<Collection>,
@@ -138,7 +138,7 @@ impl Topology {
     /// vCPUs run.
     pub fn share_bars(&self, mut peers: Peers) {
         let mut state = self.state.lock();
-        peers.add_missing(&slots::wanted(&self.space(&state, |_| false)));
+        peers.follow(&slots::wanted(&self.space(&state, |_| false)));
         state.peers = Some(peers);
     }
 
@@ -214,7 +214,8 @@ impl Topology {
         Ok(self.show(&mut state, |_| false)?)
     }
 
-    /// Publishes the map and brings the slots in line, as if what `hidden` names decoded nothing.
+    /// Publishes the map and brings in line with it what the guest and other functions reach, as if what `hidden`
+    /// names decoded nothing.
     fn show(&self, state: &mut State, hidden: impl Fn(PartId) -> bool) -> Result<(), SlotError> {
         let claims = shown(state, hidden);
         let space = map::address_space(&self.nodes, &claims);
@@ -223,15 +224,12 @@ impl Topology {
         self.look_for_rivals(state, &space);
         self.published.publish(space);
         self.lead(state, &map::vga_decoders(&self.nodes, &claims));
-        if let Some(peers) = &mut state.peers {
-            peers.remove_unwanted(&wanted);
-        }
         state.untrapped.eventfds.remove_unwanted(&eventfds);
         state.untrapped.slots.remove_unwanted(&wanted)?;
         state.untrapped.slots.add_missing(&wanted)?;
         state.untrapped.eventfds.add_missing(&eventfds);
         if let Some(peers) = &mut state.peers {
-            peers.add_missing(&wanted);
+            peers.follow(&wanted);
         }
         Ok(())
     }
