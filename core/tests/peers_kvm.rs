@@ -21,8 +21,9 @@ use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 const MIB: u64 = 1 << 20;
 /// No machine runs longer.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Where the BARs of the card and of the other card lie.
+/// Where the card's BAR lies first, then, and where that of the other card.
 const HERE: u32 = 0xe000_0000;
+const THERE: u32 = 0xe100_0000;
 const OTHER: u32 = 0xe300_0000;
 
 /// What became of BARs, and of the card behind the port.
@@ -187,6 +188,28 @@ fn prepared() -> Vec<Vec<u8>> {
 }
 
 const SWITCH: [u8; 6] = [0xba, 0x04, 0x50, 0xee, 0xf4, 0xf4]; // mov dx, 0x5004; out dx, al; hlt
+
+#[test]
+fn a_bar_is_mapped_anew_only_where_it_moves() {
+    let mut code = prepared();
+    code.extend([
+        // Bus mastering, of both; a register that says nothing of BARs; and the window, as it is.
+        configure(CARD, 0x04, 6),
+        configure(CARD, 0x04, 2),
+        configure(PORT, 0x04, 6),
+        configure(CARD, 0x3c, 0xb),
+        configure(PORT, 0x20, 0xe1f0_e000),
+        // To another place; out of sight, and back.
+        configure(CARD, 0x10, THERE),
+        configure(CARD, 0x04, 0),
+        configure(CARD, 0x04, 2),
+        configure(PORT, 0x20, 0xe0f0_e000),
+        configure(CARD, 0x10, HERE),
+        SWITCH.to_vec(),
+    ]);
+    let moves = [Map(HERE), Unmap(HERE), Map(THERE), Unmap(THERE), Map(THERE), Unmap(THERE), Map(HERE)];
+    assert_eq!(run(&code), moves);
+}
 
 #[test]
 fn no_bar_is_mapped_while_its_bus_is_reset() {
