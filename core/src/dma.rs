@@ -5,11 +5,12 @@
 //! is what takes long), then each piece of RAM is mapped as a whole. Until then the [`Gate`] keeps a vCPU
 //! that switches a function's bus mastering on.
 
+use std::fmt;
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -224,11 +225,38 @@ fn chunks(memory: &Arc<MmapRegion>) -> impl Iterator<Item = (&MmapRegion, Range<
     (0..size).step_by(CHUNK).map(move |start| (&**memory, start..size.min(start.saturating_add(CHUNK))))
 }
 
-/// BARs as targets of other functions' DMA (peer to peer): what of them is in the guest is in the
-/// [`Iommu`] too.
+/// What brings memory into the reach of functions of the host: their [`Iommu`], or who writes down what it would do.
+pub trait Reach: fmt::Debug + Send + Sync {
+    /// As [`Iommu::map`], to the end.
+    ///
+    /// # Errors
+    /// As there.
+    fn map(&self, at: Gpa, memory: &Arc<MmapRegion>, offset: u64, len: u64) -> Result<(), DmaError>;
+
+    /// As [`Iommu::unmap`].
+    ///
+    /// # Errors
+    /// As there.
+    fn unmap(&self, at: Gpa, len: u64) -> Result<(), DmaError>;
+}
+
+impl Reach for Iommu {
+    fn map(&self, at: Gpa, memory: &Arc<MmapRegion>, offset: u64, len: u64) -> Result<(), DmaError> {
+        Iommu::map(self, at, memory, offset, len, &AtomicBool::new(false))
+    }
+
+    fn unmap(&self, at: Gpa, len: u64) -> Result<(), DmaError> {
+        Iommu::unmap(self, at, len)
+    }
+}
+
+/// BARs of functions of the host as targets of each other's DMA (peer to peer): what of them is in the guest
+/// is in the [`Iommu`] too.
 #[derive(Debug)]
 pub struct Peers {
-    iommu: Arc<Iommu>,
+    reach: Arc<dyn Reach>,
+    /// The memory of those BARs. It goes with its function, not with this.
+    shared: Vec<Weak<MmapRegion>>,
     mapped: Vec<Bar>,
     told: bool,
 }
@@ -266,32 +294,40 @@ impl Drop for Peers {
 }
 
 impl Peers {
-    /// No BARs yet.
-    pub fn new(iommu: Arc<Iommu>) -> Peers {
-        Peers { iommu, mapped: Vec::new(), told: false }
+    /// No BARs yet, and later only those whose memory is `shared`: the memory of a device over a socket is an
+    /// ordinary file, as long as its server says, of which the host would have to give and pin every page.
+    pub fn new(reach: Arc<dyn Reach>, shared: Vec<Weak<MmapRegion>>) -> Peers {
+        Peers { reach, shared, mapped: Vec::new(), told: false }
     }
 
-    /// Takes out what has no slot in `wanted`: before the device stops decoding it.
+    /// Brings what is mapped in line with the slots of the guest. What stays where it is is not touched: for a
+    /// large BAR that takes as long as a second.
+    pub fn follow(&mut self, wanted: &[Slot]) {
+        self.remove_unwanted(wanted);
+        self.add_missing(wanted);
+    }
+
+    /// Takes out what has no slot in `wanted`.
     pub fn remove_unwanted(&mut self, wanted: &[Slot]) {
-        let Peers { iommu, mapped, .. } = self;
+        let Peers { reach, mapped, .. } = self;
         mapped.retain(|bar| {
             let keep = wanted.iter().filter_map(Bar::of).any(|wanted| wanted == *bar);
-            if !keep && let Err(error) = iommu.unmap(bar.at, bar.len) {
+            if !keep && let Err(error) = reach.unmap(bar.at, bar.len) {
                 tracing::warn!(at = ?bar.at, %error, "a BAR stays mapped for DMA");
             }
             keep
         });
     }
 
-    /// Puts in what of `wanted` is not there: after the device has begun to decode it. A device whose
-    /// memory cannot be mapped is none that others reach, which is told once.
-    pub fn add_missing(&mut self, wanted: &[Slot]) {
+    /// Puts in what of `wanted` is not there. A device whose memory cannot be mapped is none that others
+    /// reach, which is told once.
+    fn add_missing(&mut self, wanted: &[Slot]) {
         for bar in wanted.iter().filter_map(Bar::of) {
-            if self.mapped.contains(&bar) {
+            let shared = self.shared.iter().any(|memory| memory.as_ptr() == Arc::as_ptr(&bar.memory));
+            if !shared || self.mapped.contains(&bar) {
                 continue;
             }
-            let never = AtomicBool::new(false);
-            match self.iommu.map(bar.at, &bar.memory, bar.offset, bar.len, &never) {
+            match self.reach.map(bar.at, &bar.memory, bar.offset, bar.len) {
                 Ok(()) => self.mapped.push(bar),
                 Err(error) if !std::mem::replace(&mut self.told, true) => {
                     tracing::warn!(%error, "assigned functions do not reach each other's memory (peer-to-peer DMA)");

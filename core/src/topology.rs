@@ -74,7 +74,7 @@ struct State {
     /// What each function claimed when it was last asked.
     claims: Vec<Claims>,
     untrapped: Untrapped,
-    /// BARs for the DMA of other functions, if there are several that do any.
+    /// BARs of functions of the host for the DMA of others, if there are several.
     peers: Option<Peers>,
     /// What KVM may collect, for the functions whose legacy windows can be turned.
     collections: Vec<Collection>,
@@ -138,7 +138,7 @@ impl Topology {
     /// vCPUs run.
     pub fn share_bars(&self, mut peers: Peers) {
         let mut state = self.state.lock();
-        peers.add_missing(&slots::wanted(&self.space(&state, |_| false)));
+        peers.follow(&slots::wanted(&self.space(&state, |_| false)));
         state.peers = Some(peers);
     }
 
@@ -214,8 +214,18 @@ impl Topology {
         Ok(self.show(&mut state, |_| false)?)
     }
 
-    /// Publishes the map and brings the slots in line, as if what `hidden` names decoded nothing.
+    /// Publishes the map and brings in line with it what the guest and other functions reach, as if what `hidden`
+    /// names decoded nothing.
     fn show(&self, state: &mut State, hidden: impl Fn(PartId) -> bool) -> Result<(), SlotError> {
+        let wanted = self.show_guest(state, hidden)?;
+        if let Some(peers) = &mut state.peers {
+            peers.follow(&wanted);
+        }
+        Ok(())
+    }
+
+    /// The same for the guest alone; gives the slots that it is to have.
+    fn show_guest(&self, state: &mut State, hidden: impl Fn(PartId) -> bool) -> Result<Vec<Slot>, SlotError> {
         let claims = shown(state, hidden);
         let space = map::address_space(&self.nodes, &claims);
         let wanted = slots::wanted(&space);
@@ -223,17 +233,11 @@ impl Topology {
         self.look_for_rivals(state, &space);
         self.published.publish(space);
         self.lead(state, &map::vga_decoders(&self.nodes, &claims));
-        if let Some(peers) = &mut state.peers {
-            peers.remove_unwanted(&wanted);
-        }
         state.untrapped.eventfds.remove_unwanted(&eventfds);
         state.untrapped.slots.remove_unwanted(&wanted)?;
         state.untrapped.slots.add_missing(&wanted)?;
         state.untrapped.eventfds.add_missing(&eventfds);
-        if let Some(peers) = &mut state.peers {
-            peers.add_missing(&wanted);
-        }
-        Ok(())
+        Ok(wanted)
     }
 
     fn space(&self, state: &State, hidden: impl Fn(PartId) -> bool) -> AddressSpace {
@@ -250,6 +254,13 @@ impl Topology {
     /// Carries out a change by a function whose ranges are a device's. While what it decodes is out of
     /// the map nobody else runs: most such writes change nothing (bus mastering, a status bit), and
     /// another vCPU's accesses to the function must not fall into a gap that no bus would have.
+    ///
+    /// Other functions' DMA follows after the write, and only where something has moved: to map a large BAR
+    /// anew takes as long as a second. The kernel does not take away what the IOMMU has of a BAR when memory
+    /// decode goes off, as it does what this process has; nor does it come to lead elsewhere, since the BARs
+    /// that the guest moves are not the device's own, which stay where the host has put them. So between the
+    /// write and the removal DMA to a BAR that is switched off finds nobody who answers, as on any bus. The same
+    /// goes for a function that its own registers reset or put to sleep.
     fn change_ranges(
         &self,
         state: &mut State,
@@ -267,7 +278,7 @@ impl Topology {
             if collects {
                 self.end_shadow(state, "the map changes")?;
             }
-            self.show(state, behind)?;
+            self.show_guest(state, behind)?;
             self.drain(behind);
             write();
             self.follow_reset(state, root);
@@ -331,6 +342,12 @@ impl Topology {
             .is_some_and(|it| asserted(Some(&it.with_device(|device| device.claims()))));
         if was || !is {
             return;
+        }
+        // The whole device may leave its bus for a while, where nobody's DMA is to look for it. The guest's slots are
+        // gone already.
+        let wanted = slots::wanted(&self.space(state, |id| map::is_behind(&self.nodes, id, root)));
+        if let Some(peers) = &mut state.peers {
+            peers.remove_unwanted(&wanted);
         }
         for id in (0..self.nodes.len()).filter(|id| *id != root && map::is_behind(&self.nodes, *id, root)) {
             if let Some(endpoint) = self.endpoints.get(id) {

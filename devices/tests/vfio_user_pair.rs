@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::SealFlags;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use trapline_devices::assigned::backend::Irqs;
 use trapline_devices::assigned::{Backend, Function};
 use trapline_devices::vfio_user::Client;
 use trapline_devices::vfio_user::client::{Error, Settings};
-use trapline_devices::vfio_user::server::{self, Description, IrqType, Memory, Server};
+use trapline_devices::vfio_user::server::{self, Description, IrqType, Memory, RegionDescription, Server};
 use trapline_devices::vfio_user::wire::{Command, DmaFlags, Header, IrqFlags, IrqSetFlags, Kind};
 use trapline_io::{Access, Device, Fault, Region, Width};
 use vm_memory::{Bytes, VolatileMemory};
@@ -139,6 +139,24 @@ fn memory_that_may_shrink_or_is_too_short_is_not_mapped() {
         assert!(client.regions()[0].mappings.is_empty(), "{text}");
         assert_eq!(client.read(Region(2), 0, Width::B1), Ok(0));
     }
+}
+
+#[test]
+fn huge_pages_that_may_not_be_there_are_not_mapped() {
+    const HUGE: u64 = 2 << 20;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    let file = memfd_create("toy", flags).expect("needs a kernel with hugetlbfs; no huge page need be free");
+    ftruncate(&file, HUGE).unwrap();
+    fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
+    let mut described = description(sealed());
+    let memory = Memory { file: Arc::new(file), offset: 0, areas: None };
+    described.regions[0] = RegionDescription::memory(HUGE, memory);
+    let served = Served::with(described);
+    let mut client = connect(&served);
+    assert!(client.regions()[0].mappings.is_empty());
+    // The toy has no registers there, and so refuses; but it was asked.
+    assert!(client.read(Region::bar(0), 8, Width::B4).is_err());
+    assert_eq!(served.seen(), [Access::read(Region::bar(0), 8, Width::B4)]);
 }
 
 #[test]

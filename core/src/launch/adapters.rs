@@ -11,7 +11,7 @@ use trapline_devices::host;
 use trapline_devices::legacy::Ways;
 use trapline_devices::pci::{Devfn, Link};
 use trapline_devices::q35::{Pirqs, Ram, RootPort};
-use trapline_devices::vfio;
+use trapline_devices::vfio::{self, Iommu};
 use trapline_devices::vfio_user::client::{Client, Settings};
 use trapline_devices::vga;
 use trapline_io::{Gpa, Region, Span};
@@ -197,7 +197,9 @@ fn map_memory(opened: &[Opened], machine: &Machine<'_>, gate: &Arc<Gate>, given:
     let mapping = Mapping::prepare(ram, Arc::clone(iommu), Arc::clone(gate), events, machine.seccomp)?;
     given.mapping = Some(mapping);
     if hosts.len() > 1 {
-        given.peers = Some(Peers::new(Arc::clone(iommu)));
+        let regions = hosts.iter().flat_map(|physical| physical.device.regions());
+        let memory = regions.flat_map(|region| &region.mappings).map(|mapping| &mapping.memory);
+        given.peers = Some(Peers::new(Arc::<Iommu>::clone(iommu), memory.map(Arc::downgrade).collect()));
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ pub enum Error {
 /// Memory of a region that clients may map.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    /// A memfd with `F_SEAL_SHRINK`; a client of ours maps no other.
+    /// A memfd with `F_SEAL_SHRINK`, not of huge pages; a client of ours maps no other.
     pub file: Arc<OwnedFd>,
     /// Where in the file the region starts.
     pub offset: u64,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
+use rustix::fs::{FsWord, SealFlags, fcntl_get_seals, fstat, fstatfs};
 use rustix::mm::{MapFlags, ProtFlags};
 use vm_memory::{FileOffset, MmapRegion};
 
@@ -14,6 +14,8 @@ use crate::vfio_user::wire::{self, Command, MAX_REGION_INFO, Malformed, RegionFl
 
 /// Mappings end up in memory slots, which have whole pages.
 const PAGE: u64 = 4096;
+/// How the kernel calls the file system of huge pages (`HUGETLBFS_MAGIC` of linux/magic.h).
+const HUGETLBFS: FsWord = 0x9584_58f6;
 
 impl Client {
     pub(super) fn learn_region(&mut self, index: u32) -> Result<RegionInfo, Error> {
@@ -56,6 +58,8 @@ enum Unmapped {
     NoDescriptor,
     #[error("its memory is not sealed against shrinking (F_SEAL_SHRINK)")]
     NotSealed,
+    #[error("its memory is of huge pages (hugetlbfs), of which none may be free at the first access")]
+    HugePages,
     #[error("an area lies outside the region or its memory, is not page-aligned, or overlaps another")]
     Outside,
     #[error("{0}")]
@@ -68,6 +72,12 @@ fn map(reply: &RegionReply, fds: Vec<OwnedFd>, writable: bool) -> Result<Vec<Map
     let sealed = fcntl_get_seals(&fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
     if !sealed {
         return Err(Unmapped::NotSealed);
+    }
+    // A huge page is looked for at the first access, and where none is free that is SIGBUS too, whatever is sealed.
+    // Pages of other memory files are the kernel's to find.
+    let small = fstatfs(&fd).is_ok_and(|system| system.f_type != HUGETLBFS);
+    if !small {
+        return Err(Unmapped::HugePages);
     }
     let length = fstat(&fd).ok().and_then(|stat| u64::try_from(stat.st_size).ok()).unwrap_or(0);
     let file = Arc::new(File::from(fd));
