@@ -120,7 +120,9 @@ fn unused(host: &Host, function: &Function, force: bool) -> Result<(), Refusal> 
     let address = function.address;
     let uses = usage::of(host.tree(), address);
     if let Some(disk) = uses.iter().find(|usage| matches!(usage, Usage::Storage(_))) {
-        return Err(Refusal(format!("{address}: {disk}: unmount it first (swap space: swapoff)")));
+        return Err(Refusal(format!(
+            "{address}: {disk}: unmount it first (swap space: swapoff; volumes, RAIDs, programs: end them)"
+        )));
     }
     if let Some(obstacle) = obstacle::virtual_functions(function) {
         return Err(Refusal(format!("{address}: {}", obstacle.text)));
