@@ -119,6 +119,7 @@ pub mod identity;
 pub mod interrupts;
 pub mod launch;
 pub mod machine;
+mod outlet;
 pub mod parts;
 pub mod platform;
 pub mod report;

@@ -88,6 +88,51 @@ fn outputs_that_can_not_be_written_are_found_before_the_run() {
     assert!(!Path::new(&path("no")).exists());
 }
 
+/// A call whose standard output is on a full disk, and its standard error too if there is no other place for it.
+fn on_full_disks(arguments: &[&str], log: &str, errors: Option<Stdio>) -> Output {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there is /dev/full");
+    let program = Command::new(env!("CARGO_BIN_EXE_trapline"))
+        .args(arguments)
+        .env("TRAPLINE_LOG", log)
+        .stdin(Stdio::null())
+        .stdout(full())
+        .stderr(errors.unwrap_or_else(|| full().into()))
+        .spawn()
+        .expect("the program starts");
+    program.wait_with_output().expect("the program ends")
+}
+
+#[test]
+fn a_rom_that_does_not_reach_standard_output_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("card.rom");
+    let file = file.to_str().unwrap();
+    // One image without a byte that ends a line, so that all of it may wait for the end.
+    let mut rom = vec![0; 512];
+    rom[..6].copy_from_slice(&[0x55, 0xaa, 1, 0xe9, 0x80, 0]);
+    rom[0x18] = 0x1c;
+    rom[0x1c..0x24].copy_from_slice(&[b'P', b'C', b'I', b'R', 0xde, 0x10, 0x80, 0x1b]);
+    (rom[0x26], rom[0x2b], rom[0x2c], rom[0x31]) = (0x18, 3, 1, 0x80);
+    rom[511] = rom.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
+    assert!(!rom.contains(&b'\n'));
+    std::fs::write(file, &rom).unwrap();
+    for command in ["dump", "fix"] {
+        let all = trapline(&["rom", command, file, "-"]);
+        assert_eq!((all.status.code(), all.stdout.len()), (Some(0), 512), "{command}");
+        let output = on_full_disks(&["rom", command, file, "-"], "warn", Some(Stdio::piped()));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}: {text}");
+        assert_eq!(text, "trapline: standard output: no space left on device\n", "{command}");
+    }
+}
+
+#[test]
+fn a_log_that_can_not_be_written_does_not_end_the_program() {
+    // A choice of lines that is none is logged; then the run fails for a reason of its own.
+    let output = on_full_disks(&["run", "--screenshot", "/nonexistent/a.png"], "a=bogus", None);
+    assert_eq!(output.status.code(), Some(1));
+}
+
 #[test]
 fn help_and_version_are_no_failure() {
     for arguments in [&["--help"][..], &["--version"], &["run", "--help"], &["adapter", "--help"]] {

@@ -97,7 +97,9 @@ impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.0.0.lock();
         match &mut state.kept {
-            None => io::stderr().write_all(bytes)?,
+            // A failure would be told on standard error by the subscriber, which panics if that fails too; and a
+            // machine is not to end because the disk of its log is full.
+            None => drop(io::stderr().write_all(bytes)),
             Some(kept) if kept.len() + bytes.len() <= KEPT_MOST => kept.extend_from_slice(bytes),
             Some(_) => state.lost += 1,
         }

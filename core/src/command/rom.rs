@@ -319,7 +319,9 @@ fn room_for(path: &Path, overwrite: bool) -> Result<()> {
 
 fn put(path: &Path, bytes: &[u8]) -> Result<()> {
     if path == Path::new("-") {
-        return io::stdout().write_all(bytes).context("standard output");
+        let mut out = io::stdout().lock();
+        // What follows the last 0x0a would be written when the program ends, where a failure is not seen.
+        return out.write_all(bytes).and_then(|()| out.flush()).context("standard output");
     }
     file::replace(path, |out| out.write_all(bytes)).with_context(|| path.display().to_string())
 }

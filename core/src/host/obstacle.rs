@@ -110,15 +110,7 @@ impl Host {
         let mut found = Vec::new();
         found.extend(self.binding(function));
         found.extend(self.framebuffer(function));
-        if function.virtual_functions > 0 {
-            found.push(stops(
-                Kind::VirtualFunctions,
-                format_args!(
-                    "it has {} virtual functions switched on: echo 0 > /sys/bus/pci/devices/{}/sriov_numvfs",
-                    function.virtual_functions, function.address
-                ),
-            ));
-        }
+        found.extend(virtual_functions(function));
         found.extend(self.weaknesses(function));
         found
     }
@@ -252,6 +244,16 @@ impl Host {
         }
         found
     }
+}
+
+/// Who takes a function from its driver takes its virtual functions from whoever has them.
+pub(super) fn virtual_functions(function: &Function) -> Option<Obstacle> {
+    let number = function.virtual_functions;
+    let text = format!(
+        "it has {number} virtual functions switched on: echo 0 > /sys/bus/pci/devices/{}/sriov_numvfs",
+        function.address
+    );
+    (number > 0).then(|| stops(Kind::VirtualFunctions, text))
 }
 
 fn kvm(node: Node) -> Option<Obstacle> {

@@ -1,10 +1,16 @@
 //! What the host itself does with a function: what would be lost if it were taken away.
 //!
-//! Not all of it can be seen: a pool of ZFS does not name its disks where this looks.
+//! Not all of it can be seen: other users' processes and disks need root, and a disk that is driven by another way
+//! than its block device (`/dev/sg0`, `/dev/nvme0`) has nothing here.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::PciAddress;
 use super::function::DEVICES;
@@ -13,7 +19,7 @@ use super::tree::Tree;
 /// A use of a function.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Usage {
-    /// A file system on it is mounted, or it holds swap space.
+    /// A file system on it is mounted, or it holds swap space, or somebody claims a disk of it for himself.
     Storage(String),
     /// A network interface of it is up.
     Network(String),
@@ -31,8 +37,12 @@ pub enum Usage {
 /// All uses of a function that can be seen.
 pub fn of(tree: &Tree, address: PciAddress) -> BTreeSet<Usage> {
     let mut found = storage(tree, address);
-    found.extend(networks(tree, address));
-    let mut nodes = Vec::new();
+    let disks = disks(tree, address);
+    // Each try keeps others from the disk for a moment, so there is none where the answer is known.
+    if found.is_empty() {
+        found.extend(claims(tree, &disks));
+    }
+    let mut nodes: Vec<String> = disks.iter().map(|disk| format!("/{disk}")).collect();
     for card in tree.names(format!("{DEVICES}/{address}/drm")) {
         nodes.push(format!("/dev/dri/{card}"));
     }
@@ -42,8 +52,32 @@ pub fn of(tree: &Tree, address: PciAddress) -> BTreeSet<Usage> {
     for device in tree.names(format!("{DEVICES}/{address}/vfio-dev")) {
         nodes.push(format!("/dev/vfio/devices/{device}"));
     }
+    found.extend(networks(tree, address));
     found.extend(processes(tree, &nodes));
     found
+}
+
+/// The nodes of its disks, their partitions, and what is mapped onto them; without a slash before them.
+fn disks(tree: &Tree, address: PciAddress) -> Vec<String> {
+    let mut names = tree.names("sys/class/block");
+    names.retain(|name| disk_is_on(tree, &Path::new("sys/class/block").join(name), address, 0));
+    // A name may have slashes, which sysfs cannot have: cciss!c0d0.
+    names.iter().map(|name| format!("dev/{}", name.replace('!', "/"))).collect()
+}
+
+/// Disks that somebody claims: the kernel grants one claim, and a mount, LVM, RAID, encryption, swap space and each
+/// disk of btrfs or ZFS is one. Where this is taken from nobody, it is given back at once, and nothing is written.
+fn claims(tree: &Tree, disks: &[String]) -> BTreeSet<Usage> {
+    let flags = OFlags::EXCL | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let open = |disk: &String| OpenOptions::new().read(true).custom_flags(flags).open(tree.path(disk));
+    disks.iter().filter_map(|disk| claim(disk, open(disk))).collect()
+}
+
+/// What it means that a disk could be opened for this process alone, or could not.
+fn claim(disk: &str, opened: io::Result<File>) -> Option<Usage> {
+    let is_busy = opened.is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy);
+    is_busy.then(|| Usage::Storage(format!("what has /{disk} (file system, volume, RAID, program)")))
 }
 
 fn networks(tree: &Tree, address: PciAddress) -> BTreeSet<Usage> {
@@ -210,6 +244,44 @@ mod tests {
             "22 1 0:25 /@ / rw,noatime shared:1 - btrfs /dev/disk/by-uuid/12-34 rw\n",
         );
         assert_eq!(uses(&fake), ["/ is on it"]);
+    }
+
+    #[test]
+    fn who_has_a_disk_itself_open_is_found() {
+        let fake = Fake::new();
+        fake.function("0000:03:00.0", "8086:5845", 0x01_0802, Some("nvme"), Some(4));
+        let disk = "devices/pci0000:00/0000:03:00.0/nvme/nvme0/nvme0n1";
+        for name in ["nvme0n1", "nvme0n1/nvme0n1p1", "nvme0n1/cciss!c0d0"] {
+            let name = name.rsplit('/').next().unwrap();
+            fake.write(&format!("sys/{disk}/{name}/dev"), "259:1\n");
+            fake.link(&format!("sys/class/block/{name}"), &format!("../../{disk}/{name}"));
+        }
+        fake.write("sys/devices/pci0000:00/0000:04:00.0/nvme/nvme1/nvme1n1/dev", "259:2\n");
+        fake.link("sys/class/block/nvme1n1", "../../devices/pci0000:00/0000:04:00.0/nvme/nvme1/nvme1n1");
+        // Nobody has a claim to a file.
+        fake.write("dev/nvme0n1", "");
+        assert!(uses(&fake).is_empty());
+        fake.write("proc/77/comm", "qemu\n");
+        for (fd, node) in ["nvme0n1", "nvme0n1p1", "cciss/c0d0", "nvme1n1"].iter().enumerate() {
+            fake.link(&format!("proc/77/fd/{fd}"), &format!("/dev/{node}"));
+        }
+        assert_eq!(
+            uses(&fake),
+            ["cciss/c0d0", "nvme0n1", "nvme0n1p1"]
+                .map(|name| format!("process 77 (qemu) has /dev/{name} open"))
+        );
+    }
+
+    #[test]
+    fn a_disk_that_somebody_claims_is_in_use() {
+        let opened = |errno: rustix::io::Errno| Err(errno.into());
+        let busy = claim("dev/sdb", opened(rustix::io::Errno::BUSY)).unwrap();
+        assert_eq!(busy.to_string(), "what has /dev/sdb (file system, volume, RAID, program) is on it");
+        assert!(matches!(busy, Usage::Storage(_)), "not taken even by force");
+        for errno in [rustix::io::Errno::NOENT, rustix::io::Errno::ACCESS, rustix::io::Errno::NOMEDIUM] {
+            assert_eq!(claim("dev/sdb", opened(errno)), None);
+        }
+        assert_eq!(claim("dev/sdb", File::open("/dev/null")), None);
     }
 
     #[test]

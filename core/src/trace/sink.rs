@@ -1,13 +1,13 @@
 //! The file of a trace, whole at any time.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
+use anyhow::{Context, Result};
+
+use crate::outlet;
 
 /// A file to which pieces are appended. A regular file ends with the footer after each of them, so that it is
 /// whole even if the process is killed; a pipe gets its footer at the end. The first failure ends it.
@@ -23,15 +23,9 @@ pub(super) struct Sink {
 impl Sink {
     /// Creates the file, or empties it. A pipe must have a reader.
     pub(super) fn create(path: &Path) -> Result<Sink> {
-        let opened = open(path).map_err(|error| match (error.kind(), error.raw_os_error()) {
-            (io::ErrorKind::NotFound, _) => match path.parent() {
-                Some(folder) => anyhow!("there is no directory {}; create it first", folder.display()),
-                None => error.into(),
-            },
-            (_, Some(number)) if Errno::from_raw_os_error(number) == Errno::NXIO => {
-                anyhow!("nobody reads this pipe; start its reader first")
-            }
-            _ => anyhow!(crate::config::host_error(&error)),
+        let opened = outlet::create(path).and_then(|file| {
+            let is_file = file.metadata()?.is_file();
+            Ok((file, is_file))
         });
         let (file, is_file) = opened.with_context(|| format!("--trace {}", path.display()))?;
         Ok(Sink { file, path: path.to_owned(), at: is_file.then_some(0), failed: false })
@@ -100,15 +94,4 @@ impl Sink {
             }
         }
     }
-}
-
-/// Opens without waiting for the reader of a pipe; what is written waits for it. Tells whether it is a
-/// regular file.
-fn open(path: &Path) -> io::Result<(File, bool)> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(path)?;
-    let set = rustix::fs::fcntl_getfl(&file)?;
-    rustix::fs::fcntl_setfl(&file, set - OFlags::NONBLOCK)?;
-    let is_file = file.metadata()?.is_file();
-    Ok((file, is_file))
 }

@@ -1,6 +1,7 @@
 //! Where the text devices leave what the guest writes: collected by lines, so that a character does
 //! not cost a system call, and nothing stays unseen for long.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -20,12 +21,20 @@ const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// A sink for the characters of one device.
 ///
 /// A line is written when it ends, when it is long, by [`Output::flush`] and on drop. What cannot be
-/// written is dropped and counted: the guest is never held up by a full disk. A writer given to
-/// [`Output::new`] must not block for long, since the vCPU waits for it.
+/// written is dropped and counted: the guest is never held up by a full disk. That something is lost
+/// is logged when it happens first, and how much it was at the end; nothing is logged while a descriptor
+/// is only held, since whoever holds a terminal holds its log too. A writer given to [`Output::new`] must
+/// not block for long, since the vCPU waits for it.
 pub struct Output {
     to: Box<dyn Write + Send>,
+    /// What it is called in messages.
+    name: Cow<'static, str>,
     line: Vec<u8>,
     lost: u64,
+    /// It was logged that something is lost.
+    told: bool,
+    /// What was written last did not fit.
+    held: bool,
 }
 
 impl std::fmt::Debug for Output {
@@ -37,7 +46,15 @@ impl std::fmt::Debug for Output {
 impl Output {
     /// Collects for `to`.
     pub fn new(to: Box<dyn Write + Send>) -> Output {
-        Output { to, line: Vec::with_capacity(LINE), lost: 0 }
+        let name = "what a text device says".into();
+        Output { to, name, line: Vec::with_capacity(LINE), lost: 0, told: false, held: false }
+    }
+
+    /// Calls it so in messages, as `--serial FILE`.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Output {
+        self.name = name.into();
+        self
     }
 
     /// Collects for a descriptor that may stop taking: a pipe that nobody reads, a terminal that is
@@ -64,8 +81,17 @@ impl Output {
         if self.line.is_empty() {
             return;
         }
-        if self.to.write_all(&self.line).and_then(|()| self.to.flush()).is_err() {
+        let written = self.to.write_all(&self.line).and_then(|()| self.to.flush());
+        self.held = written.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        if let Err(error) = written {
             self.lost = self.lost.saturating_add(self.line.len() as u64);
+            if !self.held && !self.told {
+                self.told = true;
+                tracing::warn!(
+                    "{}: the guest goes on, and what cannot be written is lost: {error}",
+                    self.name
+                );
+            }
         }
         self.line.clear();
     }
@@ -79,6 +105,9 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         self.flush();
+        if self.lost > 0 && !self.held {
+            tracing::warn!("{}: {} bytes were lost", self.name, self.lost);
+        }
     }
 }
 

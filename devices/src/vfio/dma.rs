@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 use trapline_io::{Gpa, Span};
 
 /// Where a device's writes are messages to the interrupt controllers and reach no memory.
@@ -145,17 +146,32 @@ fn covered(part: Span<Gpa>, ranges: &[Span<Gpa>]) -> bool {
     false
 }
 
-/// What the kernel's refusal to map `span` means, when `locked` bytes are mapped already.
-pub(super) fn refusal(errno: Errno, span: Span<Gpa>, locked: u64) -> DmaError {
+/// Whether this process may lock any amount of memory, so that its limit means nothing to the kernel.
+pub(super) fn locks_all() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
+}
+
+/// What the kernel's refusal to map `span` means, when `locked` bytes are mapped already. `locks_all` is
+/// what [`locks_all`] said.
+pub(super) fn refusal(errno: Errno, span: Span<Gpa>, locked: u64, locks_all: bool) -> DmaError {
     let limit = getrlimit(Resource::Memlock).current;
-    explain(errno, span, locked, limit)
+    explain(errno, span, locked, limit.filter(|_| !locks_all))
 }
 
 fn explain(errno: Errno, span: Span<Gpa>, locked: u64, limit: Option<u64>) -> DmaError {
     let needed = locked.saturating_add(span.extent()).saturating_add(1);
     match (errno, limit) {
         (Errno::NOMEM | Errno::PERM, Some(limit)) if needed > limit => DmaError::Locked { limit, needed },
-        (Errno::NOMEM, _) => refused(span, "the host is out of memory, or its table of mappings is full"),
+        // Groups count for this process, iommufd for all processes of its user.
+        (Errno::NOMEM, Some(limit)) => {
+            let reason = format!(
+                "other machines of this user may have locked the rest of the {} that it may lock (RLIMIT_MEMLOCK), \
+                 or the host is out of memory, or its table of mappings is full",
+                Size(limit)
+            );
+            refused(span, &reason)
+        }
+        (Errno::NOMEM, None) => refused(span, "the host is out of memory, or its table of mappings is full"),
         (Errno::FAULT, _) => refused(span, "it is no memory that devices can reach"),
         (Errno::EXIST, _) => DmaError::Taken(span),
         (errno, _) => refused(span, &errno.to_string()),
@@ -215,11 +231,34 @@ mod tests {
             "the kernel may lock 8 MiB for this process (RLIMIT_MEMLOCK), and DMA needs 2 GiB of guest memory \
              locked: raise the limit (ulimit -l, LimitMEMLOCK= of a systemd unit) or run as root"
         );
-        for limit in [None, Some(4 << 30)] {
-            let text = explain(Errno::NOMEM, gib, 0, limit).to_string();
-            assert!(text.contains("out of memory"), "{text}");
+        let others = "other machines of this user may have locked the rest of the 4 GiB";
+        let full = "the host is out of memory, or its table of mappings is full";
+        for (errno, locked, limit, words, is_for_others) in [
+            (Errno::NOMEM, 0, None, full, false),
+            (Errno::NOMEM, 8 << 30, None, full, false),
+            (Errno::NOMEM, 0, Some(4 << 30), others, true),
+            (Errno::NOMEM, 3 << 30, Some(4 << 30), others, true),
+            (Errno::NOMEM, 4 << 30, Some(4 << 30), "for this process (RLIMIT_MEMLOCK)", false),
+            (Errno::PERM, 4 << 30, Some(4 << 30), "for this process (RLIMIT_MEMLOCK)", false),
+            (Errno::FAULT, 0, Some(4 << 30), "no memory that devices can reach", false),
+        ] {
+            let text = explain(errno, gib, locked, limit).to_string();
+            assert!(text.contains(words), "{text}");
+            assert_eq!(text.contains("other machines"), is_for_others, "{text}");
         }
         assert!(matches!(explain(Errno::EXIST, gib, 0, None), DmaError::Taken(_)));
+    }
+
+    #[test]
+    fn who_may_lock_all_is_not_told_of_a_limit() {
+        // More than any limit but none.
+        let text = refusal(Errno::NOMEM, span(0, (1 << 62) - 1), 0, true).to_string();
+        assert!(!text.contains("RLIMIT_MEMLOCK") && text.contains("out of memory"), "{text}");
+        // The kernel tells the same in a text.
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let bits = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+        let bits = u64::from_str_radix(bits.trim(), 16).unwrap();
+        assert_eq!(locks_all(), bits >> 14 & 1 == 1);
     }
 
     proptest! {

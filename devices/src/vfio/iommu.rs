@@ -38,6 +38,8 @@ pub struct Iommu {
     mapped: Mutex<BTreeMap<u64, Piece>>,
     owned: Mutex<Owned>,
     view: OnceLock<View>,
+    /// Whether any amount of memory may be locked: asked at the start, since a confined thread cannot.
+    locks_all: bool,
 }
 
 /// What one call mapped.
@@ -60,6 +62,7 @@ impl Iommu {
             mapped: Mutex::default(),
             owned: Mutex::default(),
             view: OnceLock::new(),
+            locks_all: dma::locks_all(),
         })
     }
 
@@ -140,7 +143,7 @@ impl Iommu {
         // Without the lock: this takes as long as the kernel needs to find that many pages.
         view.map(call.first().0, memory, offset, len).map_err(|errno| {
             self.mapped.lock().remove(&call.first().0);
-            dma::refusal(errno, call, locked)
+            dma::refusal(errno, call, locked, self.locks_all)
         })
     }
 

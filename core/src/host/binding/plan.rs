@@ -3,7 +3,7 @@
 use super::VFIO_PCI;
 use crate::host::environment::{Iommu, VfioPci};
 use crate::host::usage::{self, Usage};
-use crate::host::{Function, Host, PciAddress};
+use crate::host::{Function, Host, PciAddress, obstacle};
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,8 @@ impl Plan {
     /// Something named does not exist, cannot be given away, or is used by the host. The last is refused
     /// because nobody would see the outcome: a boot adapter that goes dark, or a network interface that
     /// goes down, takes with it the way to say that this was a mistake. driverctl and QEMU do as they are
-    /// told; `force` does too. A disk that is in use is refused even then.
+    /// told; `force` does too. A disk that is in use is refused even then, and so is a function with virtual
+    /// functions, which others may have.
     pub fn bind(host: &Host, wish: &Wish) -> Result<Plan, Refusal> {
         let plan = Plan::of(host, wish, |_| true)?;
         possible(host, &plan)?;
@@ -119,7 +120,12 @@ fn unused(host: &Host, function: &Function, force: bool) -> Result<(), Refusal> 
     let address = function.address;
     let uses = usage::of(host.tree(), address);
     if let Some(disk) = uses.iter().find(|usage| matches!(usage, Usage::Storage(_))) {
-        return Err(Refusal(format!("{address}: {disk}: unmount it first (swap space: swapoff)")));
+        return Err(Refusal(format!(
+            "{address}: {disk}: unmount it first (swap space: swapoff; volumes, RAIDs, programs: end them)"
+        )));
+    }
+    if let Some(obstacle) = obstacle::virtual_functions(function) {
+        return Err(Refusal(format!("{address}: {}", obstacle.text)));
     }
     if force {
         return Ok(());

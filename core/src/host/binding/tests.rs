@@ -242,6 +242,18 @@ fn what_cannot_be_given_away_is_refused() {
 }
 
 #[test]
+fn a_function_with_virtual_functions_is_refused_always() {
+    let fake = card();
+    fake.set(CARD, "sriov_numvfs", "2\n");
+    for force in [false, true] {
+        let wish = Wish { force, ..wish(&[CARD]) };
+        refusal(&fake, &wish, &[CARD, "2 virtual functions", "echo 0 >", "sriov_numvfs"]);
+    }
+    fake.set(CARD, "sriov_numvfs", "0\n");
+    assert!(Plan::bind(&host(&fake), &wish(&[CARD])).is_ok());
+}
+
+#[test]
 fn what_the_host_uses_is_refused_unless_forced() {
     let forced = |addresses: &[&str]| Wish { force: true, ..wish(addresses) };
     let fake = card();

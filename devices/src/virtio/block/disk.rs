@@ -2,14 +2,19 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use thiserror::Error;
 
 use super::SECTOR;
+
+/// How long the lock of a block device may be somebody else's: udev takes it for some milliseconds
+/// whenever a writer has closed the device, to look at what is on it now.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// Why a disk image cannot be used: each a line for a person.
 #[derive(Debug, Error)]
@@ -40,9 +45,10 @@ pub enum DiskError {
         /// Its length.
         bytes: u64,
     },
-    /// Somebody holds a lock that forbids this use.
+    /// Somebody holds a lock that forbids this use, or the host itself has the block device.
     #[error(
-        "disk image {0:?} is in use already, by another program or given twice; only read-only uses can be shared"
+        "disk image {0:?} is in use already, by the host (a mount, a volume), by another program or given twice; \
+         only read-only uses can be shared"
     )]
     InUse(PathBuf),
     /// The host failed.
@@ -69,7 +75,7 @@ impl Disk {
     /// Opens an image file or a block device.
     ///
     /// # Errors
-    /// What is wrong with the path, as a line for a person. Does not block.
+    /// What is wrong with the path, as a line for a person. Waits for a second at most.
     pub fn open(path: impl AsRef<Path>, read_only: bool) -> Result<Disk, DiskError> {
         let path = path.as_ref().to_path_buf();
         let host = |source| DiskError::Host { path: path.clone(), source };
@@ -81,9 +87,11 @@ impl Disk {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(DiskError::Kind(path));
         }
+        let writes_device = kind.is_block_device() && !read_only;
         let mut file = OpenOptions::new()
             .read(true)
             .write(!read_only)
+            .custom_flags(if writes_device { claim() } else { 0 })
             .open(&path)
             .map_err(|error| refused(&path, error, read_only || File::open(&path).is_err()))?;
         let lock = if read_only {
@@ -91,7 +99,8 @@ impl Disk {
         } else {
             FlockOperation::NonBlockingLockExclusive
         };
-        match flock(&file, lock) {
+        let patience = if writes_device { GLANCE } else { Duration::ZERO };
+        match patiently(patience, || flock(&file, lock)) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(DiskError::InUse(path)),
             // A file system without locks.
@@ -138,11 +147,31 @@ impl Disk {
     }
 }
 
+/// The flag that makes this the only one with a claim to a block device. Without it a guest could write
+/// below a mounted file system, or below a volume: neither takes a lock. For a file it means nothing.
+fn claim() -> i32 {
+    i32::try_from(OFlags::EXCL.bits()).unwrap_or_default()
+}
+
+/// Tries to take a lock until it is free or `patience` is over.
+fn patiently(patience: Duration, mut lock: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
+    let start = Instant::now();
+    loop {
+        match lock() {
+            Err(Errno::WOULDBLOCK) if start.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            done => return done,
+        }
+    }
+}
+
 /// `unreadable`: the path could not even be read.
 fn refused(path: &Path, source: std::io::Error, unreadable: bool) -> DiskError {
     let path = path.to_path_buf();
     match source.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => DiskError::Missing(path),
+        ErrorKind::ResourceBusy => DiskError::InUse(path),
         ErrorKind::PermissionDenied if unreadable => DiskError::Unreadable(path),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => DiskError::Unwritable(path),
         _ => DiskError::Host { path, source },
@@ -184,5 +213,29 @@ mod tests {
         drop((reader, _other_reader));
         let _writer = Disk::open(&path, false).unwrap();
         assert!(matches!(Disk::open(&path, true).unwrap_err(), DiskError::InUse(_)));
+    }
+
+    #[test]
+    fn a_block_device_that_the_host_has_is_in_use() {
+        // What the kernel answers to a second claim; a test has no block device for sure.
+        let error = refused(Path::new("/dev/sdx"), Errno::BUSY.into(), false);
+        assert!(matches!(error, DiskError::InUse(_)), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("by the host") && text.lines().count() == 1, "{text}");
+        assert_eq!(claim(), 0o200, "O_EXCL");
+    }
+
+    #[test]
+    fn a_lock_that_is_held_for_a_moment_is_waited_for() {
+        let mut held = 3;
+        let glance = || {
+            held -= 1;
+            if held > 0 { Err(Errno::WOULDBLOCK) } else { Ok(()) }
+        };
+        assert_eq!(patiently(Duration::from_secs(60), glance), Ok(()));
+        assert_eq!(patiently(Duration::ZERO, || Err(Errno::WOULDBLOCK)), Err(Errno::WOULDBLOCK));
+        assert_eq!(patiently(Duration::from_millis(30), || Err(Errno::WOULDBLOCK)), Err(Errno::WOULDBLOCK));
+        // Only a lock that somebody holds becomes free.
+        assert_eq!(patiently(Duration::from_secs(60), || Err(Errno::NOLCK)), Err(Errno::NOLCK));
     }
 }
