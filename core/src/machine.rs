@@ -321,11 +321,17 @@ impl Machine {
     }
 
     /// Resets everything to its state at power-on, RAM apart: vCPUs and in-kernel controllers, then
-    /// devices, whose queued accesses are dropped, and the map follows.
+    /// devices, whose queued accesses are dropped, and the map follows. The devices are silent before the
+    /// first of it: a message that is posted straight into a local APIC would be the new guest's.
     fn reset(&mut self) -> Result<(), Error> {
         let _span = tracing::info_span!("reset").entered();
         let mut guard = self.world.lock();
         let parked = guard.park()?;
+        for endpoint in self.endpoints.iter() {
+            // What is queued might set interrupts up again.
+            endpoint.discard();
+            endpoint.with_device(|device| device.quiet());
+        }
         self.vcpus.reset(&parked)?;
         self.topology.before_reset()?;
         for endpoint in self.endpoints.iter() {

@@ -15,7 +15,7 @@ use trapline_io::device::{Claim, Claims, Range, Retire};
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
 use trapline_io::{Device, Fault, Port, Region, Span, Width};
-use trapline_vcpu::Vm;
+use trapline_vcpu::{Message, MessageVector, Vm};
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
 const WRITES: u64 = 2000;
@@ -72,6 +72,16 @@ struct Run {
 }
 
 fn run(service: Service, cpus: u16, code: &[u8]) -> Option<Run> {
+    run_beside(service, cpus, code, |_| Vec::new())
+}
+
+/// As [`run`], in a machine that has `others` too.
+fn run_beside(
+    service: Service,
+    cpus: u16,
+    code: &[u8],
+    others: impl FnOnce(&Arc<Vm>) -> Vec<Parts>,
+) -> Option<Run> {
     let vm = match Vm::new() {
         Ok(vm) => Arc::new(vm),
         Err(error) => {
@@ -83,10 +93,11 @@ fn run(service: Service, cpus: u16, code: &[u8]) -> Option<Run> {
     let (log, seen) = (Arc::default(), Arc::default());
     let recorder = Recorder { log: Arc::clone(&log), seen: Arc::clone(&seen), events: events.clone() };
     let bridge = HostBridge::new(Ram::new(1 << 20).unwrap(), firmware(code)).unwrap();
-    let parts = vec![
+    let mut parts = vec![
         Parts::function("host bridge", bridge, None, Devfn::default(), HostBridge::TOPOLOGY),
         Parts::platform("recorder", recorder),
     ];
+    parts.extend(others(&vm));
     let mut machine = Machine::new(vm, cpus, service, Published::default(), parts, events).unwrap();
     let ending = machine.run(Instant::now().checked_add(Duration::from_secs(60))).unwrap();
     machine.stop();
@@ -158,6 +169,71 @@ fn nothing_runs_between_a_reset_asked_for_and_carried_out() {
         assert_eq!(run.ending, Ending::PowerOff);
         assert_eq!(run.seen, [0, 1], "with {cpus} vCPUs");
     }
+}
+
+/// A device that signals until it is told to be quiet, then for the last time: a non-maskable interrupt, which no
+/// state of a local APIC holds back.
+struct Signals {
+    name: &'static str,
+    calls: Arc<Mutex<Vec<String>>>,
+    vector: MessageVector,
+}
+
+impl Device for Signals {
+    fn read(&mut self, _: Region, _: u64, _: Width) -> Result<u64, Fault> {
+        Err(Fault::NoRegister)
+    }
+
+    fn write(&mut self, _: Region, _: u64, _: Width, _: u64) -> Result<(), Fault> {
+        Err(Fault::NoRegister)
+    }
+
+    fn quiet(&mut self) {
+        self.calls.lock().push(format!("quiet {}", self.name));
+        rustix::io::write(self.vector.fd(), &1_u64.to_ne_bytes()).unwrap();
+    }
+
+    fn reset(&mut self) {
+        self.calls.lock().push(format!("reset {}", self.name));
+    }
+
+    fn claims(&self) -> Claims {
+        Claims::default()
+    }
+}
+
+/// Asks for one reset, as [`RESET_ONCE`] does, and tells of each non-maskable interrupt.
+const RESET_AND_LISTEN: &[u8] = &[
+    0x31, 0xc0, 0x8e, 0xd8, // xor ax, ax; mov ds, ax
+    0x83, 0x3e, 0x00, 0x10, 0x00, // cmp word [0x1000], 0
+    0x75, 0x16, // jne off
+    0xc7, 0x06, 0x08, 0x00, 0x28, 0x00, // mov word [8], interrupt
+    0xc7, 0x06, 0x0a, 0x00, 0x00, 0xf0, // mov word [10], 0xf000
+    0xc7, 0x06, 0x00, 0x10, 0x01, 0x00, // mov word [0x1000], 1
+    0xba, 0x06, 0x50, 0xee, // mov dx, 0x5006; out dx, al: reset
+    0xba, 0x05, 0x50, 0xee, // off: mov dx, 0x5005; out dx, al: power off
+    0xf4, 0xeb, 0xfd, // hlt; jmp back
+    0x60, // interrupt: pusha
+    0xba, 0x04, 0x50, // mov dx, 0x5004
+    0xb8, 0xad, 0x0b, 0xef, // mov ax, 0xbad; out dx, ax
+    0x61, 0xcf, // popa; iret
+];
+
+#[test]
+fn what_devices_signal_until_a_reset_does_not_reach_the_next_guest() {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let others = |vm: &Arc<Vm>| {
+        let part = |name| {
+            let mut vector = vm.vectors(1).unwrap().remove(0);
+            vector.route(Some(Message { address: 0xfee0_0000, data: 0x400 })).unwrap();
+            Parts::platform(name, Signals { name, calls: Arc::clone(&calls), vector })
+        };
+        vec![part("A"), part("B")]
+    };
+    let Some(run) = run_beside(Service::Adaptive, 1, RESET_AND_LISTEN, others) else { return };
+    assert_eq!(run.ending, Ending::PowerOff);
+    assert_eq!(*calls.lock(), ["quiet A", "quiet B", "reset A", "reset B"]);
+    assert_eq!(run.seen, [0; 0], "an interrupt of the old guest's devices");
 }
 
 /// Makes c0000 RAM through PAM, writes to it, makes it read-only, writes again, and tells what it

@@ -287,6 +287,28 @@ fn a_reset_of_the_machine_takes_everything_down_first() {
     assert_eq!(card.command(), 4, "its memory is still mapped");
 }
 
+/// All else stays as it is until the reset, which finds nothing left to take down.
+#[test]
+fn a_quiet_function_signals_nothing_before_it_is_reset() {
+    let (card, host) = (Card::new(), Host::new());
+    let mut driver = running(&card, &host);
+    let control = format!("config {:x} = 0", POWER + 4);
+    let enables: [(fn(&mut Driver), _); 3] = [
+        (|_| (), "intx off"),
+        (|driver| driver.set16(MSI + 2, 0x41), "Msi off"),
+        (|driver| enable_msix(driver), "Msix off"),
+    ];
+    for (enable, off) in enables {
+        enable(&mut driver);
+        card.log();
+        driver.0.quiet();
+        assert_eq!(card.log(), [off], "the device is not touched otherwise");
+        assert_eq!((host.vectors(), host.lines()), (0, 0));
+        driver.0.reset();
+        assert_eq!(card.log(), ["reset", &control, "config 4 = 0", "intx on"]);
+    }
+}
+
 #[test]
 fn a_card_that_is_gone_leaves_nothing_hanging() {
     let (card, host) = (Card::new(), Host::new());

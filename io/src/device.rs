@@ -40,6 +40,12 @@ pub trait Device: Send {
     /// After a [`Fault`] the write is dropped, and counted.
     fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault>;
 
+    /// Signals no interrupt from now on, until [`Device::reset`] comes, and is otherwise as before. A machine that
+    /// is reset asks this of all its functions before it resets their processors: what reached a local APIC after
+    /// that would meet firmware that knows nothing of it. Every vCPU is parked then. It may take as long as
+    /// disconnecting interrupts does. A function that only raises a line, which its reset lowers, has nothing to do.
+    fn quiet(&mut self) {}
+
     /// Back to the state at power-on: registers, config space, latches; not host resources.
     fn reset(&mut self);
 

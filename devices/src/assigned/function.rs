@@ -352,6 +352,10 @@ impl<B: Backend> Device for Function<B> {
         }
     }
 
+    fn quiet(&mut self) {
+        self.interrupts.disconnect(&mut self.backend);
+    }
+
     fn reset(&mut self) {
         self.settle_window();
         self.interrupts.disconnect(&mut self.backend);

@@ -377,6 +377,10 @@ impl Device for Preplaced {
         }
     }
 
+    fn quiet(&mut self) {
+        self.device.quiet();
+    }
+
     fn reset(&mut self) {
         self.device.reset();
         self.go_home();

@@ -14,7 +14,7 @@ const ROM: u64 = 0xf700_0000;
 /// A mirror of configuration space.
 const BACK_DOOR: Region = Region(0xe0);
 
-/// A function with a register of each kind. A write of one to byte 0x40 resets it.
+/// A function with a register of each kind. A write of one to byte 0x40 resets it; byte 0x44 is one while it is quiet.
 struct Card(ConfigSpace);
 
 fn space() -> ConfigSpace {
@@ -51,6 +51,10 @@ impl Device for Card {
 
     fn changes_map(&self, access: Access) -> bool {
         access.region == BACK_DOOR
+    }
+
+    fn quiet(&mut self) {
+        self.0.set(0x44, Width::B1, 1);
     }
 
     fn reset(&mut self) {
@@ -243,6 +247,16 @@ fn a_reset_of_the_function_alone_loses_no_address() {
 }
 
 /// One of the guest's writes.
+#[test]
+fn a_function_falls_silent_wherever_it_is_placed() {
+    let (mut device, _) = placed(true, Moves::Refuse);
+    enable(&mut device);
+    device.quiet();
+    assert_eq!((get(&mut device, 0x44), decoded(&device)), (1, at_home()));
+    device.reset();
+    assert_eq!(get(&mut device, 0x44), 0);
+}
+
 fn write() -> impl Strategy<Value = (u64, Width, u64)> {
     let bars = prop::sample::select(vec![0x10_u64, 0x18, 0x1c, 0x20]);
     let value = prop_oneof![
