@@ -287,6 +287,26 @@ fn a_reset_of_the_machine_takes_everything_down_first() {
     assert_eq!(card.command(), 4, "its memory is still mapped");
 }
 
+/// The kernel refuses messages to a device that sleeps.
+#[test]
+fn messages_that_are_enabled_in_d3_come_after_it() {
+    let kinds = [(Msi, MSI + 2, 1, "Msi 0 x1"), (Msix, MSIX + 2, ON, "Msix 0 x1")];
+    for (kind, control, enable, on) in kinds {
+        let (card, host) = (Card::new(), Host::new());
+        let mut driver = running(&card, &host);
+        driver.set32(MSI + 4, FEE_LOW);
+        driver.set16(MSI + 12, 0x41);
+        request(&mut driver, 0, 0x41);
+        driver.set16(POWER + 4, 3);
+        driver.set16(control, enable);
+        assert_eq!(card.log(), [format!("config {:x} = 3", POWER + 4), "intx off".into()]);
+        driver.set16(POWER + 4, 0);
+        assert_eq!(card.log(), [format!("config {:x} = 0", POWER + 4), on.into()]);
+        assert!(card.fire(kind, 0));
+        assert_eq!(host.delivered(), [message(FEE, 0x41)]);
+    }
+}
+
 /// All else stays as it is until the reset, which finds nothing left to take down.
 #[test]
 fn a_quiet_function_signals_nothing_before_it_is_reset() {

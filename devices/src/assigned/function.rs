@@ -270,7 +270,11 @@ impl<B: Backend> Function<B> {
             self.note_command();
         }
         self.follow_config(at);
-        if self.interrupts.depend_on(at) {
+        let woken = state != 0 && self.config.power_state() == 0;
+        if woken {
+            self.interrupts.ask_again();
+        }
+        if woken || self.interrupts.depend_on(at) {
             self.settle_interrupts();
         }
         done

@@ -159,6 +159,19 @@ impl Interrupts {
         self.note(space);
     }
 
+    /// Lets the next [`Interrupts::settle`] ask once more for messages of which the device has connected none: the
+    /// kernel refuses them while it sleeps.
+    pub fn ask_again(&mut self) {
+        let refused = match self.mode {
+            Mode::Msi(_) => self.wires.is_empty(),
+            Mode::Msix => !self.any_connected(),
+            Mode::Off | Mode::Intx(_) => false,
+        };
+        if refused {
+            self.mode = Mode::Off;
+        }
+    }
+
     /// Notes how the function interrupts, after a write to COMMAND too. One that has had a message unmasked
     /// counts as interrupting by messages until it goes over to another way: a driver may mask them often.
     pub fn note(&self, space: &ConfigSpace) {

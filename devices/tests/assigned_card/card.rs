@@ -205,7 +205,9 @@ impl Backend for Card {
         assert!(grows || state.quiet(), "{kind:?} beside another kind, or twice");
         assert!(grows || first == 0);
         assert!(!triggers.is_empty());
-        if state.msix.len() + triggers.len() > state.most {
+        // As the kernel does for a device that is not in D0.
+        let asleep = state.config[usize::from(POWER) + 4] & 3 != 0;
+        if asleep || state.msix.len() + triggers.len() > state.most {
             return Err(Fault::Failed);
         }
         let fds = triggers.iter().map(|fd| fd.try_clone_to_owned().unwrap());
