@@ -26,7 +26,8 @@ pub trait Guest {
     }
 
     /// Stops all vCPUs and workers, finishes what the guest wrote to its disks, and ends what was started for the
-    /// machine. Blocks until nothing of it is left.
+    /// machine. Blocks until nothing of it is left, or for 70 s: what cannot be woken then is left to the end of the
+    /// process.
     ///
     /// # Errors
     ///

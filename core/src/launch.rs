@@ -262,7 +262,10 @@ impl Guest for Running {
             );
             if !gives_up(&self.thread)? {
                 drop(self.adapter);
-                bail!("the machine's threads do not come to their end; they are left behind");
+                bail!(
+                    "the machine's threads do not come to their end and are left behind: what the guest wrote last \
+                     to its disks may be lost"
+                );
             }
         }
         let joined = self.thread.join();

@@ -150,7 +150,8 @@ proptest! {
         in_pieces in any::<bool>(),
         steps in prop::collection::vec(step(), 1..300),
     ) {
-        let mut scene = Scene::with(if in_pieces { Ring::of_pieces() } else { Ring::new() }, service, capacity, promised);
+        let ring = if in_pieces { Ring::of_pieces() } else { Ring::new() };
+        let mut scene = Scene::with(ring, service, capacity, promised);
         for step in steps {
             if scene.carry_out(step) {
                 scene.check();

@@ -133,8 +133,6 @@ impl Vcpus {
             return Err(Error::TooMany { asked: count, most });
         }
         kick::install_handler();
-        // Threads that this one starts have it from here.
-        kick::admit();
         let cpuid = Cpuid::of_host(&vm, count).map_err(Error::Features)?;
         let mut made = Vec::with_capacity(count);
         for vcpu in 0..count {

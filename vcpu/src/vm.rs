@@ -10,6 +10,7 @@ use vmm_sys_util::errno;
 
 use crate::chips::Chips;
 use crate::irqfd::{self, Routing};
+use crate::kick;
 use crate::pit::drop_missed_ticks;
 
 /// Where KVM may keep the three pages of a task state segment that some processors need for real
@@ -92,11 +93,14 @@ impl Vm {
     pub const RESERVED: (u64, u64) = (IDENTITY_MAP_ADDRESS, 0x4000);
 
     /// Opens `/dev/kvm` and makes a machine with the 8259 pair, the I/O APIC, local APICs and the
-    /// 8254 in the kernel (port 0x61 included, without sound; ticks that the guest misses are lost).
+    /// 8254 in the kernel (port 0x61 included, without sound; ticks that the guest misses are lost). The
+    /// calling thread, and those that it starts, then let the kick signal through.
     ///
     /// # Errors
     /// See [`OpenError`]; the text is fit for the user.
     pub fn new() -> Result<Vm, OpenError> {
+        // Threads that this one starts have it from here.
+        kick::admit();
         let kvm = Kvm::new().map_err(not_opened)?;
         let version = kvm.get_api_version();
         if version != API_VERSION {

@@ -44,6 +44,9 @@ pub use parked::{Parked, WorldGuard};
 /// How long a vCPU may take to park or to reset itself. An access that takes longer is a device
 /// without a deadline, which is a bug; better an error than a machine that hangs for ever.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries to wake a vCPU that is to end, at first and at last.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_millis(250);
 
 /// What one vCPU thread is doing, as far as parking is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -396,13 +399,16 @@ impl World {
     /// Waits for the end of the vCPU's thread, if it had one. False if it ended by a panic.
     pub(crate) fn join(&self, vcpu: usize) -> bool {
         let mut state = self.state.lock();
-        // A device that sleeps is left by a signal, which comes for nothing between two of its transfers.
+        // A device that sleeps is left by a signal, which comes for nothing between two of its transfers. Who cannot be
+        // woken keeps each, and of those the host has not too many.
+        let mut pause = FIRST_PAUSE;
         while let Some(Place { thread: Some(thread), .. }) = state.places.get(vcpu)
             && state.stopping
             && !thread.is_finished()
         {
             kick::interrupt(thread);
-            self.moved.wait_for(&mut state, Duration::from_millis(10));
+            self.moved.wait_for(&mut state, pause);
+            pause = (pause * 2).min(LAST_PAUSE);
         }
         let thread = state.places.get_mut(vcpu).and_then(|place| place.thread.take());
         drop(state);

@@ -172,8 +172,9 @@ fn on_one_machine(
             spinner.finish_and_clear();
         }
         // A guest that QEMU's translator lost comes to no end; one that we lost will not on another machine either.
-        let is_lost = outer.has_broken_down() || Instant::now() >= deadline;
-        if result.is_err() && is_lost && !repeated.contains(&case.name) {
+        let is_late = Instant::now() >= deadline;
+        let is_lost = result.is_err() && (is_late || outer.has_broken_down());
+        if is_lost && !repeated.contains(&case.name) {
             eprintln!(
                 "{}: the outer machine broke down; once more, on another ({})",
                 case.name,

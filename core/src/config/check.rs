@@ -194,7 +194,7 @@ impl Checked {
             memory,
             pages: self.pages.map(|(pages, _)| pages).unwrap_or_default(),
             phys_bits: self.phys_bits,
-            vfio: self.vfio.unwrap_or_default(),
+            vfio: self.vfio.unwrap_or(Interface::DEFAULT),
             identity: self.identity.unwrap_or_default(),
             firmware: self.firmware,
             disks: self.disks.unwrap_or_default(),

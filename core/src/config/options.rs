@@ -96,7 +96,8 @@ pub struct Options {
 
     /// A raw disk image; may be repeated
     ///
-    /// With ,readonly the guest is kept from writing to it. A comma in the name is written twice.
+    /// With ,readonly the guest is kept from writing to it. A block device that the host uses itself (a mount, a volume)
+    /// can be given only so. A comma in the name is written twice.
     #[arg(long, value_name = "FILE[,readonly]")]
     #[serde(default, deserialize_with = "many")]
     pub disk: Vec<String>,
@@ -116,12 +117,12 @@ pub struct Options {
     #[serde(default, deserialize_with = "one")]
     pub append: Option<String>,
 
-    /// Where the first serial port goes: stdio, none or a file [default: none]
+    /// Where the first serial port goes: stdio, none or a file; a pipe must have a reader [default: none]
     #[arg(long, value_name = "stdio|FILE|none")]
     #[serde(default, deserialize_with = "one")]
     pub serial: Option<String>,
 
-    /// A file for what the firmware writes to its debug port
+    /// A file for what the firmware writes to its debug port; a pipe must have a reader
     #[arg(long, value_name = "FILE")]
     #[serde(default, deserialize_with = "one")]
     pub debugcon: Option<String>,

@@ -34,15 +34,10 @@ pub enum Usage {
     },
 }
 
-/// All uses of a function that can be seen.
+/// All uses of a function that can be seen without touching it.
 pub fn of(tree: &Tree, address: PciAddress) -> BTreeSet<Usage> {
     let mut found = storage(tree, address);
-    let disks = disks(tree, address);
-    // Each try keeps others from the disk for a moment, so there is none where the answer is known.
-    if found.is_empty() {
-        found.extend(claims(tree, &disks));
-    }
-    let mut nodes: Vec<String> = disks.iter().map(|disk| format!("/{disk}")).collect();
+    let mut nodes: Vec<String> = disks(tree, address).iter().map(|disk| format!("/{disk}")).collect();
     for card in tree.names(format!("{DEVICES}/{address}/drm")) {
         nodes.push(format!("/dev/dri/{card}"));
     }
@@ -65,13 +60,14 @@ fn disks(tree: &Tree, address: PciAddress) -> Vec<String> {
     names.iter().map(|name| format!("dev/{}", name.replace('!', "/"))).collect()
 }
 
-/// Disks that somebody claims: the kernel grants one claim, and a mount, LVM, RAID, encryption, swap space and each
-/// disk of btrfs or ZFS is one. Where this is taken from nobody, it is given back at once, and nothing is written.
-fn claims(tree: &Tree, disks: &[String]) -> BTreeSet<Usage> {
+/// Disks of a function that somebody claims: the kernel grants one claim, and a mount, LVM, RAID, encryption, swap space
+/// and each disk of btrfs or ZFS is one. Each disk is opened, which keeps others from it for a moment and blocks on one
+/// that is broken: for who is about to take the function away. Nothing is written.
+pub fn claims(tree: &Tree, address: PciAddress) -> BTreeSet<Usage> {
     let flags = OFlags::EXCL | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let open = |disk: &String| OpenOptions::new().read(true).custom_flags(flags).open(tree.path(disk));
-    disks.iter().filter_map(|disk| claim(disk, open(disk))).collect()
+    disks(tree, address).iter().filter_map(|disk| claim(disk, open(disk))).collect()
 }
 
 /// What it means that a disk could be opened for this process alone, or could not.

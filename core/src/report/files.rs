@@ -1,6 +1,6 @@
 //! The files of a report.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::screen::file;
 /// The largest report that is read, in bytes: some thousand runs.
 const MOST: u64 = 16 << 20;
 
-/// How long a run waits for others that end as well: adding one takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a run waits for others that end as well. Adding one takes milliseconds, on a busy disk a second.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks whether they are done.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -37,7 +37,8 @@ impl Files {
     }
 
     /// Adds a run to what is there by now, and writes both files. Each is replaced as a whole; of runs that end
-    /// together none is lost. Blocks on the disk, and for some seconds at most on the others.
+    /// together none is lost, as far as the file system has locks. Blocks on the disk, and on the others for
+    /// [`PATIENCE`] at most, after which it goes on without them.
     ///
     /// # Errors
     /// A file cannot be read or written.
@@ -52,20 +53,25 @@ impl Files {
 }
 
 /// Waits until nobody else adds to the reports of this one's folder, until what is returned is dropped. The file itself
-/// cannot be locked, since another takes its place. `None`: another holds it for so long that this run goes on without.
+/// cannot be locked, since another takes its place. `None`: another holds it for so long that this run goes on without,
+/// or there are no locks.
 fn turn(report: &Path) -> Option<File> {
     let report = report.canonicalize().unwrap_or_else(|_| report.to_owned());
     let folder = report.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = File::open(folder).ok()?;
     let deadline = Instant::now() + PATIENCE;
-    while folder.try_lock().is_err() {
-        if Instant::now() > deadline {
-            tracing::warn!(report = %report.display(), "another program holds the folder of the report; going on");
-            return None;
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Some(folder),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(TICK),
+            Err(TryLockError::WouldBlock) => {
+                let folder = report.display();
+                tracing::warn!(report = %folder, "another program holds the report's folder; going on without");
+                return None;
+            }
+            Err(TryLockError::Error(_)) => return None,
         }
-        std::thread::sleep(TICK);
     }
-    Some(folder)
 }
 
 /// What the runs before left in a file: nothing, if it is not there.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 
 /// Writes a file through `fill`: next to it under another name, then renamed into its place. What stood there
-/// before stays until then, and stays if anything fails, the host's power included. Something that is no regular file (a pipe, a terminal,
-/// /dev/null) is written to as it is. A symbolic link is followed. Blocks on the disk.
+/// before stays until then, and stays if anything fails, the host's power included. Something that is no regular
+/// file (a pipe, a terminal, /dev/null) is written to as it is. A symbolic link is followed. Blocks on the disk.
 ///
 /// # Errors
 ///

@@ -146,9 +146,12 @@ fn covered(part: Span<Gpa>, ranges: &[Span<Gpa>]) -> bool {
     false
 }
 
-/// Whether this process may lock any amount of memory, so that its limit means nothing to the kernel.
+/// Whether this process may lock any amount of memory, so that its limit means nothing to the kernel. The capability
+/// counts in the host's own user namespace only.
 pub(super) fn locks_all() -> bool {
-    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
+    let ids = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_hosts = ids.split_whitespace().eq(["0", "0", "4294967295"]);
+    is_hosts && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
 }
 
 /// What the kernel's refusal to map `span` means, when `locked` bytes are mapped already. `locks_all` is

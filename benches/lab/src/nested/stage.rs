@@ -18,8 +18,9 @@ use crate::workspace::Workspace;
 const TAIL: usize = 12;
 /// Files that are longer are no text for people.
 const LONGEST: u64 = 4 << 20;
-/// How long a `trapline` may take at least to end, whatever is left of the case's time.
-const FAREWELL: Duration = Duration::from_secs(60);
+/// How long a `trapline` may take at least to end, whatever is left of the case's time: after 80 s it ends by itself, and
+/// says why.
+const FAREWELL: Duration = Duration::from_secs(100);
 /// The exit status after SIGTERM.
 const TERMINATED: i32 = 128 + 15;
 /// The adapter that the outer machine itself has booted on, and which stands in text mode.

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The first process of the outer machine. /lab/settings has SHARE, a folder of the host that is writable here
-# at the same path, and BIND, the functions that vfio-pci gets.
+# at the same path, BIND, the functions that vfio-pci gets, and PROCESSORS, how many there are.
 export PATH=/bin
 /bin/busybox mkdir -p /proc /sys /dev /low /high /host /jobs
 /bin/busybox --install -s /bin
@@ -36,7 +36,7 @@ for function in $BIND; do
 done
 
 # A sign of life of each processor, by a timer of its own.
-for cpu in 0 1; do
+for cpu in $(seq 0 $((PROCESSORS - 1))); do
     chroot /host taskset -c $cpu sh -c \
         "while sleep 1; do count=\$((count + 1)); echo \$count > '$SHARE/beat-$cpu'; done" < /dev/null &
 done

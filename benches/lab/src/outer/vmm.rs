@@ -324,7 +324,7 @@ fn initramfs(tree: &Tree, share: &str, plan: &Plan) -> Result<Vec<u8>> {
     let modules = tree.modules()?.in_order(&MODULES)?;
     let order: String = modules.iter().map(|module| format!("{}\n", module.name)).collect();
     let bound = devices::bound(&plan.devices).join(" ");
-    let settings = format!("SHARE={}\nBIND='{bound}'\n", quoted(share));
+    let settings = format!("SHARE={}\nBIND='{bound}'\nPROCESSORS={PROCESSORS}\n", quoted(share));
     let mut archive = Archive::default();
     archive.folder("bin").folder("lab").folder("lab/modules");
     archive.file("bin/busybox", &busybox).file("init", INIT.as_bytes());

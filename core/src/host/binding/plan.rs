@@ -118,7 +118,10 @@ fn possible(host: &Host, plan: &Plan) -> Result<(), Refusal> {
 
 fn unused(host: &Host, function: &Function, force: bool) -> Result<(), Refusal> {
     let address = function.address;
-    let uses = usage::of(host.tree(), address);
+    let mut uses = usage::of(host.tree(), address);
+    if !uses.iter().any(|usage| matches!(usage, Usage::Storage(_))) {
+        uses.extend(usage::claims(host.tree(), address));
+    }
     if let Some(disk) = uses.iter().find(|usage| matches!(usage, Usage::Storage(_))) {
         return Err(Refusal(format!(
             "{address}: {disk}: unmount it first (swap space: swapoff; volumes, RAIDs, programs: end them)"

@@ -246,7 +246,6 @@ fn a_reset_of_the_function_alone_loses_no_address() {
     }
 }
 
-/// One of the guest's writes.
 #[test]
 fn a_function_falls_silent_wherever_it_is_placed() {
     let (mut device, _) = placed(true, Moves::Refuse);
@@ -257,6 +256,7 @@ fn a_function_falls_silent_wherever_it_is_placed() {
     assert_eq!(get(&mut device, 0x44), 0);
 }
 
+/// One of the guest's writes.
 fn write() -> impl Strategy<Value = (u64, Width, u64)> {
     let bars = prop::sample::select(vec![0x10_u64, 0x18, 0x1c, 0x20]);
     let value = prop_oneof![
