@@ -6,9 +6,9 @@
 //! it claims now, publish that, add the slots. VFIO takes a BAR's mapping away when memory decode
 //! goes off, so removal comes before the device sees the write.
 //!
-//! The other vCPUs are parked while something is out of the map, so that none of their accesses is lost in
-//! a gap. RAM and ROM change differently: nobody may run while they do, and the map is exchanged in
-//! one step.
+//! The other vCPUs are parked while something is out of the map, or may decode and is not in it yet, so that
+//! none of their accesses is lost in a gap. RAM and ROM change differently: nobody may run while they do, and
+//! the map is exchanged in one step.
 //!
 //! Three things change the map besides: a reset ([`Topology::after_reset`]), a function that says that it
 //! decodes something else (`ask_again`), and a turn of the legacy window (`turn.rs` beside [`map`]). Before
@@ -26,11 +26,11 @@ use parking_lot::Mutex;
 use trapline_devices::host;
 use trapline_io::access::{Access, Op};
 use trapline_io::completion::Caller;
-use trapline_io::device::{Claims, DirectKind};
+use trapline_io::device::{Claims, Device, DirectKind};
 use trapline_io::endpoint::Endpoint;
 use trapline_io::publish::Published;
-use trapline_io::space::{AddressSpace, EndpointId};
-use trapline_io::{Gpa, Region};
+use trapline_io::space::{AddressSpace, DwordSet, EndpointId};
+use trapline_io::{Gpa, Region, Width};
 use trapline_vcpu::ioeventfd::{self, Ioeventfds};
 use trapline_vcpu::slots::{self, Slot, SlotError, Slots};
 use trapline_vcpu::world::{NotParked, World, WorldGuard};
@@ -43,6 +43,9 @@ use handover::Led;
 use map::Node;
 use turn::Collector;
 pub(crate) use turn::{Collection, Turned, window_of};
+
+/// Where the register is that switches decode and bus mastering (PCI 3.0 section 6.2.2).
+const COMMAND: u64 = 4;
 
 /// The map of one machine, and the only one who changes it.
 pub struct Topology {
@@ -253,7 +256,9 @@ impl Topology {
 
     /// Carries out a change by a function whose ranges are a device's. While what it decodes is out of
     /// the map nobody else runs: most such writes change nothing (bus mastering, a status bit), and
-    /// another vCPU's accesses to the function must not fall into a gap that no bus would have.
+    /// another vCPU's accesses to the function must not fall into a gap that no bus would have. Nor does anybody
+    /// run between a write that lets it decode and the map that has it: its registers tell of it at once, to
+    /// whoever reads them.
     ///
     /// Other functions' DMA follows after the write, and only where something has moved: to map a large BAR
     /// anew takes as long as a second. The kernel does not take away what the IOMMU has of a BAR when memory
@@ -265,42 +270,46 @@ impl Topology {
         &self,
         state: &mut State,
         guard: &mut WorldGuard<'_>,
-        root: PartId,
+        (root, access): (PartId, Access),
         write: impl FnOnce(),
     ) -> Result<(), Trouble> {
         let behind = |id| map::is_behind(&self.nodes, id, root);
-        let shown = (0..self.nodes.len()).any(|id| behind(id) && !state.claims[id].ranges.is_empty());
         // It may decode nothing just now, and be shadowed all the same.
         let collects = self.collector.get().is_some_and(behind);
-        if shown || collects {
-            let _parked = guard.park()?;
-            self.drain_collector();
-            if collects {
-                self.end_shadow(state, "the map changes")?;
-            }
+        let shown =
+            collects || (0..self.nodes.len()).any(|id| behind(id) && !state.claims[id].ranges.is_empty());
+        if !shown && self.stays_off(state, root, access) {
+            write();
+            return Ok(());
+        }
+        let _parked = guard.park()?;
+        self.drain_collector();
+        if collects {
+            self.end_shadow(state, "the map changes")?;
+        }
+        if shown {
             self.show_guest(state, behind)?;
             self.drain(behind);
-            write();
-            self.follow_reset(state, root);
-            self.ask(state, root);
-            return Ok(self.show(state, |_| false)?);
         }
-        self.drain_collector();
         write();
         self.follow_reset(state, root);
         let before = state.claims.get(root).cloned();
         self.ask(state, root);
-        if before.as_ref() == state.claims.get(root) {
-            return Ok(());
+        match !shown && before.as_ref() == state.claims.get(root) {
+            true => Ok(()),
+            false => Ok(self.show(state, |_| false)?),
         }
-        let wanted = slots::wanted(&self.space(state, |_| false));
-        let _parked = match state.untrapped.slots.changes_need_park(&wanted) {
-            true => Some(guard.park()?),
-            false => None,
-        };
-        // What others wrote since then still goes where the map as it is leads.
-        self.drain_collector();
-        Ok(self.show(state, |_| false)?)
+    }
+
+    /// Whether a function that decodes nothing does not after `access` either: one to a base address while
+    /// COMMAND has decode off, as a guest sizes and places them. A bridge has bus numbers and windows there.
+    fn stays_off(&self, state: &State, root: PartId, access: Access) -> bool {
+        const BASES: DwordSet = DwordSet::of(&[0x10, 0x14, 0x18, 0x1c, 0x20, 0x24, 0x30]);
+        let command = |device: &mut dyn Device| device.read(Region::CONFIG, COMMAND, Width::B2);
+        let off = |endpoint: &Arc<Endpoint>| endpoint.with_device(command).is_ok_and(|bits| bits & 3 == 0);
+        let bridge = state.claims.get(root).is_none_or(|claims| claims.bridge.is_some());
+        let to_base = access.region == Region::CONFIG && BASES.contains(access.offset);
+        to_base && !bridge && self.endpoints.get(root).is_some_and(off)
     }
 
     /// Carries out a change by the function that owns RAM: nobody else runs meanwhile.
@@ -372,9 +381,8 @@ fn has(claims: &Claims, kind: DirectKind) -> bool {
     claims.ranges.iter().filter_map(|claim| claim.direct.as_ref()).any(|direct| direct.kind == kind)
 }
 
-/// Whether `access` sets Bus Master Enable, bit 2 of COMMAND (PCI 3.0 section 6.2.2).
+/// Whether `access` sets Bus Master Enable, bit 2 of COMMAND.
 fn masters_bus(access: Access) -> bool {
-    const COMMAND: u64 = 4;
     let Op::Write(value) = access.op else { return false };
     let lane = COMMAND.checked_sub(access.offset).filter(|lane| *lane < access.width.bytes() as u64);
     access.region == Region::CONFIG && lane.is_some_and(|lane| value >> (8 * lane) & 1 << 2 != 0)
@@ -424,7 +432,7 @@ impl Topology {
         };
         let done = match owns_memory {
             true => self.change_memory(&mut state, &mut guard, root, write),
-            false => self.change_ranges(&mut state, &mut guard, root, write),
+            false => self.change_ranges(&mut state, &mut guard, (root, access), write),
         };
         if let Err(trouble) = done {
             self.fail(target, &trouble);
@@ -437,7 +445,6 @@ impl Topology {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trapline_io::Width;
 
     #[test]
     fn bus_mastering_is_seen_in_any_width() {

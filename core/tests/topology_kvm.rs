@@ -54,7 +54,7 @@ impl Device for Switch {
 const BACK_DOOR: Region = Region(0xe0);
 const NOTHING: u64 = 0xffff;
 
-/// A function with one BAR: registers, of which a write is counted, or memory; and a back door.
+/// A function with one BAR: registers, of which a write is counted, or memory, and then with a back door.
 struct Card {
     config: ConfigSpace,
     memory: Option<Arc<MmapRegion>>,
@@ -128,7 +128,8 @@ impl Device for Card {
         });
         let ports = Range::Ports(Span::new(Port(0x5010), Port(0x5011)).unwrap());
         let back_door = Claim::region(ports, BACK_DOOR, 0).retire(Retire::Topology);
-        Claims { ranges: bar.into_iter().chain(rom).chain([back_door]).collect(), bridge: None }
+        let back_door = self.memory.is_some().then_some(back_door);
+        Claims { ranges: bar.into_iter().chain(rom).chain(back_door).collect(), bridge: None }
     }
 }
 
@@ -161,7 +162,7 @@ impl Default for Gated {
     }
 }
 
-fn run_gated(mut card: Card, cpus: u16, first: &[u8], others: &[u8], gated: Gated) -> Run {
+fn run_gated(card: Card, cpus: u16, first: &[u8], others: &[u8], gated: Gated) -> Run {
     let Gated { gate, meanwhile } = gated;
     let vm = Arc::new(Vm::new().expect("needs /dev/kvm"));
     let image = MmapRegion::new(0x1_0000).unwrap();
@@ -169,8 +170,7 @@ fn run_gated(mut card: Card, cpus: u16, first: &[u8], others: &[u8], gated: Gate
     slice.write_slice(first, 0).unwrap();
     slice.write_slice(others, 0x8000).unwrap();
     slice.write_slice(&[0xea, 0x00, 0x00, 0x00, 0xf0], 0xfff0).unwrap();
-    let (events, published, told) = (Events::default(), Published::default(), Arc::default());
-    card.published = Published::clone(&published);
+    let (events, published, told) = (Events::default(), card.published.clone(), Arc::default());
     let switch = Switch { told: Arc::clone(&told), events: events.clone() };
     let bridge = HostBridge::new(Ram::new(MIB).unwrap(), Arc::new(image)).unwrap();
     let function = |name: &str, card, at, topology| Parts::function(name, card, None, at, topology);
@@ -293,22 +293,24 @@ fn no_bar_hides_the_interrupt_controllers() {
     }
 }
 
+/// Starts all others.
+const START: [u8; 38] = [
+    0x66, 0xb9, 0x1b, 0, 0, 0, // mov ecx, 0x1b: APIC base
+    0x0f, 0x32, // rdmsr
+    0x80, 0xcc, 0x0c, // or ah, 0x0c: x2APIC
+    0x0f, 0x30, // wrmsr
+    0x66, 0xb9, 0x30, 0x08, 0, 0, // mov ecx, 0x830: interrupt command
+    0x66, 0x31, 0xd2, // xor edx, edx
+    0x66, 0xb8, 0x00, 0x45, 0x0c, 0, // mov eax, 0xc4500: INIT to all others
+    0x0f, 0x30, // wrmsr
+    0x66, 0xb8, 0xf8, 0x46, 0x0c, 0, // mov eax, 0xc46f8: start at f8000
+    0x0f, 0x30, // wrmsr
+];
+
 /// Starts all others, waits until the switch was told something, and meanwhile writes COMMAND with
 /// what is there already.
 fn command_again_and_again() -> Vec<u8> {
-    let mut code = [configure(0x10, 0xa_0000), configure(0x04, 2)].concat();
-    code.extend([
-        0x66, 0xb9, 0x1b, 0, 0, 0, // mov ecx, 0x1b: APIC base
-        0x0f, 0x32, // rdmsr
-        0x80, 0xcc, 0x0c, // or ah, 0x0c: x2APIC
-        0x0f, 0x30, // wrmsr
-        0x66, 0xb9, 0x30, 0x08, 0, 0, // mov ecx, 0x830: interrupt command
-        0x66, 0x31, 0xd2, // xor edx, edx
-        0x66, 0xb8, 0x00, 0x45, 0x0c, 0, // mov eax, 0xc4500: INIT to all others
-        0x0f, 0x30, // wrmsr
-        0x66, 0xb8, 0xf8, 0x46, 0x0c, 0, // mov eax, 0xc46f8: start at f8000
-        0x0f, 0x30, // wrmsr
-    ]);
+    let mut code = [configure(0x10, 0xa_0000), configure(0x04, 2), START.to_vec()].concat();
     let again = code.len();
     code.extend(configure(0x04, 2));
     code.extend([0xba, 0x04, 0x50, 0xec, 0x84, 0xc0]); // mov dx, 0x5004; in al, dx; test al, al
@@ -336,6 +338,35 @@ fn another_vcpus_writes_are_not_lost_while_a_register_is_written() {
     let run = run(card, 2, &command_again_and_again(), &writer);
     assert_eq!(run.ending.unwrap(), Ending::PowerOff);
     assert_eq!(writes.load(SeqCst), u64::from(WRITES));
+}
+
+/// Publication takes its time here, and the vCPU that sees decode on goes on to the BAR at once.
+#[test]
+fn who_sees_a_card_decode_reaches_it() {
+    let card = Card::new(Bar { kind: BarKind::Memory32 { prefetchable: false }, size: 4096 }, None);
+    card.published.watch(|_| std::thread::sleep(Duration::from_millis(20)));
+    let writes = Arc::clone(&card.writes);
+    let wait_for_the_other = vec![
+        0xba, 0x04, 0x50, // mov dx, 0x5004
+        0xec, 0x84, 0xc0, // again: in al, dx; test al, al
+        0x74, 0xfb, // jz again
+    ];
+    let first =
+        [configure(0x10, 0xa_0000), START.to_vec(), wait_for_the_other, configure(0x04, 2), vec![0xf4]];
+    let other = [
+        0xb8, 0x00, 0xa0, 0x8e, 0xd8, // mov ax, 0xa000; mov ds, ax
+        0xba, 0x04, 0x50, 0xee, // mov dx, 0x5004; out dx, al
+        // What it reads is the BAR, whose second bit is clear, until the first turns to COMMAND.
+        0xba, 0xfc, 0x0c, // mov dx, 0xcfc
+        0xec, 0xa8, 0x02, // again: in al, dx; test al, 2
+        0x74, 0xfb, // jz again
+        0x89, 0x0e, 0x00, 0x00, // mov [0], cx
+        0xba, 0x05, 0x50, 0xee, // mov dx, 0x5005; out dx, al
+        0xf4,
+    ];
+    let run = run(card, 2, &first.concat(), &other);
+    assert_eq!((run.ending.unwrap(), run.told), (Ending::PowerOff, 1));
+    assert_eq!(writes.load(SeqCst), 1);
 }
 
 /// Tells, lets the card master the bus, tells again and switches off.

@@ -20,8 +20,8 @@
 //! # A write that changes the map
 //!
 //! On the vCPU that makes it: [`World::lock_on_vcpu`]; if that is [`Overtaken`], return without
-//! touching anything. Compute the map without what the write may take away; if
-//! [`changes_need_park`](crate::Slots::changes_need_park), [`WorldGuard::park`]; publish;
+//! touching anything. [`WorldGuard::park`], for the registers tell of the change to whoever reads them
+//! before the map has it. Publish the map without what the write may take away;
 //! [`remove_unwanted`](crate::Slots::remove_unwanted); drain; carry the write out. Then compute the
 //! new map, publish, [`add_missing`](crate::Slots::add_missing), and drop what is held.
 //!
