@@ -403,12 +403,12 @@ impl trapline_io::path::Topology for Topology {
     fn change(&self, caller: &mut Caller, endpoint: EndpointId, access: Access) {
         let root = usize::from(endpoint.0);
         let Some(target) = self.endpoints.get(root) else { return };
-        // Most of what may lead to configuration space, or end a shadow, does neither.
-        let elsewhere = access.region != Region::CONFIG;
-        if elsewhere && target.call_admitted(caller, access) {
+        // Most of what may lead to configuration space, or end a shadow, does neither; nor does the map change
+        // with most of what drivers write to configuration space itself, while they run.
+        if target.call_admitted(caller, access) {
             return;
         }
-        if elsewhere && !target.with_device(|device| device.changes_map(access)) {
+        if access.region != Region::CONFIG && !target.with_device(|device| device.changes_map(access)) {
             return self.guarded(caller, root, target, access);
         }
         self.change_map(caller, root, target, access);

@@ -50,6 +50,8 @@ impl Device for Switch {
     }
 }
 
+/// The other half of COMMAND's dword, of which the card knows that it leaves the map alone.
+const STATUS: u64 = 6;
 /// A register of the card's at port 0x5010 that leads to COMMAND, but for one value.
 const BACK_DOOR: Region = Region(0xe0);
 const NOTHING: u64 = 0xffff;
@@ -106,7 +108,10 @@ impl Device for Card {
     }
 
     fn changes_map(&self, access: Access) -> bool {
-        access.region == BACK_DOOR && access.op != Op::Write(NOTHING)
+        match access.region {
+            Region::CONFIG => access.offset != STATUS,
+            region => region == BACK_DOOR && access.op != Op::Write(NOTHING),
+        }
     }
 
     fn reset(&mut self) {
@@ -279,6 +284,18 @@ fn a_back_door_to_command_changes_the_map_and_what_leads_nowhere_does_not() {
     let run = run(card, 1, &code.concat(), &[]);
     assert_eq!((run.ending.unwrap(), run.told), (Ending::PowerOff, 1));
     assert_eq!((shown.load(SeqCst), plain.load(SeqCst)), (0, 1), "the map is left alone where it can be");
+    assert!(run.space.direct().any(|(span, _)| span.contains(Gpa(0xe000_0000))));
+}
+
+#[test]
+fn a_register_that_leaves_the_map_alone_is_written_with_the_card_in_it() {
+    let card = memory_card(MIB, BarKind::Memory32 { prefetchable: false });
+    let shown = Arc::clone(&card.shown);
+    let status = vec![0xba, 0xfe, 0x0c, 0xef]; // mov dx, 0xcfe; out dx, ax
+    let code = [configure(0x10, 0xe000_0000), configure(0x04, 2), status, TELL_AND_SWITCH_OFF.to_vec()];
+    let run = run(card, 1, &code.concat(), &[]);
+    assert_eq!((run.ending.unwrap(), run.told), (Ending::PowerOff, 1));
+    assert_eq!(shown.load(SeqCst), 1);
     assert!(run.space.direct().any(|(span, _)| span.contains(Gpa(0xe000_0000))));
 }
 

@@ -4,11 +4,11 @@ use trapline_devices::assigned::backend::Write;
 use trapline_devices::assigned::{Function, Options};
 use trapline_io::device::{Claim, Range};
 use trapline_io::space::{AddressSpace, EndpointId, SpaceBuilder};
-use trapline_io::{Address, Device, Gpa, Region, Span, Width};
+use trapline_io::{Access, Address, Device, Gpa, Region, Span, Width};
 
 #[path = "assigned_card/card.rs"]
 mod fake;
-use fake::{Card, Driver, Host, MSI, TABLE};
+use fake::{Card, Driver, Host, MSI, MSIX, POWER, TABLE};
 
 const BAR: Region = Region::bar(0);
 const PLACE: u64 = 0xe000_0000;
@@ -116,6 +116,38 @@ fn with_the_line_in_use_every_write_traps() {
     // The line kept off is as good as none.
     driver.set16(4, 6 | INTX_DISABLE);
     assert_eq!(signals(&driver), [(PLACE + BELL, 7)]);
+}
+
+/// Linux writes the control with each message that it moves, and who handles the line in user space keeps it off
+/// with each interrupt.
+#[test]
+fn a_write_that_keeps_the_way_to_interrupt_leaves_the_map_alone() {
+    let (_, mut driver) = running(10);
+    driver.set16(MSIX + 2, 0);
+    let changes = |driver: &Driver, at: u16, width, value| {
+        driver.0.changes_map(Access::write(Region::CONFIG, at.into(), width, value))
+    };
+    // Enable alone counts, in each width, and not how many messages there are.
+    for (at, width, kept, lost) in [
+        (MSI + 2, Width::B2, 0x0001, 0x0000),
+        (MSI + 2, Width::B2, 0x0021, 0x0020),
+        (MSI + 2, Width::B1, 0x01, 0x00),
+        (MSI, Width::B4, 0x0001_0000, 0x0000_0000),
+        (MSIX + 2, Width::B2, 0x4000, 0x8000),
+        (4, Width::B2, 0x0406, 0x0404),
+        (4, Width::B4, 0xf900_0006, 0xf900_0002),
+        (4, Width::B1, 0x46, 0x02),
+        (6, Width::B2, 0xf900, 0xf900),
+    ] {
+        assert!(!changes(&driver, at, width, kept), "{at:x}: {kept:x}");
+        assert_eq!(changes(&driver, at, width, lost), kept != lost, "{at:x}: {lost:x}");
+    }
+    // What is written anew to a base address, or to the power state, may have been elsewhere.
+    assert!(changes(&driver, 0x10, Width::B4, 0xe000_0000));
+    assert!(changes(&driver, POWER + 4, Width::B2, 0x0008));
+    // Of what the kernel writes it matters whether the line is kept off.
+    write(&mut driver, BELL, 7, 10);
+    assert!(changes(&driver, 4, Width::B2, 0x0406) && !changes(&driver, 4, Width::B2, 0x0006));
 }
 
 #[test]

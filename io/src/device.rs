@@ -54,12 +54,12 @@ pub trait Device: Send {
     /// a plain access.
     fn claims(&self) -> Claims;
 
-    /// Whether this write changes what the function decodes, though it is none to configuration space: a
-    /// register of its own leads there. Asked of writes to other regions that [`Retire::Topology`] marks, with
-    /// everything before them carried out.
+    /// Whether this write may change what the function decodes, or whether it masters the bus. Asked of writes
+    /// that change the map by their place, with everything before them carried out: those to configuration space
+    /// change it unless the function knows better, others that [`Retire::Topology`] marks do where a register of
+    /// its own leads there.
     fn changes_map(&self, access: Access) -> bool {
-        let _ = access;
-        false
+        access.region == Region::CONFIG
     }
 
     /// Called by the worker, with the token held, when the descriptor that this function gave to be

@@ -188,10 +188,10 @@ impl Endpoint {
         self.call_queued(caller, access)
     }
 
-    /// As [`Endpoint::call`] for a write to another region than configuration space that may need more than to
-    /// be carried out: where it changes the map ([`Device::changes_map`]), or the device's window does not
-    /// admit it in its present mode ([`crate::window::Window::admits`]), nothing is done, and this is false. A
-    /// device without a window admits all. Waits for the token.
+    /// As [`Endpoint::call`] for a write that may need more than to be carried out: where it changes the map
+    /// ([`Device::changes_map`]), or the device's window does not admit it in its present mode
+    /// ([`crate::window::Window::admits`]), nothing is done, and this is false. A device without a window admits
+    /// all. Waits for the token.
     pub fn call_admitted(&self, caller: &mut Caller, access: Access) -> bool {
         if let Some(stages) = &mut caller.stages {
             stages.push();

@@ -144,6 +144,12 @@ impl Config {
         self.msi.into_iter().chain(self.msix).any(|at| offset == at || offset == at + 1)
     }
 
+    /// Of a byte of the dwords of [`Config::messages`], the bits that choose: the Enable bit of each.
+    pub fn chooses(&self, offset: u16) -> Option<u8> {
+        let of = |at: Option<u16>, bits: [u8; 4]| bits.get(usize::from(offset.checked_sub(at?)?)).copied();
+        of(self.msi, [0, 0, 1, 0]).or_else(|| of(self.msix, [0, 0, 0, 0x80]))
+    }
+
     /// The power state: 0 for D0, 3 for D3hot.
     pub fn power_state(&self) -> u8 {
         self.power_control().map_or(0, |at| PowerControl::from_bits(self.space.word(at)).state())

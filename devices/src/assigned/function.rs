@@ -10,7 +10,7 @@ use trapline_io::device::{Claims, Range};
 use trapline_io::file::FileRegion;
 use trapline_io::space::DwordSet;
 use trapline_io::window::Window;
-use trapline_io::{Access, Device, Fault, Region, Width};
+use trapline_io::{Access, Device, Fault, Op, Region, Width};
 use vm_memory::MmapRegion;
 
 use super::backend::{Backend, Write};
@@ -383,7 +383,9 @@ impl<B: Backend> Device for Function<B> {
     }
 
     fn changes_map(&self, access: Access) -> bool {
-        self.overlaid_changes_map(access)
+        let Op::Write(value) = access.op else { return false };
+        let at = self.config_written(access);
+        at.is_some_and(|at| self.config_changes_map(at, access.width, value))
     }
 
     fn attend(&mut self) {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use trapline_io::device::{Claim, Direct, DirectKind, Range, Retire};
 use trapline_io::window::{Mode, Window};
-use trapline_io::{Gpa, Region, Span};
+use trapline_io::{Gpa, Region, Span, Width};
 
 use super::Function;
 use crate::assigned::backend::Backend;
 use crate::assigned::msix::{self, Area};
 use crate::legacy;
+use crate::pci::spec;
 use crate::seen::Mark;
 
 /// Memory slots have whole pages.
@@ -30,6 +31,35 @@ impl<B: Backend> Function<B> {
         }
         self.claim_rom(&mut ranges);
         ranges
+    }
+
+    /// Whether a write to configuration space may change the ranges, or whether the device masters the bus. While
+    /// a driver runs most do not: Linux writes MSI's control with each message that it moves, and a driver in user
+    /// space keeps the line off and lets it on again with each interrupt.
+    pub(super) fn config_changes_map(&self, at: u16, width: Width, value: u64) -> bool {
+        let topology = self.topology();
+        (at..).zip(value.to_le_bytes()).take(width.bytes()).any(|(at, new)| {
+            let changed = self.config.space().byte(at) ^ new;
+            topology.contains(at.into()) && self.decisive(at).is_none_or(|bits| changed & bits != 0)
+        })
+    }
+
+    /// The bits of a byte of configuration space of which a change may change the map; `None` where any write may.
+    fn decisive(&self, at: u16) -> Option<u8> {
+        const DECODE_AND_MASTER: u8 = 7;
+        const INTERRUPT_DISABLE: u8 = 1 << 2;
+        const UPPER: u16 = spec::COMMAND + 1;
+        match at {
+            // In the legacy phase each ends the shadow, which the order of what is written there goes by.
+            _ if self.mode() != Mode::Native => None,
+            spec::COMMAND => Some(DECODE_AND_MASTER),
+            // What the kernel writes goes by whether the line is in use, and nothing else does.
+            UPPER if self.repeats.signals().next().is_some() => Some(INTERRUPT_DISABLE),
+            UPPER => Some(0),
+            _ if at & !1 == spec::STATUS => Some(0),
+            _ if self.config.topology().contains(at.into()) => None,
+            _ => self.config.chooses(at),
+        }
     }
 
     fn claim_legacy(&self, ranges: &mut Vec<Claim>) {

@@ -92,11 +92,14 @@ impl<B: Backend> Function<B> {
         Some(Access { region, offset, ..access })
     }
 
-    /// Whether a write to an overlay is one of configuration space that changes the map.
-    pub(super) fn overlaid_changes_map(&self, access: Access) -> bool {
+    /// Where in configuration space a write comes to, if there: by itself or by an overlay.
+    pub(super) fn config_written(&self, access: Access) -> Option<u16> {
+        if access.region == Region::CONFIG {
+            return config_offset(access.offset, access.width).ok();
+        }
         match self.quirks.lead(access.region, access.offset, access.width, access.op) {
-            Ok(Lead::Config(at, _)) if access.op != Op::Read => self.bytes_change_map(at, access.width),
-            _ => false,
+            Ok(Lead::Config(at, _)) => Some(at),
+            _ => None,
         }
     }
 

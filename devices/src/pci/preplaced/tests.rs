@@ -50,7 +50,7 @@ impl Device for Card {
     }
 
     fn changes_map(&self, access: Access) -> bool {
-        access.region == BACK_DOOR
+        [Region::CONFIG, BACK_DOOR].contains(&access.region)
     }
 
     fn quiet(&mut self) {
