@@ -49,6 +49,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LONGEST_SILENCE: Duration = Duration::from_secs(45);
 /// How many lines of a log are worth showing.
 const TAIL: usize = 12;
+/// With what a kernel begins to tell of its crash.
+const CRASHES: [&str; 4] = ["BUG: ", "Oops", "Kernel panic", "general protection fault"];
 
 /// A process of QEMU. It is ended when this is dropped.
 pub struct Vmm {
@@ -257,12 +259,14 @@ impl Folders {
         self.share.path().to_string_lossy().into_owned()
     }
 
-    /// The ends of what QEMU and the kernel said.
+    /// The ends of what QEMU and the kernel said; of a kernel that has crashed, how that began.
     fn last_words(&self) -> String {
         let tail = |name: &str| {
             let said = text(&self.private.path().join(name));
             let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
-            lines[lines.len().saturating_sub(TAIL)..].join("\n")
+            let crash = lines.iter().position(|line| CRASHES.iter().any(|word| line.contains(word)));
+            let first = crash.unwrap_or(lines.len().saturating_sub(TAIL));
+            lines[first..].iter().take(TAIL).copied().collect::<Vec<_>>().join("\n")
         };
         match (tail("errors"), tail("console")) {
             (errors, console) if errors.is_empty() && console.is_empty() => "it said nothing".into(),
