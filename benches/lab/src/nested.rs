@@ -3,8 +3,8 @@
 //! A case names the [`Set`] of devices that it needs. All cases of a set share one outer machine, one after
 //! another, and leave its devices bound to vfio-pci; after one that failed the machine is booted anew.
 //! A machine that has ended, or of which a processor gives no signs of life any more, is no stage for anything, and nor
-//! is one on which a case does not come to its end: what failed so is run again, on another, twice at most. What was seen
-//! and is wrong is not.
+//! is one on which a case does not come to its end, or a guest runs where no code is: what failed so is run again, on
+//! another, twice at most. What else was seen and is wrong is not.
 
 mod adapters;
 mod arbiter;
