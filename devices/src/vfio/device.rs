@@ -379,6 +379,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        drop(self.lease.take());
         for index in [Index::Intx, Index::Msi, Index::Msix, Index::Error, Index::Request] {
             // What was not connected may be refused, and a device that is gone refuses all.
             let _ = irq::disconnect(&self.function.file, index);

@@ -28,7 +28,8 @@
 //!   If that write has to wait for another's lease, so has the keeper; both wake when it ends, and the
 //!   rest of the flush runs inside of our lease.
 //! * *The host's console has the ranges when the card is at rest*, and at the end. Linux' own text
-//!   console (vgacon) asks the arbiter for nothing: it writes to wherever the ranges lead.
+//!   console (vgacon) asks the arbiter for nothing: it writes to wherever the ranges lead. At the end that is done
+//!   before the card is closed, or once more behind it where nobody waited, since a bus reset may undo it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -49,9 +50,10 @@ mod tests;
 mod word;
 
 /// How long the keeper may take to end before it is left alone: it may sleep in the kernel.
-const FAREWELL: Duration = Duration::from_millis(50);
+const FAREWELL: Duration = Duration::from_millis(500);
 
-/// The machine's end of a lease. Dropping this ends it.
+/// The machine's end of a lease. Dropping this ends it, and waits until the host's console has the ranges, at most half
+/// a second. It is to be dropped after the last access and before the card is closed, which resets the card's bus.
 #[derive(Debug)]
 pub struct Lease {
     word: Word,
@@ -102,7 +104,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let _ = self.bell.shutdown(std::net::Shutdown::Both);
+        // Only one way: the other end sees whether it is still waited for.
+        let _ = self.bell.shutdown(std::net::Shutdown::Write);
         let deadline = Instant::now() + FAREWELL;
         // What sleeps in the kernel ends when it wakes; nobody waits for it.
         while matches!(self.keeper.try_wait(), Ok(None)) && Instant::now() < deadline {

@@ -131,9 +131,7 @@ fn held(stage: &Stage<'_>) -> Result<()> {
     // The keeper of a machine that was killed ends by itself.
     stage.output(&format!("pkill -KILL -f '{first}'"))?;
     let keeper = writers[0].words("vga-lease");
-    stage.output(&format!(
-        "for time in $(seq 50); do pgrep -f '{keeper}' || exit 0; sleep 0.1; done; exit 1"
-    ))?;
+    stage.output(&gone(&keeper))?;
     // And a machine goes on without its keeper.
     let keeper = writers[1].words("vga-lease");
     stage.output(&format!("pkill -KILL -f '{keeper}'"))?;
@@ -141,7 +139,8 @@ fn held(stage: &Stage<'_>) -> Result<()> {
     ensure!(other > 0.0, "without its keeper the other stands still");
     writers[1].shows(stage)?;
     writers[1].job.kill()?;
-    take_back(stage)
+    take_back(stage, &writers[1].adapter)?;
+    says(stage, "the host takes them back")
 }
 
 /// A program that never gives the ranges back has every access of the guest sleep in the kernel. The run ends all the
@@ -175,17 +174,21 @@ fn kept(stage: &Stage<'_>) -> Result<()> {
     let adapter = stage.place(0)?;
     let devices = std::slice::from_ref(&adapter.function);
     stage.terminate(greets(stage, devices, &adapter, "They are free again.")?)?;
-    take_back(stage)
+    says(stage, "the host has them again")
 }
 
 /// Has the host's own console have the ranges again, which somebody must do where both a machine and its keeper
-/// were killed.
-fn take_back(stage: &Stage<'_>) -> Result<()> {
-    stage.output(
-        "exec 3<>/dev/vga_arbiter && for words in 'target default' 'lock io+mem' 'unlock io+mem'; do \
-         printf %s \"$words\" >&3 || exit 1; done",
-    )?;
-    says(stage, "the host is here")
+/// were killed, and after the kernel has closed the card.
+fn take_back(stage: &Stage<'_>, adapter: &Place) -> Result<()> {
+    std::thread::sleep(AWAY);
+    let card = format!("PCI:{}", adapter.function);
+    let turns =
+        [card.as_str(), "default"].map(|card| format!("'target {card}' 'lock io+mem' 'unlock io+mem'"));
+    stage.output(&format!(
+        "exec 3<>/dev/vga_arbiter && for words in {}; do printf %s \"$words\" >&3 || exit 1; done",
+        turns.join(" ")
+    ))?;
+    Ok(())
 }
 
 fn console(stage: &Stage<'_>) -> Result<()> {
@@ -198,7 +201,29 @@ fn console(stage: &Stage<'_>) -> Result<()> {
     let after = stage.outer.screen(&adapter.id)?.text;
     ensure!(after == before, "what the host said stands on the guest's screen:\n{after}");
     stage.terminate(guest)?;
-    says(stage, "the host speaks after it")
+    says(stage, "the host speaks after it")?;
+    let again = |line: &str| greets(stage, std::slice::from_ref(&adapter.function), &adapter, line);
+    // As a reset of the card's bus does that was under way while the ranges went to the console, which the arbiter does
+    // not know of: VGA Enable in the control register of its bridge.
+    let guest = again("Its bridge was reset.")?;
+    std::thread::sleep(AWAY);
+    stage.output(&format!(
+        "cd /sys/bus/pci/devices/{} && printf '\\010' | dd of=$(readlink -f ..)/config bs=1 seek=62 conv=notrunc",
+        adapter.function
+    ))?;
+    ensure!(says(stage, "the host speaks to a guest").is_err(), "the bridge cannot be set");
+    stage.terminate(guest)?;
+    says(stage, "the host speaks after its bridge was set")?;
+    let mut guest = again("This one is killed.")?;
+    stage.output(&format!("pkill -KILL -f 'trapline run .*{}'", adapter.function))?;
+    guest.kill()?;
+    stage.output(&gone(&format!("trapline vga-lease .*{}", adapter.function)))?;
+    says(stage, "the host speaks after one that was killed")
+}
+
+/// The command that waits for the end of the processes with these words.
+fn gone(words: &str) -> String {
+    format!("for time in $(seq 200); do pgrep -f '{words}' || exit 0; sleep 0.1; done; exit 1")
 }
 
 /// The host writes this line, and its own console shows it.

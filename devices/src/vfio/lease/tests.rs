@@ -73,6 +73,11 @@ impl Rig {
         }
     }
 
+    /// As the end of [`Lease`], which waits.
+    fn end(&self) {
+        self.bell.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     fn die(&self) {
         self.bell.shutdown(std::net::Shutdown::Both).unwrap();
     }
@@ -91,9 +96,32 @@ fn a_burst_has_a_lease_and_the_console_the_rest() {
     // From sleep again.
     rig.used();
     assert_eq!(rig.next(), Said::Lock);
-    rig.die();
+    rig.end();
     assert_eq!([rig.next(), rig.next()], [Said::Unlock, Said::HandOver]);
     rig.keeper.join().unwrap().unwrap();
+    assert!(rig.told.recv().is_err(), "more is said");
+}
+
+#[test]
+fn at_the_end_the_ranges_are_taken_once_more_where_a_reset_may_have_kept_them_from_the_console() {
+    let rig = Rig::new(None, false);
+    rig.used();
+    assert_eq!([rig.next(), rig.next(), rig.next()], [Said::Lock, Said::Unlock, Said::HandOver]);
+    rig.end();
+    assert_eq!([rig.next(), rig.next(), rig.next()], [Said::Lock, Said::Unlock, Said::HandOver]);
+    rig.keeper.join().unwrap().unwrap();
+    assert!(rig.told.recv().is_err(), "more is said");
+}
+
+#[test]
+fn the_ranges_are_not_taken_for_a_card_that_was_never_used() {
+    for end in [Rig::end, Rig::die] {
+        let rig = Rig::new(None, false);
+        end(&rig);
+        assert_eq!(rig.next(), Said::HandOver);
+        rig.keeper.join().unwrap().unwrap();
+        assert!(rig.told.recv().is_err(), "more is said");
+    }
 }
 
 #[test]
@@ -124,13 +152,19 @@ fn who_never_stops_gives_it_up_again_and_again() {
 }
 
 #[test]
-fn a_machine_that_dies_while_its_keeper_waits_leaves_no_lock() {
+fn a_machine_that_dies_while_its_keeper_waits_leaves_no_lock_and_the_ranges_to_the_console() {
     let (free, wait) = channel();
     let rig = Rig::new(Some(wait), false);
     rig.used();
     assert_eq!(rig.next(), Said::Lock);
     rig.die();
     assert!(rig.told.recv_timeout(Duration::from_millis(20)).is_err(), "it waits for the lock");
+    free.send(()).unwrap();
+    let given = Instant::now();
+    assert_eq!([rig.next(), rig.next()], [Said::Unlock, Said::HandOver]);
+    // The kernel has closed the card meanwhile.
+    assert_eq!(rig.next(), Said::Lock);
+    assert!(given.elapsed() >= keeper::CLOSED);
     free.send(()).unwrap();
     assert_eq!([rig.next(), rig.next()], [Said::Unlock, Said::HandOver]);
     rig.keeper.join().unwrap().unwrap();
