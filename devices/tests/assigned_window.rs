@@ -360,6 +360,35 @@ fn a_change_of_decode_or_power_makes_the_card_be_asked_again() {
     assert!(!guest.function.merges(Region::VGA, 0xb_8000));
 }
 
+/// A driver that moves its message, or writes COMMAND with what it has, ends no shadow; what decides when writes to
+/// BARs retire does, and so does decode.
+#[test]
+fn a_write_that_changes_nothing_leaves_the_shadow_alone() {
+    let mut guest = Guest::new(WAYS, true);
+    guest.shadow();
+    let changes = |guest: &Guest, at: u64, width, value| {
+        guest.function.changes_map(Access::write(Region::CONFIG, at, width, value))
+    };
+    let control = u64::from(MSI) + 2;
+    for (at, kept, lost) in [(4, 0x0003, 0x0001), (4, 0x0103, 0x0403), (control, 0x0000, 0x0001)] {
+        assert!(!changes(&guest, at, Width::B2, kept), "{at:x}: {kept:x}");
+        assert!(changes(&guest, at, Width::B2, lost), "{at:x}: {lost:x}");
+    }
+    // The registers are asked for anew behind COMMAND, and text still comes before the start address.
+    guest.store(b"Then");
+    guest.config(4, Width::B2, 3);
+    assert_eq!(guest.card.text(0), word(b"Then"));
+    guest.store(b"this");
+    guest.put(0x3d4, Width::B2, 0x500c);
+    assert_eq!(guest.card.text(0), word(b"this"));
+    // A register that the device does not see leads nowhere.
+    guest.config(control, Width::B2, 0);
+    assert!(
+        guest.admits(Access::write(Region::VGA, 0x3d4, Width::B2, 0x510d)),
+        "the registers are still known"
+    );
+}
+
 #[test]
 fn every_write_is_seen_by_the_function() {
     let guest = Guest::new(WAYS, false);

@@ -25,6 +25,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRng, TestRunner};
 use ring::Ring;
 use trapline_devices::legacy::{Phase, Ways};
+use trapline_io::Width;
 use trapline_io::endpoint::Service;
 use trapline_io::window::Mode;
 
@@ -181,4 +182,29 @@ fn a_map_that_goes_before_what_was_collected_is_found_out() {
 fn a_mode_that_ends_without_a_last_look_is_found_out() {
     let flaws = Flaws { machine: machine::Flaw::ForgetsRing, ..Flaws::default() };
     assert!(found(flaws, |illegal| matches!(illegal, Illegal::Lost(_) | Illegal::Reordered(..))));
+}
+
+/// What the shadow's own registers are is forgotten with each of these, and a start address shows all text before it.
+#[test]
+fn no_start_address_passes_text_after_a_write_that_leads_anywhere() {
+    let text = Step::Text(0, 0, Width::B2);
+    for before in [
+        vec![text, Step::Tick(16), Step::Vendor(0)],
+        vec![text, Step::Tick(16), Step::Command(0, 3)],
+        vec![Step::Beyond(0), Step::Status(0)],
+    ] {
+        let steps = [before, vec![text, Step::Crtc(0, 0x0c)]].concat();
+        let case = Case {
+            shadowed: true,
+            phase: Phase::Auto,
+            service: Service::Inline,
+            queue: 256,
+            worker: false,
+            places: 169,
+            mode: Mode::Shadowed,
+            steps,
+        };
+        let verdict = judge(&case, Flaws::default());
+        assert!(matches!(verdict, Verdict::Legal), "{case:?}: {verdict:?}");
+    }
 }

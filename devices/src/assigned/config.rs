@@ -138,6 +138,11 @@ impl Config {
         taken && self.answered.get(bytes).is_some_and(|bits| bits.iter().all(|bits| *bits == 0xff))
     }
 
+    /// Whether the device sees any of these bytes when they are written.
+    pub fn takes(&self, offset: u16, width: Width) -> bool {
+        self.taken.iter().skip(offset.into()).take(width.bytes()).any(|taken| *taken)
+    }
+
     /// Whether a byte is the id of one of the message signalled interrupts' capabilities, or its pointer to the
     /// next: those never change.
     pub fn heads_messages(&self, offset: u16) -> bool {

@@ -262,14 +262,15 @@ impl<B: Backend> Function<B> {
         }
         let state = self.config.power_state();
         let mut done = self.pass_on(at, width, value);
-        if let Some(control) = self.config.power_control().filter(|_| self.config.power_state() != state) {
+        let power = self.config.power_state() != state;
+        if let Some(control) = self.config.power_control().filter(|_| power) {
             done = done.and(self.forward_power(control));
         }
         if (spec::COMMAND..spec::COMMAND + 2).contains(&at) {
             done = done.and(self.forward_command());
             self.note_command();
         }
-        self.follow_config(at);
+        self.follow_config(at, power || self.config.takes(at, width));
         let woken = state != 0 && self.config.power_state() == 0;
         if woken {
             self.interrupts.ask_again();

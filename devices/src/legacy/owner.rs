@@ -362,7 +362,10 @@ impl Owner {
         match () {
             () if self.native => Mode::Native,
             () if !self.traffic.active => Mode::Resting,
-            () if self.may_shadow() => Mode::Shadowed,
+            // Where the text moved behind our back the shadow is to begin anew.
+            () if self.may_shadow() && (self.mode != Mode::Shadowed || self.plain_text() == self.text) => {
+                Mode::Shadowed
+            }
             () if self.ways.coalesced => Mode::Coalesced,
             () => Mode::Resting,
         }

@@ -54,6 +54,10 @@ pub enum Step {
     Dispi(usize),
     /// The COMMAND register.
     Command(usize, u64),
+    /// A register of the vendor's in configuration space.
+    Vendor(usize),
+    /// A register that no VGA's CRT controller has.
+    Beyond(usize),
     /// The vendor ID.
     Identify(usize),
     /// The other vCPU learns of all that this one did.
@@ -116,6 +120,8 @@ pub fn steps() -> impl Strategy<Value = Step> {
         2 => (cpu.clone(), prop_oneof![4 => Just(3_u64), 1 => 0..3_u64])
             .prop_map(|(cpu, command)| Step::Command(cpu, command)),
         1 => cpu.clone().prop_map(Step::Identify),
+        1 => cpu.clone().prop_map(Step::Vendor),
+        1 => cpu.clone().prop_map(Step::Beyond),
         8 => cpu.prop_map(Step::Tell),
         4 => prop_oneof![4 => Just(16_u64), 1 => Just(1_u64), 1 => Just(300_u64)].prop_map(Step::Tick),
         4 => Just(Step::Work),
@@ -228,6 +234,18 @@ impl Run {
                 self.add(cpu, identity, Way::Strict, from, true);
             }
             Step::Command(cpu, value) => self.command(cpu, value),
+            Step::Vendor(cpu) => {
+                let value = self.number(0xffff_0040);
+                let access = Access::write(Region::CONFIG, 0x40, Width::B4, value.into());
+                let from = self.card.seen();
+                self.machine.config(cpu, access);
+                self.add(cpu, access, Way::Strict, from, true);
+            }
+            Step::Beyond(cpu) => {
+                let value = self.number(0x3d4 + 0x19 * 0x1000);
+                self.crtc_index = 0x19;
+                self.write(cpu, 0x3d4, Width::B2, u64::from(value) << 8 | 0x19, true);
+            }
             Step::Identify(cpu) => self.unseen(cpu, |machine| {
                 machine.config(cpu, Access::read(Region::CONFIG, 0, Width::B4));
             }),

@@ -50,11 +50,11 @@ impl<B: Backend> Function<B> {
         const INTERRUPT_DISABLE: u8 = 1 << 2;
         const UPPER: u16 = spec::COMMAND + 1;
         match at {
-            // In the legacy phase each ends the shadow, which the order of what is written there goes by.
-            _ if self.mode() != Mode::Native => None,
             spec::COMMAND => Some(DECODE_AND_MASTER),
-            // What the kernel writes goes by whether the line is in use, and nothing else does.
-            UPPER if self.repeats.signals().next().is_some() => Some(INTERRUPT_DISABLE),
+            // What the kernel writes goes by whether the line is in use, and when writes to BARs retire.
+            UPPER if self.mode() != Mode::Native || self.repeats.signals().next().is_some() => {
+                Some(INTERRUPT_DISABLE)
+            }
             UPPER => Some(0),
             _ if at & !1 == spec::STATUS => Some(0),
             _ if self.config.topology().contains(at.into()) => None,

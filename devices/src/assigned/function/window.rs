@@ -67,12 +67,12 @@ impl<B: Backend> Function<B> {
     }
 
     /// A write to configuration space at `at` was carried out.
-    pub(super) fn follow_config(&mut self, at: u16) {
+    pub(super) fn follow_config(&mut self, at: u16, reached: bool) {
         if (spec::COMMAND..spec::COMMAND + 2).contains(&at) {
             self.decode_anew();
         }
         // Power, and registers of the vendor's that may lead anywhere.
-        if at >= spec::FIRST_CAPABILITY {
+        if at >= spec::FIRST_CAPABILITY && reached {
             self.disturb();
             self.decode_anew();
         }

@@ -129,6 +129,10 @@ impl Owner {
             self.pinned = true;
             self.consider();
         }
+        if self.mode == Mode::Shadowed {
+            // What was forgotten since it started is to be known before a start address passes text.
+            self.learn(card);
+        }
         let Known::Registers(before) = self.known else {
             if decides(offset, width) {
                 // It may lead to other memory too.

@@ -327,6 +327,18 @@ fn a_guest_that_ends_and_starts_the_shadow_without_pause_has_none_for_a_while() 
 }
 
 #[test]
+fn text_that_moves_unseen_is_shadowed_anew() {
+    let mut rig = Rig::shadowed();
+    // The other page, by a register of the vendor's.
+    rig.card.adapter.write(Region::VGA, 0x3c2, Width::B1, 0x47).unwrap();
+    rig.owner.disturbed();
+    assert_eq!([rig.settle(), rig.settle()], [Mode::Coalesced, Mode::Shadowed]);
+    rig.store(0xb_8000, &[0x42, 0x17]);
+    rig.tick();
+    assert_eq!(rig.on_card(0xb_8000, Width::B2), 0x1742);
+}
+
+#[test]
 fn the_clock_is_called_once_until_it_ticks() {
     let mut rig = Rig::new(ALL, Card::in_text());
     let (sender, calls) = std::sync::mpsc::channel();
