@@ -81,7 +81,7 @@ pub enum Error {
 type Endpoints = Arc<[Arc<Endpoint>]>;
 
 /// Who stands between the vCPUs and the changes of the map, given who carries those out.
-pub type Around<'a> = Box<dyn FnOnce(Arc<dyn path::Topology>, Endpoints) -> Arc<dyn path::Topology> + 'a>;
+pub type Around<'a> = Box<dyn FnOnce(Arc<Topology>, Endpoints) -> Arc<dyn path::Topology> + 'a>;
 
 /// What stands beside a machine: it records accesses, sees changes of the map, confines threads. The machine does the
 /// same without.

@@ -20,6 +20,7 @@ pub mod map;
 mod turn;
 
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -63,6 +64,8 @@ pub struct Topology {
     collector: Collector,
     /// Another function answers where KVM collects.
     contested: AtomicBool,
+    /// BARs' slots are gone that are to come back.
+    distrusts: AtomicBool,
     events: Events,
 }
 
@@ -126,6 +129,7 @@ impl Topology {
             windows: OnceLock::new(),
             collector: Collector::default(),
             contested: AtomicBool::new(false),
+            distrusts: AtomicBool::new(false),
             events,
         };
         topology.show(&mut topology.state.lock(), |_| false)?;
@@ -146,8 +150,8 @@ impl Topology {
     }
 
     /// The memory behind a slot is not there, as a vCPU finds: the BARs' slots go, or the one at `at`, so
-    /// that the access traps and the device itself answers. They come back with the next change of the
-    /// map.
+    /// that the access traps and the device itself answers. They come back with the next write to configuration
+    /// space that is one of the map's, whether it changes anything or not.
     pub fn mistrust(&self, vcpu: usize, at: Option<Gpa>) {
         let Ok(guard) = self.world.lock_on_vcpu(vcpu) else { return };
         let mut state = self.state.lock();
@@ -163,6 +167,7 @@ impl Topology {
         if let Err(error) = state.untrapped.slots.remove_unwanted(&keep) {
             tracing::error!(%error, "a device's memory stays in the guest");
         }
+        self.distrusts.store(true, Relaxed);
         drop(state);
         drop(guard);
         tracing::debug!(vcpu, ?at, lost, "a device took its memory away; it is trapped for now");
@@ -240,6 +245,7 @@ impl Topology {
         state.untrapped.slots.remove_unwanted(&wanted)?;
         state.untrapped.slots.add_missing(&wanted)?;
         state.untrapped.eventfds.add_missing(&eventfds);
+        self.distrusts.store(false, Relaxed);
         Ok(wanted)
     }
 
@@ -295,7 +301,8 @@ impl Topology {
         self.follow_reset(state, root);
         let before = state.claims.get(root).cloned();
         self.ask(state, root);
-        match !shown && before.as_ref() == state.claims.get(root) {
+        let unchanged = !shown && before.as_ref() == state.claims.get(root);
+        match unchanged && !self.distrusts.load(Relaxed) {
             true => Ok(()),
             false => Ok(self.show(state, |_| false)?),
         }
@@ -405,7 +412,8 @@ impl trapline_io::path::Topology for Topology {
         let Some(target) = self.endpoints.get(root) else { return };
         // Most of what may lead to configuration space, or end a shadow, does neither; nor does the map change
         // with most of what drivers write to configuration space itself, while they run.
-        if target.call_admitted(caller, access) {
+        let restores = access.region == Region::CONFIG && self.distrusts.load(Relaxed);
+        if !restores && target.call_admitted(caller, access) {
             return;
         }
         if access.region != Region::CONFIG && !target.with_device(|device| device.changes_map(access)) {

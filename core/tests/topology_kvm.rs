@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use trapline::dma::Gate;
 use trapline::events::Events;
-use trapline::machine::{Ending, Error, Machine};
+use trapline::machine::{Around, Ending, Error, Machine, Observer};
 use trapline::parts::Parts;
+use trapline::topology::Topology;
 use trapline_devices::host::{Event, Events as _};
 use trapline_devices::pci::{Bar, BarKind, ConfigSpace, Devfn, Identity};
 use trapline_devices::q35::{HostBridge, Ram};
+use trapline_io::completion::Caller;
 use trapline_io::device::{Claim, Claims, Direct, DirectKind, Range, Retire};
 use trapline_io::endpoint::Service;
 use trapline_io::publish::Published;
-use trapline_io::space::AddressSpace;
+use trapline_io::space::{AddressSpace, EndpointId};
 use trapline_io::{Access, Device, Fault, Gpa, Op, Port, Region, Span, Width};
 use trapline_vcpu::Vm;
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
@@ -157,18 +159,19 @@ type Meanwhile = Box<dyn FnOnce(&Events, &AtomicU64) + Send>;
 struct Gated {
     gate: Arc<Gate>,
     meanwhile: Meanwhile,
+    around: Option<Around<'static>>,
 }
 
 impl Default for Gated {
     fn default() -> Gated {
         let gate = Arc::new(Gate::default());
         gate.open();
-        Gated { gate, meanwhile: Box::new(|_, _| {}) }
+        Gated { gate, meanwhile: Box::new(|_, _| {}), around: None }
     }
 }
 
 fn run_gated(card: Card, cpus: u16, first: &[u8], others: &[u8], gated: Gated) -> Run {
-    let Gated { gate, meanwhile } = gated;
+    let Gated { gate, meanwhile, around } = gated;
     let vm = Arc::new(Vm::new().expect("needs /dev/kvm"));
     let image = MmapRegion::new(0x1_0000).unwrap();
     let slice = image.as_volatile_slice();
@@ -185,8 +188,9 @@ fn run_gated(card: Card, cpus: u16, first: &[u8], others: &[u8], gated: Gated) -
         Parts::platform("switch", switch),
         Parts { dma: Some(gate), ..card },
     ];
-    let mut machine =
-        Machine::new(vm, cpus, Service::Adaptive, published.clone(), parts, events.clone()).unwrap();
+    let observer = Observer { around, ..Observer::default() };
+    let (service, space) = (Service::Adaptive, published.clone());
+    let mut machine = Machine::observed(vm, cpus, service, space, parts, events.clone(), observer).unwrap();
     let ending = std::thread::scope(|scope| {
         scope.spawn(|| meanwhile(&events, &told));
         machine.run(Instant::now().checked_add(LONGEST))
@@ -297,6 +301,40 @@ fn a_register_that_leaves_the_map_alone_is_written_with_the_card_in_it() {
     assert_eq!((run.ending.unwrap(), run.told), (Ending::PowerOff, 1));
     assert_eq!(shown.load(SeqCst), 1);
     assert!(run.space.direct().any(|(span, _)| span.contains(Gpa(0xe000_0000))));
+}
+
+/// Says that the card's memory is not there when [`NOTHING`] comes through its back door. A store there shows it too,
+/// but not where KVM emulates the guest's instructions.
+struct TakesAway(Arc<Topology>);
+
+impl trapline_io::path::Topology for TakesAway {
+    fn change(&self, caller: &mut Caller, endpoint: EndpointId, access: Access) {
+        if access.region == BACK_DOOR && access.op == Op::Write(NOTHING) {
+            self.0.mistrust(0, None);
+        }
+        self.0.change(caller, endpoint, access);
+    }
+}
+
+#[test]
+fn memory_that_a_device_took_away_comes_back_with_a_write_that_changes_nothing() {
+    let bar = Bar { kind: BarKind::Memory32 { prefetchable: false }, size: 4096 };
+    let memory = Arc::new(MmapRegion::new(4096).unwrap());
+    let card = Card::new(bar, Some(Arc::clone(&memory)));
+    let writes = Arc::clone(&card.writes);
+    let store = vec![0xb8, 0x00, 0xa0, 0x8e, 0xd8, 0x89, 0x16, 0, 0]; // mov ax, 0xa000; mov ds, ax; mov [0], dx
+    let status = vec![0xba, 0xfe, 0x0c, 0xef]; // mov dx, 0xcfe; out dx, ax
+    let code = [
+        [configure(0x10, 0xa_0000), configure(0x04, 2), store.clone()].concat(),
+        [by_back_door(0xffff), store.clone(), store.clone()].concat(),
+        [status, store, TELL_AND_SWITCH_OFF.to_vec()].concat(),
+    ];
+    let around: Around<'_> = Box::new(|topology, _| Arc::new(TakesAway(topology)));
+    let gated = Gated { around: Some(around), ..Gated::default() };
+    let run = run_gated(card, 1, &code.concat(), &[], gated);
+    assert_eq!(run.ending.unwrap(), Ending::PowerOff);
+    assert_eq!(writes.load(SeqCst), 3, "the back door's, and two stores that trapped");
+    assert_eq!(memory.as_volatile_slice().read_obj::<u16>(0).unwrap(), 0x0cfe, "the last one did not");
 }
 
 #[test]
@@ -417,7 +455,7 @@ fn bus_mastering_waits_for_memory_also_across_a_reset() {
             gate.open();
         }
     };
-    let gated = Gated { gate, meanwhile: Box::new(meanwhile) };
+    let gated = Gated { gate, meanwhile: Box::new(meanwhile), around: None };
     let run = run_gated(card, 1, &master_the_bus(), &[], gated);
     assert_eq!(run.ending.unwrap(), Ending::PowerOff);
     assert_eq!((run.told, masters.load(SeqCst)), (3, 1));
@@ -437,7 +475,7 @@ fn the_end_of_a_run_does_not_wait_for_memory() {
             events.push(trapline::events::Event::Leave);
         }
     };
-    let gated = Gated { gate: Arc::default(), meanwhile: Box::new(meanwhile) };
+    let gated = Gated { gate: Arc::default(), meanwhile: Box::new(meanwhile), around: None };
     let run = run_gated(card, 1, &master_the_bus(), &[], gated);
     assert_eq!(run.ending.unwrap(), Ending::Left);
     assert_eq!((run.told, masters.load(SeqCst)), (1, 0));

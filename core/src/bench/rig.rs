@@ -12,6 +12,7 @@ use trapline_devices::assigned::{self, Function};
 use trapline_devices::pci::Devfn;
 use trapline_devices::q35::{HostBridge, Pages, Pirqs, Ram};
 use trapline_io::endpoint::Service;
+use trapline_io::path;
 use trapline_io::publish::Published;
 use trapline_io::space::EndpointId;
 use trapline_vcpu::Vm;
@@ -34,6 +35,7 @@ use crate::machine::{Ending, Machine, Observer};
 use crate::parts::{Parts, Place};
 use crate::platform::KvmGsis;
 use crate::sandbox::Seccomp;
+use crate::topology::Topology;
 
 /// The guest's memory in bytes: the payload needs a stack only.
 const MEMORY: u64 = 16 << 20;
@@ -150,7 +152,7 @@ impl Rig {
         let mark = EndpointId(u16::try_from(parts.len())?);
         parts.push(Parts::platform("mark", Mark::new(Arc::clone(&script), events.clone())));
         let marked = Arc::clone(&script);
-        let around = |rest, endpoints| -> Arc<dyn trapline_io::path::Topology> {
+        let around = |rest: Arc<Topology>, endpoints| -> Arc<dyn path::Topology> {
             Arc::new(Marks { rest, mark, endpoints, script: marked })
         };
         let published = Published::default();
