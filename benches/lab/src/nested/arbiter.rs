@@ -1,6 +1,6 @@
 //! The host's legacy VGA ranges, which two guests and the host's own console share.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, ensure};
 
@@ -23,6 +23,8 @@ const COUNTED: Duration = Duration::from_secs(6);
 /// The part of the other's screens that the slower one of two equal guests must have at least: two processors
 /// that are shared with others do not give each the same time.
 const FAIR: f64 = 0.2;
+/// The least that the host's program gets in that time, on however slow a machine.
+const TURNS: usize = 3;
 /// Longer than the ranges stay with a card that is not used.
 const AWAY: Duration = Duration::from_secs(2);
 
@@ -118,8 +120,34 @@ fn share(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A program of the host's wants the ranges for its own card all the time, as another machine would: it gets them
+/// between the leases of two guests that never pause, and both go on.
+fn beside_the_host(stage: &Stage<'_>, writers: &mut [Writer<'_>; 2]) -> Result<()> {
+    let mut host = stage.start(
+        "exec 3<>/dev/vga_arbiter && printf 'target default' >&3 && \
+         while printf 'lock io+mem' >&3 && printf 'unlock io+mem' >&3 && echo turn >> turns; do sleep 0.02; done",
+    )?;
+    stage.until_said(&mut host, "turns", "turn")?;
+    let turns = || stage.text("turns").lines().count();
+    let (begun, before) = (Instant::now(), turns());
+    let [one, other] = rates(stage, writers)?;
+    let turns = turns() - before;
+    eprintln!(
+        "  two guests write {one:.2} and {other:.2} screens a processor second, and the host has {turns} turns in {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
+    ensure!(turns > TURNS, "the host has only {turns} turns");
+    ensure!(
+        one.min(other) >= FAIR * one.max(other) && one.min(other) > 0.0,
+        "{one:.2} and {other:.2} screens"
+    );
+    host.kill()?;
+    writers.iter_mut().try_for_each(|writer| writer.shows(stage).context("beside the host"))
+}
+
 fn held(stage: &Stage<'_>) -> Result<()> {
     let mut writers = [Writer::start(stage, 0, "strict", "on")?, Writer::start(stage, 1, "strict", "on")?];
+    beside_the_host(stage, &mut writers)?;
     let first = writers[0].words("run");
     stage.output(&format!("pkill -STOP -f '{first}'"))?;
     let [stopped, other] = rates(stage, &writers)?;
