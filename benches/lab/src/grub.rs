@@ -153,7 +153,7 @@ fn configuration() -> String {
 /// GRUB's script: a menu that boots Linux after a second.
 fn linux_configuration(command_line: &str) -> String {
     format!(
-        "set timeout=1\nset default=0\n\
+        "set timeout=5\nset default=0\n\
          menuentry \"{LINUX_ENTRY}\" {{\n  linux16 /linux {command_line}\n  initrd16 /initramfs\n}}\n\
          outb 0x3f8 {MARK}\n"
     )

@@ -78,7 +78,10 @@ impl Machine {
             if condition() {
                 return Ok(());
             }
-            if let Some(status) = self.child.try_wait().context("the program is lost")? {
+            // What it did last may hold since it was asked.
+            if let Some(status) =
+                self.child.try_wait().context("the program is lost")?.filter(|_| !condition())
+            {
                 bail!("it ended ({status}) before {what}: {}", self.trace());
             }
             if Instant::now() > self.deadline {

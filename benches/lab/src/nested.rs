@@ -61,7 +61,9 @@ pub struct Set {
 }
 
 /// How often a case is run again because its outer machine, or QEMU's translator its guest, was lost.
-const REPEATS: usize = 2;
+const REPEATS: usize = 4;
+/// The same where it was not over in its time, which takes as long each time.
+const LATE_REPEATS: usize = 2;
 
 /// What trapline says of a guest that runs where no code is. Of two guests at full speed QEMU's translator now and then
 /// sends one there; one that we send there will go there on another machine too.
@@ -180,10 +182,10 @@ fn on_one_machine(
         }
         // A guest that QEMU's translator lost comes to no end; one that we lost will not on another machine either.
         let is_late = Instant::now() >= deadline;
-        let has_derailed = why(&result).contains(DERAILED);
+        let has_derailed = [DERAILED, window::TRACE_LOST].iter().any(|words| why(&result).contains(words));
         let is_lost = result.is_err() && (is_late || has_derailed || outer.has_broken_down());
         let repeats = repeated.iter().filter(|name| **name == case.name).count();
-        if is_lost && repeats < REPEATS {
+        if is_lost && repeats < if is_late { LATE_REPEATS } else { REPEATS } {
             eprintln!(
                 "{}: the outer machine broke down; once more, on another ({})",
                 case.name,

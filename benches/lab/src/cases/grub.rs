@@ -1,6 +1,6 @@
 //! GRUB, from the disk to the menu and back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -40,14 +40,15 @@ fn menus(bench: &Bench) -> usize {
     serial.iter().filter(|byte| **byte == MARK).count()
 }
 
-/// Boots to the menu, waits as long again as drawing it may take, ends the run, and gives back the screen, on which
+/// Boots to the menu, waits as long as drawing it may take on a machine that took so long until then, ends the run, and gives back the screen, on which
 /// the whole menu is.
 pub fn look(bench: &Bench, arguments: &[&str]) -> Result<String> {
     // What an earlier run said is not this one's; there may be none.
     let _ = std::fs::remove_file(bench.file("serial.log"));
+    let begun = Instant::now();
     let mut machine = start(bench, arguments)?;
     machine.until("menu", || menus(bench) > 0)?;
-    std::thread::sleep(Duration::from_secs(8));
+    std::thread::sleep(begun.elapsed().max(Duration::from_secs(8)));
     machine.terminate()?;
     machine.wait()?;
     let screen = bench.screen();

@@ -13,7 +13,7 @@ use crate::payload::mark;
 pub const CASES: &[Case] = &[
     Case {
         name: "window: GRUB's menu is whole, and the same strict and auto",
-        seconds: 300,
+        seconds: 600,
         kvm: true,
         run: menu,
     },

@@ -83,6 +83,7 @@ fn stdvga(stage: &Stage<'_>) -> Result<()> {
     let disk = format!("{},readonly", disk.display());
     let mut guest = stage.machine(&["--device", &adapter.function, "--disk", &disk, "--serial", "serial"])?;
     stage.until_text(&mut guest, &adapter.id, FIRMWARE)?;
+    stage.until_text(&mut guest, &adapter.id, "GNU GRUB")?;
     let menu = stage.until_text(&mut guest, &adapter.id, LINUX_ENTRY)?;
     ensure!(menu.shows("GNU GRUB") && !menu.shows(FIRMWARE), "this is no menu:\n{}", menu.text);
     let screen = linux(stage, &mut guest, &adapter)?;
@@ -168,7 +169,8 @@ pub fn virtio(stage: &Stage<'_>, arguments: &[&str]) -> Result<()> {
     ensure!(text.shows(RUN_INIT) && text.picture.width == 720, "this is no text mode:\n{}", text.text);
     let screen = stage.until_text(&mut guest, &adapter.id, DONE)?;
     ensure!(screen.picture.width > 720, "the driver has set no mode: {} dots a line", screen.picture.width);
-    // The kernel's font is not the ROM's, so that not every letter can be read.
+    // The kernel's font is not the ROM's, so that not every letter can be read. The line comes there last.
+    stage.until_said(&mut guest, "serial", DONE)?;
     let said = stage.text("serial");
     let counted = line(&said, "gpu interrupts before ")?;
     let (before, after) = counts(counted)?;

@@ -87,7 +87,10 @@ fn linux(stage: &Stage<'_>) -> Result<()> {
         Ok(())
     };
     let set_aside = "echo 1 > /proc/sys/vm/compact_memory; cd /proc/sys/vm; echo";
-    stage.output(&format!("{set_aside} {PAGES} > nr_hugepages"))?;
+    stage.output(&format!(
+        "for time in $(seq 20); do echo 3 > /proc/sys/vm/drop_caches; ({set_aside} {PAGES} > nr_hugepages)\n\
+         grep -q '^HugePages_Free: *{PAGES}$' /proc/meminfo && break; sleep 1; done"
+    ))?;
     free(PAGES).context("the outer machine sets none aside")?;
     let ping = stage.start(&peers::ping_guest(stage.tree, 300)?)?;
     let steps = [Step::Functions, Step::Nvme, Step::Net];

@@ -1,9 +1,12 @@
 //! A guest that does anything at random to a function of the host, and the guest after it.
 
-use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
 
 use super::adapters::{ADAPTERS, CIRRUS, STDVGA};
 use super::life::greets;
+use super::stage::TERMINATED;
 use super::{Case, Stage};
 use crate::payload::hostile::{self, BEAT, Spared};
 
@@ -14,10 +17,12 @@ pub const CASES: &[Case] = &[Case {
     run: attack,
 }];
 
-/// How long the guest has, in seconds of the outer machine.
-const TIME: &str = "30";
+/// How long the guest has at least.
+const TIME: Duration = Duration::from_secs(25);
 /// What the program's numbers are made of: the same each time, since a machine that emulates its processors is slow.
 const SEED: u32 = 0x0b5e_55ed;
+/// How much more of its own memory the machine may have at the end, in KiB: queues and rings that a guest fills.
+const GAIN: u64 = 24 << 10;
 /// Its debug console.
 const ATTACK: &str = "attack";
 
@@ -25,18 +30,31 @@ fn attack(stage: &Stage<'_>) -> Result<()> {
     let adapter = stage.place(STDVGA)?;
     let disk = stage.write("hostile.img", &hostile::disk(SEED, Spared::Resets))?;
     let (disk, device) = (disk.to_string_lossy(), &adapter.function);
-    let words =
-        ["--disk", &*disk, "--device", device, "--cpus", "2", "--debugcon", ATTACK, "--timeout", TIME];
+    let words = ["--disk", &*disk, "--device", device, "--cpus", "4", "--debugcon", ATTACK];
     let mut hostile = stage.machine(&words)?;
     stage.until_said(&mut hostile, ATTACK, hostile::BEGUN)?;
+    let begun = Instant::now();
     confined(stage)?;
+    let before = own_memory(stage, device)?;
     let beside = stage.place(CIRRUS)?;
     let devices = [beside.function.clone()];
     stage.terminate(greets(stage, &devices, &beside, "Nothing reaches this one.")?)?;
-    ensure!(hostile.status().is_none(), "the hostile guest's machine has ended before the other one showed");
+    std::thread::sleep(TIME.saturating_sub(begun.elapsed()));
+    match hostile.status() {
+        None => {
+            let after = own_memory(stage, device)?;
+            ensure!(after < before + GAIN, "{after} KiB of its own after {before}");
+            hostile.terminate()?;
+        }
+        Some(_) => eprintln!("  the hostile guest has switched itself off"),
+    }
     let ended = hostile.wait(stage.deadline)?;
-    // It may have switched itself off.
-    ensure!([0, 124].contains(&ended.status), "its status is {}: {}", ended.status, ended.output.trim());
+    ensure!(
+        [0, TERMINATED].contains(&ended.status),
+        "its status is {}: {}",
+        ended.status,
+        ended.output.trim()
+    );
     ensure!(ended.output.len() < 64 << 10, "it said {} bytes", ended.output.len());
     let said = stage.text(ATTACK);
     ensure!(said.contains(char::from(BEAT)), "the guest gave no sign of life");
@@ -44,13 +62,23 @@ fn attack(stage: &Stage<'_>) -> Result<()> {
     stage.terminate(next).map(drop)
 }
 
+/// What the machine with this device has in memory besides the guest's, in KiB.
+fn own_memory(stage: &Stage<'_>, device: &str) -> Result<u64> {
+    let found = stage.output(&format!(
+        "awk '/^RssAnon:/ {{ print $2 }}' /proc/$(pgrep -o -f 'trapline run .*{device}')/status"
+    ))?;
+    found.trim().parse().with_context(|| format!("\"{}\" is no size", found.trim()))
+}
+
 /// Every thread of the machine, and of the processes that it has started, is confined.
 fn confined(stage: &Stage<'_>) -> Result<()> {
     let busybox = stage.tree.busybox()?;
     let busybox = busybox.display();
+    // One of the kernel's own may end meanwhile.
     let threads = stage.output(&format!(
         "for process in $({busybox} pidof trapline); do for task in /proc/$process/task/*; do\n\
-         echo $({busybox} cat $task/comm) $({busybox} awk '/^Seccomp:/ {{ print $2 }}' $task/status)\ndone; done"
+         {busybox} awk '/^Name:/ {{ name = $2 }} /^Seccomp:/ {{ print name, $2 }}' $task/status 2> /dev/null || :\n\
+         done; done"
     ))?;
     // The kernel's own are none of ours.
     let ours = || threads.lines().filter(|line| !["iou-", "kvm-"].iter().any(|own| line.starts_with(own)));

@@ -17,7 +17,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: given ten times in a row, then the host's drivers have adapter and network card",
         set: &ADAPTERS,
-        seconds: 240,
+        seconds: 480,
         run: ten_times,
     },
     Case {

@@ -12,7 +12,7 @@ use crate::payload::{bare, edu};
 pub const CASES: &[Case] = &[Case {
     name: "vfio: virtio-vga shows Linux, by legacy VGA and by its driver with MSI-X, and a report tells of it",
     set: &ADAPTERS,
-    seconds: 300,
+    seconds: 600,
     run: told,
 }];
 

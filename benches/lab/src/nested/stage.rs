@@ -22,7 +22,7 @@ const LONGEST: u64 = 4 << 20;
 /// says why.
 const FAREWELL: Duration = Duration::from_secs(100);
 /// The exit status after SIGTERM.
-const TERMINATED: i32 = 128 + 15;
+pub const TERMINATED: i32 = 128 + 15;
 /// The adapter that the outer machine itself has booted on, and which stands in text mode.
 pub const BOOT_ADAPTER: &str = "0000:00:01.0";
 /// Numbers of folders.

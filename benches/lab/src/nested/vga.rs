@@ -1,8 +1,8 @@
 //! Legacy VGA: what hides it from a guest, two adapters in one guest, and one that somebody has left in another state.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::adapters::{ADAPTERS, CIRRUS, FIRMWARE, STDVGA, WITH_COMPANION, shows_nothing_yet};
 use super::devices::carry_out;
@@ -32,7 +32,9 @@ pub const CASES: &[Case] = &[
 ];
 
 /// How long it may take until the screens show what the guest has written.
-const SETTLING: Duration = Duration::from_secs(2);
+const SETTLING: Duration = Duration::from_secs(30);
+/// Between two looks at one.
+const LOOK: Duration = Duration::from_millis(200);
 /// Dots of a screen in text mode.
 const TEXT: (usize, usize) = (720, 400);
 /// The grey of text, and its background.
@@ -47,6 +49,21 @@ fn states(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the screen is right: what was collected last is brought out within a beat.
+fn shown(stage: &Stage<'_>, place: &Place, number: usize) -> Result<()> {
+    let patience = Instant::now() + SETTLING;
+    loop {
+        let screen = stage.outer.screen(&place.id)?;
+        match handover::shows(&screen.text, number) {
+            Ok(()) => return Ok(()),
+            Err(wrong) => {
+                ensure!(Instant::now() < patience, "{}: {wrong}:\n{}", place.id, screen.text);
+            }
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
 fn hands_over(stage: &Stage<'_>) -> Result<()> {
     let both = [stage.place(STDVGA)?, stage.place(CIRRUS)?];
     let disk = format!("{},readonly", stage.write("handover.disk", &handover::disk())?.display());
@@ -56,12 +73,8 @@ fn hands_over(stage: &Stage<'_>) -> Result<()> {
         let words = ["--device", &first, "--device", &second, "--disk", &disk, "--debugcon", &debug];
         let mut guest = stage.machine(&[&words[..], &["--window", way]].concat())?;
         stage.until_said(&mut guest, &debug, handover::DONE)?;
-        // What was collected last is brought out within a beat.
-        std::thread::sleep(SETTLING);
         for (number, place) in both.iter().enumerate() {
-            let screen = stage.outer.screen(&place.id)?;
-            handover::shows(&screen.text, number)
-                .map_err(|wrong| anyhow!("--window {way}: {}: {wrong}:\n{}", place.id, screen.text))?;
+            shown(stage, place, number).with_context(|| format!("--window {way}"))?;
         }
         let said = stage.terminate(guest)?;
         ensure!(said.matches("has legacy VGA as others do").count() == 2, "it says of them: {said}");
