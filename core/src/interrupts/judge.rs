@@ -24,8 +24,10 @@ use super::count::Pins;
 /// When a function is looked at, after it went over to another way to interrupt.
 pub(crate) const LOOKS: [Duration; 5] =
     [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(7), Duration::from_secs(15), LAST];
-/// The last look. A driver that has enabled interrupts has had its first by then.
+/// The last of them. A driver that has enabled interrupts has had its first by then.
 pub(crate) const LAST: Duration = Duration::from_secs(31);
+/// Between two looks after that.
+pub(crate) const LATER: Duration = Duration::from_secs(60);
 /// How long the line has to be held back before that is wrong: firmware leaves devices so for a while.
 const HELD: Duration = Duration::from_secs(10);
 /// How many interrupts a second there must be to speak of a storm: by the line, whose reason is looked at too,
@@ -74,6 +76,7 @@ impl Judge {
     /// Takes one more look, later than those before.
     pub(crate) fn weigh(&mut self, look: Look) -> Option<Wrong> {
         let last = self.last.replace(look).filter(|last| last.way == look.way);
+        let is_last = look.at >= LAST && last.is_none_or(|last| last.at < LAST);
         let rate = last.and_then(|last| rate(last, look));
         let storm = rate.filter(|rate| match look.way {
             Signalling::Line => *rate >= LINE_STORM && look.pins.asserted,
@@ -85,7 +88,7 @@ impl Judge {
             (way, Some(rate)) if self.storms > 1 => Some(Wrong::Storm(way, rate)),
             (Signalling::Line, _) if last.is_some_and(|last| unserved(last, look)) => Some(Wrong::Unserved),
             (Signalling::Msi | Signalling::Msix, _)
-                if look.at >= LAST && look.count == Some(0) && look.pins.master =>
+                if is_last && look.count == Some(0) && look.pins.master =>
             {
                 Some(Wrong::Silent(look.way))
             }

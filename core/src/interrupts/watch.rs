@@ -1,9 +1,9 @@
 //! The thread that looks whether interrupts of the host's functions come and end.
 //!
 //! It is called when a function goes over to another way to interrupt ([`Seen::call`]), looks at it at the times
-//! of [`LOOKS`], and sleeps then until it is called again: a guest that changes nothing is looked at five times and
-//! costs nothing from then on. What goes wrong later than that is not seen. It reads sysfs alone: it takes no
-//! token, and no access to a function waits for it.
+//! of [`LOOKS`], and from then on once in [`LATER`], until there is something to tell of or it is called again. Looks
+//! that this thread came too late for are one. It reads sysfs alone: it takes no token, and no access to a function
+//! waits for it.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use trapline_devices::pci::PciAddress;
 use trapline_devices::seen::{Seen, Signalling};
 
 use super::count::{self, Pins, Taken};
-use super::judge::{Judge, LOOKS, Look};
+use super::judge::{Judge, LATER, LOOKS, Look};
 use crate::host::Tree;
 use crate::sandbox::{Kind, Seccomp};
 use crate::stoppable::{Farewell, StopFlag, StoppableThread};
@@ -114,8 +114,8 @@ struct State {
     /// The way that it went over to, after how many resets, and when.
     way: (Signalling, u32),
     since: Instant,
-    /// How many looks there were since then.
-    looks: usize,
+    /// When it is looked at next, from then on.
+    next: Option<Duration>,
     /// What was counted before, of this way.
     before: u64,
     /// How many came since it went over.
@@ -131,7 +131,7 @@ impl State {
             posted,
             way: (Signalling::Off, 0),
             since: Instant::now(),
-            looks: LOOKS.len(),
+            next: None,
             before: 0,
             came: 0,
             judge: Judge::default(),
@@ -141,15 +141,15 @@ impl State {
     /// Does what is due, and gives when the next look is.
     fn step(&mut self, tree: &Tree, now: Instant) -> Option<Instant> {
         self.follow(tree, now);
-        while let Some(at) = LOOKS.get(self.looks) {
-            let due = self.since + *at;
-            if due > now {
-                return Some(due);
-            }
-            self.looks += 1;
-            self.look(tree, now);
+        let due = self.since + self.next?;
+        if due > now {
+            return Some(due);
         }
-        None
+        self.look(tree, now);
+        let at = now.saturating_duration_since(self.since);
+        let next = LOOKS.into_iter().find(|look| *look > at).unwrap_or(at + LATER);
+        self.next = Some(next).filter(|_| self.function.found.lock().told.is_none());
+        Some(self.since + self.next?)
     }
 
     /// Begins anew where the function went over to another way.
@@ -158,7 +158,7 @@ impl State {
         if way.0 == Signalling::Off || way == self.way {
             return;
         }
-        (self.way, self.since, self.looks, self.came) = (way, now, 0, 0);
+        (self.way, self.since, self.next, self.came) = (way, now, LOOKS.first().copied(), 0);
         self.judge.start_over();
         // Messages are counted anew when they are connected, a line goes on.
         let taken = Taken::read(tree, self.function.address);

@@ -213,6 +213,37 @@ fn a_line_that_is_acknowledged_in_vain_is_a_storm() {
 }
 
 #[test]
+fn a_storm_that_begins_later_is_told_too() {
+    let mut rig = Rig::new();
+    rig.write(4, Width::B2, MASTER);
+    assert_eq!([0, 1, 3, 7, 15, 31].map(|second| rig.at(second)), [1, 3, 7, 15, 31, 91].map(Some));
+    for (second, count) in [(91, 120_000), (151, 240_000)] {
+        assert_eq!(rig.told(), None);
+        rig.by_line(count, ASSERTED);
+        rig.at(second);
+    }
+    let told = rig.told().unwrap();
+    assert!(told.contains("INTx line without end, 2000 times a second"), "{told}");
+    assert_eq!(rig.at(300), None, "nothing is due any more");
+}
+
+#[test]
+fn looks_that_come_too_late_are_one() {
+    let mut rig = Rig::new();
+    rig.write(4, Width::B2, MASTER);
+    rig.at(0);
+    rig.by_line(2000, ASSERTED);
+    rig.at(1);
+    // The thread stood still.
+    rig.by_line(40_000, ASSERTED);
+    assert_eq!(rig.at(20), Some(31));
+    assert_eq!(rig.told(), None);
+    rig.by_line(62_000, ASSERTED);
+    rig.at(31);
+    assert!(rig.told().is_some_and(|told| told.contains("2000 times a second")));
+}
+
+#[test]
 fn a_line_that_nobody_acknowledges_is_told_unless_the_guest_holds_it_back() {
     for (command, tells) in [(MASTER, true), (MASTER | 0x400, false)] {
         let mut rig = Rig::new();
