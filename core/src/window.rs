@@ -25,12 +25,12 @@ const BEAT: Duration = Duration::from_millis(16);
 /// How long a turn that did not come about is not tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A device gives up after 5 s, and so does a park.
+/// A device gives up after 5 s, and a park after 20 s.
 const FAREWELL: Farewell =
-    Farewell { longest: Duration::from_secs(15), hangs: "a device behind the legacy window hangs" };
+    Farewell { longest: Duration::from_secs(30), hangs: "a device behind the legacy window hangs" };
 
 /// The thread, called `vga`. Dropping this has it bring out what the guest has written and end, and waits for
-/// that, 15 seconds at most.
+/// that, 30 seconds at most.
 #[derive(Debug)]
 pub struct Clock {
     _thread: StoppableThread,

@@ -479,6 +479,6 @@ fn the_end_of_a_run_does_not_wait_for_memory() {
     let run = run_gated(card, 1, &master_the_bus(), &[], gated);
     assert_eq!(run.ending.unwrap(), Ending::Left);
     assert_eq!((run.told, masters.load(SeqCst)), (1, 0));
-    // Who waits for a vCPU in vain gives up after 5 s.
-    assert!(left.get().unwrap().elapsed() < Duration::from_millis(4500));
+    // Who waits for a vCPU in vain gives up after 20 s.
+    assert!(left.get().unwrap().elapsed() < Duration::from_secs(19));
 }

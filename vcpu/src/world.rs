@@ -42,8 +42,9 @@ mod parked;
 pub use parked::{Parked, WorldGuard};
 
 /// How long a vCPU may take to park or to reset itself. An access that takes longer is a device
-/// without a deadline, which is a bug; better an error than a machine that hangs for ever.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// without a deadline, which is a bug; better an error than a machine that hangs for ever. A host that is short of
+/// processors or memory may let a thread stand still for seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two tries to wake a vCPU that is to end, at first and at last.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_millis(250);

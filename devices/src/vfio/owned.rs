@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use vfio_bindings::bindings::vfio::{
@@ -16,6 +17,11 @@ use super::message::{message, word};
 use super::sys::{self, DeviceFile, Group, Question, View};
 use super::{Error, sysfs};
 use crate::pci::PciAddress;
+
+/// How long the kernel may take to close what a machine had that was just killed, and when that is looked at again:
+/// a transfer that is under way keeps the file open in a thread of the kernel's.
+const CLOSING: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// The groups and functions of a machine.
 #[derive(Debug, Default)]
@@ -45,10 +51,14 @@ impl Owned {
         if self.functions.iter().any(|function| function.address == address) {
             return Err(Error::Twice(address));
         }
-        let (file, id) = match view {
-            View::Container(container) => (self.by_group(address, container)?, None),
-            View::Iommufd(iommufd) => by_cdev(address, iommufd).map(|(file, id)| (file, Some(id)))?,
+        let deadline = Instant::now() + CLOSING;
+        let opened = loop {
+            match self.by(address, view) {
+                Err(Error::Busy { .. }) if Instant::now() < deadline => std::thread::sleep(AGAIN),
+                opened => break opened,
+            }
         };
+        let (file, id) = opened?;
         let fresh = self.fresh.iter().position(|fresh| *fresh == address);
         let fresh = Arc::new(AtomicBool::new(fresh.map(|place| self.fresh.remove(place)).is_some()));
         let function = Function { address, file, id, fresh };
@@ -81,6 +91,13 @@ impl Owned {
                 None if self.fresh.contains(&other) => {}
                 None => self.fresh.push(other),
             }
+        }
+    }
+
+    fn by(&mut self, address: PciAddress, view: &View) -> Result<(DeviceFile, Option<u32>), Error> {
+        match view {
+            View::Container(container) => Ok((self.by_group(address, container)?, None)),
+            View::Iommufd(iommufd) => by_cdev(address, iommufd).map(|(file, id)| (file, Some(id))),
         }
     }
 

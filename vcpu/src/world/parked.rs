@@ -18,7 +18,7 @@ impl<'w> WorldGuard<'w> {
     /// Parks all vCPUs but the caller's own. They run on when the result is dropped.
     ///
     /// # Errors
-    /// [`NotParked`] if some did not come to rest within 5 s; all run on then.
+    /// [`NotParked`] if some did not come to rest within 20 s; all run on then.
     pub fn park(&mut self) -> Result<Parked<'_>, NotParked> {
         let (world, who) = (self.world, self.who);
         let mut state = world.state.lock();

@@ -160,7 +160,7 @@ impl World {
 #[test]
 fn the_message_names_all_that_are_late() {
     let late = NotParked { vcpus: vec![0, 3] };
-    assert_eq!(late.to_string(), "vcpu0, vcpu3 did not stop within 5 s: a device behind it hangs");
+    assert_eq!(late.to_string(), "vcpu0, vcpu3 did not stop within 20 s: a device behind it hangs");
 }
 
 /// A vCPU that waits for `ready` on its way to the topology mutex, and whether it got it.

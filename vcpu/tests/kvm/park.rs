@@ -241,7 +241,7 @@ fn no_kick_is_lost() {
     let other = other.out_dx_al().jmp(again);
     let Some(machine) = Machine::started(3, vec![first, wide, other]) else { return };
     for round in 0..500u32 {
-        // After a kick that is lost it fails, in 5 s.
+        // After a kick that is lost it fails, in 20 s.
         drop(machine.parts.world.lock().park().unwrap());
         // Different moments: on the way in, inside, on the way out.
         for _ in 0..round % 50 * 20 {

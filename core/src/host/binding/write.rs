@@ -17,7 +17,7 @@ use crate::host::Tree;
 pub const COMMAND: &str = "write-sysfs";
 /// How long a driver may take. The slowest that are known to be well take about 5 s (a GPU that saves
 /// its memory); udev gives up after 180 s, far longer than anybody watches a command.
-const DEADLINE: Duration = Duration::from_secs(15);
+const DEADLINE: Duration = Duration::from_secs(30);
 /// How often the child is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 /// How long a child that was killed may take to go.

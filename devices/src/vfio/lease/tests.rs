@@ -97,9 +97,13 @@ fn a_burst_has_a_lease_and_the_console_the_rest() {
     rig.used();
     assert_eq!(rig.next(), Said::Lock);
     rig.end();
-    assert_eq!([rig.next(), rig.next()], [Said::Unlock, Said::HandOver]);
+    // It may have been given up meanwhile, on a busy machine even to the console.
+    let said: Vec<Said> = rig.told.iter().collect();
+    let (rest, end) = said.split_at(said.len().saturating_sub(2));
+    assert_eq!(end, [Said::Unlock, Said::HandOver], "{said:?}");
+    let given_up = [Said::Unlock, Said::HandOver];
+    assert!(rest.is_empty() || rest == [Said::Unlock, Said::Lock] || rest.starts_with(&given_up), "{said:?}");
     rig.keeper.join().unwrap().unwrap();
-    assert!(rig.told.recv().is_err(), "more is said");
 }
 
 #[test]
@@ -159,8 +163,8 @@ fn a_machine_that_dies_while_its_keeper_waits_leaves_no_lock_and_the_ranges_to_t
     assert_eq!(rig.next(), Said::Lock);
     rig.die();
     assert!(rig.told.recv_timeout(Duration::from_millis(20)).is_err(), "it waits for the lock");
-    free.send(()).unwrap();
     let given = Instant::now();
+    free.send(()).unwrap();
     assert_eq!([rig.next(), rig.next()], [Said::Unlock, Said::HandOver]);
     // The kernel has closed the card meanwhile.
     assert_eq!(rig.next(), Said::Lock);
