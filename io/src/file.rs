@@ -43,12 +43,18 @@ pub(crate) fn lanes(value: u64, width: Width) -> ([u8; 8], usize) {
 /// A function whose regions are parts of files.
 ///
 /// A transfer that is short or fails is [`Fault::Failed`]. An interrupted one is done again, unless
-/// the device was told to give up.
+/// the device was told to give up; after some in a row that came to nothing then, no more are tried: each would
+/// sleep until a signal of its own comes.
 #[derive(Debug, Default)]
 pub struct FileDevice {
     regions: Vec<Option<FileRegion>>,
     stopping: Arc<AtomicBool>,
+    /// How many in a row were called off.
+    called_off: u32,
 }
+
+/// After so many in a row that were called off no more are tried. One, or two, may have waited for a moment only.
+const MOST_CALLED_OFF: u32 = 4;
 
 impl FileDevice {
     /// A device without regions.
@@ -75,26 +81,47 @@ impl FileDevice {
         Arc::clone(&self.stopping)
     }
 
-    fn place(&self, region: Region, offset: u64, width: Width) -> Result<(&FileRegion, u64), Fault> {
-        let file = self.region(region).ok_or(Fault::NoRegister)?;
-        Ok((file, file.position(offset, width).ok_or(Fault::NoRegister)?))
-    }
-
     fn region(&self, region: Region) -> Option<&FileRegion> {
-        self.regions.get(usize::from(region.0))?.as_ref()
+        find(&self.regions, region)
     }
 }
 
-/// Repeats `transfer` while it is interrupted, unless `stopping`; it must move exactly `width`.
+fn find(regions: &[Option<FileRegion>], region: Region) -> Option<&FileRegion> {
+    regions.get(usize::from(region.0))?.as_ref()
+}
+
+/// Where in which file a register is.
+fn place(
+    regions: &[Option<FileRegion>],
+    region: Region,
+    offset: u64,
+    width: Width,
+) -> Result<(&FileRegion, u64), Fault> {
+    let file = find(regions, region).ok_or(Fault::NoRegister)?;
+    Ok((file, file.position(offset, width).ok_or(Fault::NoRegister)?))
+}
+
+/// Repeats `transfer` while it is interrupted, unless `stopping`; it must move exactly `width`. Counts in `called_off`.
 fn whole(
     width: Width,
     stopping: &AtomicBool,
+    called_off: &mut u32,
     mut transfer: impl FnMut() -> Result<usize, Errno>,
 ) -> Result<(), Fault> {
+    if *called_off >= MOST_CALLED_OFF {
+        return Err(Fault::Failed);
+    }
     loop {
         match transfer() {
-            Ok(moved) if moved == width.bytes() => return Ok(()),
+            Ok(moved) if moved == width.bytes() => {
+                *called_off = 0;
+                return Ok(());
+            }
             Err(Errno::INTR) if !stopping.load(Relaxed) => {}
+            Err(Errno::INTR) => {
+                *called_off += 1;
+                return Err(Fault::Failed);
+            }
             Ok(_) | Err(_) => return Err(Fault::Failed),
         }
     }
@@ -102,18 +129,20 @@ fn whole(
 
 impl Device for FileDevice {
     fn read(&mut self, region: Region, offset: u64, width: Width) -> Result<u64, Fault> {
-        let (file, at) = self.place(region, offset, width)?;
+        let (file, at) = place(&self.regions, region, offset, width)?;
         let mut bytes = [0; 8];
         let (lanes, _) = bytes.split_at_mut(width.bytes());
-        whole(width, &self.stopping, || rustix::io::pread(file.fd.as_fd(), &mut *lanes, at))?;
+        let transfer = || rustix::io::pread(file.fd.as_fd(), &mut *lanes, at);
+        whole(width, &self.stopping, &mut self.called_off, transfer)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
     fn write(&mut self, region: Region, offset: u64, width: Width, value: u64) -> Result<(), Fault> {
-        let (file, at) = self.place(region, offset, width)?;
+        let (file, at) = place(&self.regions, region, offset, width)?;
         let (bytes, len) = lanes(value, width);
         let (lanes, _) = bytes.split_at(len);
-        whole(width, &self.stopping, || rustix::io::pwrite(file.fd.as_fd(), lanes, at))
+        let transfer = || rustix::io::pwrite(file.fd.as_fd(), lanes, at);
+        whole(width, &self.stopping, &mut self.called_off, transfer)
     }
 
     fn reset(&mut self) {}

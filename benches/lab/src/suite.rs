@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::cases::{self, Lab};
 use crate::nested;
+use crate::outer::Tree;
 use crate::packages::{self, Consent};
 use crate::steps::{self, Count};
 use crate::tally::{Outcome, Record, Tally};
@@ -133,6 +134,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     let wanted = |name: &str| options.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
     let mut record = Record::default();
+    let files = workspace.lab()?;
+    if wanted("tests") {
+        // With the outer machine's packages comes another SeaBIOS, which tests of placement take too. Where they
+        // cannot be had, the cases that need them say so.
+        let fetch = || Ok(Tree::prepare(&files).map_or(Tally::SKIPPED, |_| Tally::default()).into());
+        timed(&mut record, "packages of the outer machine", fetch)?;
+    }
     for step in STEPS.iter().filter(|step| wanted(step.name)) {
         let command = workspace.cargo(step.arguments);
         timed(&mut record, step.name, || steps::run(step.name, command, step.count, &logs))?;
@@ -140,7 +148,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let chosen: Vec<_> = cases::all().filter(|case| wanted(case.name)).collect();
     let named = options.only.iter().flat_map(|_| nested::by_hand());
     let outer: Vec<_> = nested::all().chain(named).filter(|case| wanted(case.name)).collect();
-    let files = workspace.lab()?;
     let beside: Vec<_> = BESIDE.iter().filter(|beside| wanted(beside.step.name)).collect();
     let beside = std::thread::scope(|scope| {
         let beside = scope.spawn(|| all_beside(&beside, &workspace, &logs));

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use anyhow::Context;
 
 use super::Status;
-use super::signals::EndingSignals;
+use super::signals::{EndingSignals, leave_to_parent};
 use crate::config::{AdapterConfig, AdapterOptions};
 use crate::sandbox::Kind;
 
@@ -16,6 +16,7 @@ pub(super) fn adapter(options: AdapterOptions) -> anyhow::Result<Status> {
     super::log::start();
     let rom = config.rom.as_deref();
     if config.socket.as_os_str() == "-" {
+        leave_to_parent().context("signals cannot be taken over")?;
         crate::adapter::serve_stdin(rom, config.seccomp)?;
         return Ok(Status::Success);
     }

@@ -157,13 +157,26 @@ fn check_outputs(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// The guest of the benchmark sets up no bridge, behind which it would find nothing.
+fn without_root_ports(adapters: &mut Adapters) -> Result<()> {
+    let Adapters::Given(devices) = adapters else { return Ok(()) };
+    for device in devices {
+        if device.root_port.replace(false) == Some(true) {
+            let problem = "the benchmark's guest sets up no bridge; leave root-port=on out";
+            return Err(unusable("device", &device.origin.to_string(), problem));
+        }
+    }
+    Ok(())
+}
+
 fn plan(arguments: &Arguments) -> Result<Plan> {
     let device = arguments.device.as_deref();
     let named: Vec<String> =
         device.filter(|name| !["null", "software"].contains(name)).map(str::to_owned).into_iter().collect();
     let (vfio, seccomp) = (arguments.vfio.clone(), arguments.seccomp.clone());
     let options = Options { device: named, vfio, seccomp, ..Options::default() };
-    let config = RunConfig::new(options, None)?;
+    let mut config = RunConfig::new(options, None)?;
+    without_root_ports(&mut config.adapters)?;
     if config.adapters == Adapters::None {
         return Err(unusable(
             "device",

@@ -4,6 +4,7 @@ use anyhow::Context;
 use trapline_devices::vfio::lease::Keeper;
 
 use super::Status;
+use super::signals::leave_to_parent;
 use crate::host::PciAddress;
 use crate::sandbox::{Kind, Seccomp};
 
@@ -21,6 +22,7 @@ pub(super) struct Arguments {
 
 /// Holds the arbiter for bursts of accesses, until the machine is gone.
 pub(super) fn keep(arguments: &Arguments) -> anyhow::Result<Status> {
+    leave_to_parent().context("signals cannot be taken over")?;
     arguments.seccomp.prepare();
     let keeper = Keeper::from_stdio(arguments.card);
     let keeper = keeper.context("trapline run starts this, with the descriptors that it needs")?;

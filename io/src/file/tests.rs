@@ -21,7 +21,7 @@ fn interrupted(stop: bool) -> Result<(), Fault> {
     let before = SIGNALS.load(Ordering::SeqCst);
     let read = {
         let event = Arc::clone(&event);
-        move || whole(Width::B8, &stopping, || rustix::io::read(&event, &mut [0; 8]))
+        move || whole(Width::B8, &stopping, &mut 0, || rustix::io::read(&event, &mut [0; 8]))
     };
     let reading = std::thread::spawn(read);
     let begun = Instant::now();
@@ -42,6 +42,29 @@ fn an_interrupted_transfer_is_done_again_unless_stopping() {
     register_signal_handler(SIGRTMIN(), count_signal).unwrap();
     assert_eq!(interrupted(false), Ok(()));
     assert_eq!(interrupted(true), Err(Fault::Failed));
+}
+
+#[test]
+fn after_some_that_were_called_off_no_more_are_tried() {
+    let (mut tried, mut called_off) = (0, 0);
+    let mut transfer = |stop, result| {
+        let transfer = || {
+            tried += 1;
+            result
+        };
+        let done = whole(Width::B1, &AtomicBool::new(stop), &mut called_off, transfer);
+        (done, tried)
+    };
+    for tries in 1..MOST_CALLED_OFF {
+        assert_eq!(transfer(true, Err(Errno::INTR)), (Err(Fault::Failed), tries));
+    }
+    // One that comes about ends the row, one that fails by itself does not count.
+    assert_eq!(transfer(true, Ok(1)), (Ok(()), MOST_CALLED_OFF));
+    assert_eq!(transfer(true, Err(Errno::IO)), (Err(Fault::Failed), MOST_CALLED_OFF + 1));
+    for tries in 1..=MOST_CALLED_OFF {
+        assert_eq!(transfer(true, Err(Errno::INTR)), (Err(Fault::Failed), MOST_CALLED_OFF + 1 + tries));
+    }
+    assert_eq!(transfer(true, Ok(1)), (Err(Fault::Failed), 2 * MOST_CALLED_OFF + 1), "it is not tried");
 }
 
 #[test]

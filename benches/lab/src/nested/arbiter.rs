@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: the host's console has legacy VGA while a guest rests, and after it",
         set: &SET,
-        seconds: 200,
+        seconds: 300,
         run: console,
     },
     Case {
@@ -256,6 +256,12 @@ fn console(stage: &Stage<'_>) -> Result<()> {
     ensure!(says(stage, "the host speaks to a guest").is_err(), "the bridge cannot be set");
     stage.terminate(guest)?;
     says(stage, "the host speaks after its bridge was set")?;
+    // As a service's end: to the machine, and to its process that holds the lease.
+    let guest = again("Both are asked to end.")?;
+    stage.output(&format!("pkill -TERM -f 'trapline .*{}'", adapter.function))?;
+    stage.terminated(guest)?;
+    stage.output(&gone(&format!("trapline vga-lease .*{}", adapter.function)))?;
+    says(stage, "the host speaks after both were asked to end")?;
     let mut guest = again("This one is killed.")?;
     stage.output(&format!("pkill -KILL -f 'trapline run .*{}'", adapter.function))?;
     guest.kill()?;

@@ -38,6 +38,16 @@ fn options_choose() {
 }
 
 #[test]
+fn nothing_is_measured_behind_a_root_port_that_nobody_sets_up() {
+    let Device::Adapters(Adapters::Given(devices)) = parsed("--device 01:00.0").unwrap().device else {
+        panic!("no device")
+    };
+    assert_eq!(devices.iter().map(|device| device.root_port).collect::<Vec<_>>(), [Some(false)]);
+    let refused = parsed("--device 01:00.0,root-port=on").unwrap_err().to_string();
+    assert!(refused.contains("sets up no bridge"), "{refused}");
+}
+
+#[test]
 fn what_can_not_be_measured_is_said() {
     let said = |arguments| parsed(arguments).unwrap_err().to_string();
     assert!(said("--device none").contains("give null"));

@@ -343,7 +343,9 @@ fn a_second_signal_ends_a_run_that_does_not_stop() {
     run.expect("READY");
     run.signal(Signal::TERM);
     run.expect(LEFT);
-    std::thread::sleep(Duration::from_millis(100));
+    // As a shell does that ends, and then its terminal.
+    run.signal(Signal::HUP);
+    std::thread::sleep(Duration::from_millis(1100));
     assert_eq!(run.child.try_wait().unwrap(), None);
     run.signal(Signal::INT);
     let (status, _) = run.end();
