@@ -106,6 +106,13 @@ fn a_geforces_ports_lead_to_configuration_space() {
         guest.outd(0x3d4, order);
         assert_eq!(guest.ind(0x3d0), expected);
     }
+    // Its other bytes too, none of which is the host's.
+    guest.outw(0x3d4, 0x338);
+    guest.outd(0x3d0, 0x1810);
+    guest.outw(0x3d4, 0x538);
+    assert_eq!([0x3d3, 0x3d2, 0x3d1].map(|port| guest.inb(port)), [0xe0, 0, 0]);
+    assert_eq!(guest.inb(0x3d0), 0);
+    assert_eq!(guest.inb(0x3d3), own(Region::VGA, 0x3d3) & 0xff, "it was read");
     guest.outd(0x3d4, 0x338);
     guest.outw(0x3d0, 0x1804);
     guest.outd(0x3d4, 0x738);
