@@ -32,7 +32,15 @@ pub struct State {
 pub struct Adapter {
     state: Arc<Mutex<State>>,
     regions: Arc<[RegionInfo]>,
+    /// The regions of its own, from number [`TYPED`] on.
+    typed: Arc<[Typed]>,
 }
+
+/// A region of a device's own: type with subtype, and contents.
+type Typed = ((u32, u32), Vec<u8>);
+
+/// The number of the first.
+pub const TYPED: usize = 9;
 
 /// What it has in a register.
 pub fn own(region: Region, offset: u64) -> u64 {
@@ -62,7 +70,22 @@ impl Adapter {
         }
         regions[7] = RegionInfo { size: 4096, ..regions[7].clone() };
         regions[8] = RegionInfo { size: 0xc_0000, readable: true, writable: true, mappings: Vec::new() };
-        Adapter { state: Arc::new(Mutex::new(State { config, ..State::default() })), regions: regions.into() }
+        let state = Arc::new(Mutex::new(State { config, ..State::default() }));
+        Adapter { state, regions: regions.into(), typed: [].into() }
+    }
+
+    /// The same as a function of another class: base class and subclass.
+    pub fn with_class(self, class: u16) -> Adapter {
+        self.state().config[10..12].copy_from_slice(&class.to_le_bytes());
+        self
+    }
+
+    /// The same with a region of its own, which is said to have so many bytes and fails behind its contents.
+    pub fn with_typed(mut self, kind: (u32, u32), size: u64, contents: Vec<u8>) -> Adapter {
+        let region = RegionInfo { size, readable: true, ..RegionInfo::default() };
+        self.regions = self.regions.iter().cloned().chain([region]).collect();
+        self.typed = self.typed.iter().cloned().chain([(kind, contents)]).collect();
+        self
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -87,6 +110,10 @@ impl Backend for Adapter {
     fn regions(&self) -> &[RegionInfo] {
         &self.regions
     }
+    fn typed(&self, kind: (u32, u32)) -> Option<Region> {
+        let place = self.typed.iter().position(|(known, _)| *known == kind)?;
+        u8::try_from(TYPED + place).ok().map(Region)
+    }
     fn resettable(&self) -> bool {
         true
     }
@@ -107,10 +134,13 @@ impl Backend for Adapter {
         }
         Ok(())
     }
-    fn read_bytes(&mut self, _: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
-        let at = usize::try_from(offset).unwrap();
-        bytes.copy_from_slice(&self.state().config[at..at + bytes.len()]);
-        Ok(())
+    fn read_bytes(&mut self, region: Region, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        let (at, state) = (usize::try_from(offset).unwrap(), self.state());
+        let typed = usize::from(region.0).checked_sub(TYPED).and_then(|place| self.typed.get(place));
+        let from = typed.map_or(&state.config, |(_, contents)| contents);
+        let there = from.get(at..).unwrap_or_default();
+        bytes.iter_mut().zip(there).for_each(|(byte, from)| *byte = *from);
+        if there.len() < bytes.len() { Err(Fault::Failed) } else { Ok(()) }
     }
     fn reset(&mut self) -> Result<(), Fault> {
         Ok(())

@@ -36,6 +36,9 @@ const BAR: u8 = 0;
 const MIRROR: u64 = 0x10_80c0;
 const MIB: u64 = 1 << 20;
 
+/// What an OpRegion begins with. Its size in KiB follows, without the video BIOS table that may lie behind it. Linux'
+/// vfio_pci_igd.c makes no region of anything else.
+const SIGNATURE: &[u8] = b"IntelGraphicsMem";
 /// An OpRegion with a video BIOS table behind it is some tens of KiB; no more than this is read.
 const OPREGION_LARGEST: u64 = MIB;
 
@@ -49,27 +52,42 @@ pub struct Igd {
 }
 
 impl Igd {
-    /// That of a device; `None` of any other function, and where the host gives no OpRegion.
+    /// That of a device; `None` of any other function, and where the host gives no OpRegion or something else in
+    /// its place, which the guest's firmware would copy and its driver refuse.
     ///
     /// Reads configuration space and OpRegion: some tens of KiB, through the device's file.
     pub fn of(backend: &mut dyn Backend) -> Option<Igd> {
         let registers = Registers::read(backend).ok()?;
         let region = opregion(&registers, backend)?;
-        let len = backend.region(region).size.min(OPREGION_LARGEST);
-        let mut opregion = vec![0; usize::try_from(len).ok()?];
-        if backend.read_bytes(region, 0, &mut opregion).is_err() {
-            tracing::warn!(
-                device = backend.name(),
-                "its OpRegion cannot be read: a driver of the guest has none"
-            );
-            return None;
+        match contents(region, backend) {
+            Ok(opregion) => Some(Igd { opregion, stolen_memory: stolen_memory(&registers) }),
+            Err(why) => {
+                tracing::warn!(device = backend.name(), why, "a driver of the guest has no OpRegion");
+                None
+            }
         }
-        Some(Igd { opregion, stolen_memory: stolen_memory(&registers) })
     }
 }
 
-/// Makes the registers with addresses of RAM the guest's own, where the host gives an OpRegion, and tells
-/// whether it does.
+/// The OpRegion, if it is one.
+fn contents(region: Region, backend: &mut dyn Backend) -> Result<Vec<u8>, &'static str> {
+    let len = backend.region(region).size;
+    let bytes = usize::try_from(len).ok().filter(|_| len <= OPREGION_LARGEST);
+    let mut opregion = vec![0; bytes.ok_or("it is too large for one")?];
+    backend.read_bytes(region, 0, &mut opregion).map_err(|_| "it cannot be read")?;
+    let kib = opregion
+        .strip_prefix(SIGNATURE)
+        .and_then(<[u8]>::first_chunk)
+        .map(|kib| u64::from(u32::from_le_bytes(*kib)))
+        .ok_or("it has no signature")?;
+    if kib == 0 || kib * 1024 > len {
+        return Err("it is not as large as it says");
+    }
+    Ok(opregion)
+}
+
+/// Makes the registers with addresses of RAM the guest's own, where the host gives an OpRegion, whatever is in it, and
+/// tells whether it does.
 pub(in super::super) fn adopt(config: &mut Config, registers: &Registers, backend: &dyn Backend) -> bool {
     if opregion(registers, backend).is_none() {
         return false;

@@ -10,6 +10,9 @@
 //! Anything else at one of the two ports begins anew. The numbers are those of whole accesses of 16 or 32
 //! bits: register 0x38 of the CRT controller with 3, 5 and 7. It may as well be written by bytes, index and value. All
 //! but a write to configuration space reaches the device too.
+//!
+//! Ports 0x3d1 to 0x3d3 are the other bytes of the data, and lead where 0x3d0 leads in the state that they find;
+//! they leave the state as it is.
 
 use trapline_io::{Fault, Op, Region, Width};
 
@@ -107,12 +110,13 @@ impl Quirk for Ports {
     fn lead(&self, offset: u64, width: Width, op: Op) -> Result<Lead, Fault> {
         let place = (Region::VGA, offset);
         let beside = match (op, self.state) {
-            (Op::Read, State::Read) if offset == DATA => Beside::Sees(place),
-            (Op::Write(_), State::Write) if offset == DATA => Beside::Nothing,
+            (Op::Read, State::Read) => Beside::Sees(place),
+            (Op::Write(_), State::Write) => Beside::Nothing,
             _ => return Ok(Lead::Device(place)),
         };
-        match self.chosen() {
-            Some((at, end)) => Ok(Lead::Config(within(at, width, end)?, beside)),
+        let lane = offset.checked_sub(DATA).filter(|lane| *lane < LEN);
+        match lane.zip(self.chosen()) {
+            Some((lane, (at, end))) => Ok(Lead::Config(within(at + lane, width, end)?, beside)),
             None => Ok(Lead::Device(place)),
         }
     }
@@ -228,10 +232,29 @@ mod tests {
     }
 
     #[test]
-    fn ports_beside_the_two_do_not_matter() {
+    fn a_byte_of_data_is_the_byte_of_its_lane() {
+        let read = after(&[(INDEX, 0x338), (DATA, 0x1810), (INDEX, 0x538)]);
+        let write = after(&[(INDEX, 0x338), (DATA, 0x1804), (INDEX, 0x738)]);
+        for (lane, byte) in (0..LEN).zip(0_u16..) {
+            let place = (Region::VGA, DATA + lane);
+            let config = Lead::Config(0x10 + byte, Beside::Sees(place));
+            assert_eq!(read.lead(DATA + lane, Width::B1, Op::Read), Ok(config));
+            assert_eq!(read.lead(DATA + lane, Width::B1, Op::Write(0)), Ok(Lead::Device(place)));
+            let config = Lead::Config(4 + byte, Beside::Nothing);
+            assert_eq!(write.lead(DATA + lane, Width::B1, Op::Write(0)), Ok(config));
+            assert_eq!(write.lead(DATA + lane, Width::B1, Op::Read), Ok(Lead::Device(place)));
+        }
+        let ports = after(&[(INDEX, 0x338), (DATA, 0x18fe), (INDEX, 0x538)]);
+        assert!(ports.lead(DATA + 1, Width::B1, Op::Read).is_ok());
+        assert_eq!(ports.lead(DATA + 1, Width::B2, Op::Read), Err(Fault::NoRegister), "past its end");
+    }
+
+    #[test]
+    fn ports_beside_the_two_leave_the_state() {
         let mut ports = after(&[(INDEX, 0x338), (0x3d6, 0), (DATA, 0x1810), (0x3d2, 5), (INDEX, 0x538)]);
         ports.pass(0x3d5, Width::B1, Op::Read);
-        assert_eq!(ports.lead(0x3d2, Width::B2, Op::Read), Ok(Lead::Device((Region::VGA, 0x3d2))));
+        ports.pass(0x3d2, Width::B2, Op::Read);
+        assert_eq!(ports.lead(0x3d6, Width::B2, Op::Read), Ok(Lead::Device((Region::VGA, 0x3d6))));
         assert!(matches!(ports.lead(DATA, W, Op::Read), Ok(Lead::Config(0x10, _))));
         ports.reset();
         assert_eq!(ports.lead(DATA, W, Op::Read), Ok(HARDWARE));
