@@ -49,6 +49,7 @@ use crate::guest::{End, Ends, Guest};
 use crate::host::Tree;
 use crate::interrupts::watch::Watch;
 use crate::machine::{Ending, Machine, Observer};
+use crate::outlet;
 use crate::parts::Parts;
 use crate::platform::{self, KvmGsis, Platform, Wishes};
 use crate::report::account::Account;
@@ -79,6 +80,17 @@ struct Running {
     adapter: Option<Process>,
 }
 
+/// The files into which a run writes as it goes, by their options.
+fn outputs(config: &RunConfig) -> Vec<(&'static str, &Path)> {
+    let line = match &config.serial {
+        Serial::File(path) => Some(path.as_path()),
+        Serial::Stdio | Serial::None => None,
+    };
+    let trace = config.trace.as_ref().map(|trace| trace.path.as_path());
+    let named = [("serial", line), ("debugcon", config.debugcon.as_deref()), ("trace", trace)];
+    named.into_iter().filter_map(|(option, path)| Some((option, path?))).collect()
+}
+
 /// Builds the machine that `config` describes and lets it run; `ends` is told when it ends by
 /// itself.
 ///
@@ -96,13 +108,15 @@ pub fn launch(config: &RunConfig, ends: Ends) -> Result<Box<dyn Guest>> {
     let pirqs = Pirqs::new(Arc::new(KvmGsis(Arc::clone(&vm))));
     let debug_console =
         config.debugcon.as_deref().map(|path| serial::to_file("debugcon", path)).transpose()?;
+    let line = serial::output(&config.serial)?;
+    outlet::apart(&outputs(config))?;
     let Platform { mut parts, keys, serial } = platform::build(Wishes {
         vm: Arc::clone(&vm),
         events: events.clone(),
         ram: ram.clone(),
         firmware: firmware.bytes,
         cpus: config.cpus,
-        serial: serial::output(&config.serial)?,
+        serial: line,
         debug_console,
         pirqs: pirqs.clone(),
     })?;

@@ -21,7 +21,7 @@ pub fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>)
             return file.flush();
         }
         Ok(found) => (path.canonicalize()?, Some(found.permissions())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (behind(path), None),
         Err(error) => return Err(error),
     };
     let (temporary, file) = create_beside(&path)?;
@@ -47,12 +47,23 @@ fn fill_file(
     file.into_inner()?.sync_all()
 }
 
-/// Creates a new file in the folder of `path`.
+/// Where a link leads to that has no file at its end; any other path is that itself.
+fn behind(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // A ring of links is the kernel's to refuse.
+    for _ in 0..40 {
+        let Ok(target) = std::fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
+}
+
+/// Creates a new file in the folder of `path`, by a name that is no longer than what any folder takes.
 fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
+    path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
     // A file left by a process that was killed must not stand in the way of one with the same number.
     for attempt in 0..100 {
-        let temporary = path.with_file_name(format!(".{name}.{}.{attempt}", std::process::id()));
+        let temporary = path.with_file_name(format!(".trapline.{}.{attempt}", std::process::id()));
         match OpenOptions::new().write(true).create_new(true).open(&temporary) {
             Ok(file) => return Ok((temporary, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -74,6 +85,7 @@ pub fn check(path: &Path) -> Result<(), String> {
         Ok(found) if !found.is_file() => path.to_owned(),
         Ok(_) => path.canonicalize().as_deref().unwrap_or(path).parent().unwrap_or(path).to_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let path = behind(path);
             let parent =
                 path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if path.file_name().is_none() {
@@ -142,6 +154,27 @@ mod tests {
         replace(&link, |out| out.write_all(b"new")).unwrap();
         assert_eq!(std::fs::read(&real).unwrap(), b"new");
         assert!(link.symlink_metadata().unwrap().is_symlink());
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_yet_stays_one_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, real) = (folder.path().join("link"), folder.path().join("real"));
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        assert_eq!(check(&link), Ok(()));
+        replace(&link, |out| out.write_all(b"new")).unwrap();
+        assert_eq!(std::fs::read(&real).unwrap(), b"new");
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        std::os::unix::fs::symlink("no/real", folder.path().join("lost")).unwrap();
+        assert!(check(&folder.path().join("lost")).unwrap_err().starts_with("there is no directory "));
+    }
+
+    #[test]
+    fn a_name_may_be_as_long_as_a_name_may_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n".repeat(255));
+        replace(&path, |out| out.write_all(b"new")).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
     }
 
     #[test]
