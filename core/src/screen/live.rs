@@ -57,11 +57,12 @@ impl<W: Write> View<W> {
         self.frame = None;
     }
 
-    /// Draws what `source` shows now. Blocks as long as the terminal does.
+    /// Draws what `source` shows now. Blocks while the terminal takes what is written, a moment where it takes nothing.
     ///
     /// # Errors
     ///
-    /// What the terminal reports; the next drawing then writes all of it.
+    /// What the terminal reports, [`io::ErrorKind::WouldBlock`] where it took nothing; the next drawing then writes all
+    /// of it.
     pub fn draw(&mut self, source: &mut dyn Source, now: Instant) -> io::Result<()> {
         let picture = match source.text() {
             Some(text) => {

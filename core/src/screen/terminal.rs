@@ -12,6 +12,7 @@ use crossterm::cursor::Show;
 use crossterm::queue;
 use crossterm::style::ResetColor;
 use crossterm::terminal::{DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 /// Whether the terminal is ours now. The state of the terminal is one per process, and so is this.
@@ -19,6 +20,11 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 static PANIC_HOOK: Once = Once::new();
 /// The terminal's settings before it was taken over for the first time.
 static SETTINGS: OnceLock<Termios> = OnceLock::new();
+/// How long a terminal may take to take something, and how much a ready one takes.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+const PIECE: usize = 256;
+/// How often [`restore`] tries; what a terminal does not take then stays away.
+const TRIES: usize = 10;
 /// What [`restore`] writes.
 const LEAVE: &[u8] = b"\x1b[0m\x1b[?25h\x1b[?7h\x1b[?1049l";
 
@@ -74,7 +80,7 @@ pub fn restore() {
     let mut commands = Vec::new();
     // Nothing can be done if the terminal is gone: there is nobody to be told, and nothing to restore.
     let _ = queue!(commands, ResetColor, Show, EnableLineWrap, LeaveAlternateScreen);
-    let _ = Output.write_all(&commands);
+    let _ = (0..TRIES).find(|_| Output.write_all(&commands).is_ok());
     let _ = crossterm::terminal::disable_raw_mode();
 }
 
@@ -103,8 +109,14 @@ pub fn is_there() -> bool {
 pub struct Output;
 
 impl Write for Output {
+    /// A terminal whose other end takes nothing is [`io::ErrorKind::WouldBlock`] after a moment.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::io::write(io::stdout(), bytes)?)
+        let stdout = io::stdout();
+        if poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], Some(&PATIENCE))? == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // What is ready takes this much.
+        Ok(rustix::io::write(&stdout, bytes.get(..PIECE).unwrap_or(bytes))?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

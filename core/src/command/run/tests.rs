@@ -154,6 +154,13 @@ fn the_run_of_a_child() {
     let Ok(kind) = std::env::var(CHILD) else { return };
     let script: Script = match kind.as_str() {
         "endless" | "stuck" => |_, _| {},
+        "changing" => |_, typed| {
+            for number in 0_u32.. {
+                let digit = char::from_digit(number % 10, 10).unwrap();
+                *typed.lock() = vec![Key::new(KeyCode::Char(digit)); 40];
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        },
         "unseen" => |_, _| println!("{STARTED}"),
         "power off" => |ends, typed| power_off_after(1, &ends, typed),
         "panic" => |ends, typed| {
@@ -163,7 +170,11 @@ fn the_run_of_a_child() {
         },
         other => panic!("{other:?}"),
     };
-    let (status, typed) = run_fake(&config("screen = 'auto'"), script);
+    let options = match kind.as_str() {
+        "changing" => "screen = 'auto'\ntimeout = 3",
+        _ => "screen = 'auto'",
+    };
+    let (status, typed) = run_fake(&config(options), script);
     let status = match status {
         Ok(Status::Success) if kind == "endless" => 40 + i32::try_from(typed.len()).unwrap(),
         Ok(Status::Success) => 30,
@@ -256,7 +267,9 @@ fn pseudo_terminal() -> (OwnedFd, File) {
 /// A child on that terminal.
 fn on(end: &File, kind: &str) -> Child {
     let stdio = || Stdio::from(end.try_clone().unwrap());
-    child(kind).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap()
+    // The last words of one whose terminal takes nothing would wait there.
+    let errors = if kind == "changing" { Stdio::null() } else { stdio() };
+    child(kind).stdin(stdio()).stdout(stdio()).stderr(errors).spawn().unwrap()
 }
 
 /// What a terminal is sent on the way to its other screen, and back.
@@ -308,6 +321,23 @@ fn signals_give_the_terminal_back() {
         let (status, _) = run.end();
         assert_eq!(status.code(), Some(100 + signal.as_raw()));
     }
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_does_not_hold_the_run_up() {
+    let mut run = OnTerminal::start("changing");
+    run.expect("READY");
+    rustix::termios::tcflow(&run.end, rustix::termios::Action::OOff).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let status = loop {
+        match run.child.try_wait().unwrap() {
+            Some(status) => break status,
+            None => assert!(Instant::now() < deadline, "it waits for its terminal"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(status.code(), Some(31));
+    assert_eq!(settings(&run.end), run.before, "the terminal's settings");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Watches a run until it ends: shows its screen, takes keys to it.
 
-use std::io::BufWriter;
+use std::io::{self, BufWriter};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,11 @@ impl Watch {
             }
             self.type_keys(guest, now);
             if now >= draw_at {
-                view.draw(guest.screen(), now)?;
+                match view.draw(guest.screen(), now) {
+                    // It takes nothing just now, and is drawn anew as soon as it does.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    drawn => drawn?,
+                }
                 draw_at = now + live::INTERVAL;
             }
             if !is_there_after(self.sleep(now, Some(draw_at))) {
