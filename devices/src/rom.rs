@@ -6,6 +6,7 @@
 //!
 //! * [`image`], [`npde`]: reading the chain;
 //! * [`efi`], [`nvidia`], [`amd`]: what an image has in it;
+//! * [`mod@decompress`]: drivers for UEFI, as vendors ship them;
 //! * [`mod@check`]: all of that, what is wrong with it, and what it means for firmware;
 //! * [`mod@repair`]: ids and checksum;
 //! * [`mod@fix`]: a ROM of its own made from a dump;
@@ -30,6 +31,7 @@
 pub mod amd;
 pub mod check;
 pub mod compare;
+pub mod decompress;
 pub mod efi;
 pub mod fix;
 pub mod image;

@@ -16,8 +16,12 @@ use fuzz::adapter;
 #[path = "../../io/fuzz/src/driver.rs"]
 mod driver;
 
-/// Two bytes of each id and one of what to do; behind it one image of 512 bytes with its PCI data structure.
-const ROMS: &[&[u8]] = &[&IMAGE];
+#[path = "rom_found/driver.rs"]
+mod driver_found;
+
+/// Two bytes of each id and one of what to do; behind it one image of 512 bytes with its PCI data structure, for a BIOS
+/// or with a compressed driver for UEFI.
+const ROMS: &[&[u8]] = &[&IMAGE, &COMPRESSED];
 
 const IMAGE: [u8; 517] = {
     let mut rom = [0; 517];
@@ -26,6 +30,19 @@ const IMAGE: [u8; 517] = {
     (rom[0x21], rom[0x22], rom[0x23], rom[0x24]) = (b'P', b'C', b'I', b'R');
     (rom[0x25], rom[0x26], rom[0x27], rom[0x28]) = (0x34, 0x12, 0x11, 0x11);
     (rom[0x2b], rom[0x31], rom[0x36]) = (0x18, 1, 0x80);
+    rom
+};
+
+const COMPRESSED: [u8; 517] = {
+    let mut rom = IMAGE;
+    rom[0x35] = 3;
+    (rom[0x09], rom[0x0a], rom[0x0d], rom[0x0f], rom[0x10]) = (0xf1, 0x0e, 0x0b, 0x64, 0x86);
+    (rom[0x11], rom[0x1b]) = (1, 0x40);
+    let mut at = 0;
+    while at < driver_found::DRIVER.len() {
+        rom[0x45 + at] = driver_found::DRIVER[at];
+        at += 1;
+    }
     rom
 };
 

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 #[path = "../fuzz/src/rom.rs"]
 mod body;
+#[path = "rom_found/driver.rs"]
+mod found;
 
 /// An image: headers that hold, and noise.
 fn image() -> impl Strategy<Value = Vec<u8>> {
@@ -24,6 +26,12 @@ fn image() -> impl Strategy<Value = Vec<u8>> {
         bytes[0x31] = u8::from(last) << 7;
         if code == 3 {
             bytes[4..10].copy_from_slice(&[0xf1, 0x0e, 0, 0, 0x0b, 0]);
+            // A compressed driver, as damaged as the noise is that lies in it.
+            if next {
+                bytes[10..14].copy_from_slice(&[0x64, 0x86, 1, 0]);
+                bytes[0x16..0x18].copy_from_slice(&[0x80, 0]);
+                bytes[0x80..].iter_mut().zip(found::DRIVER).for_each(|(place, byte)| *place ^= byte);
+            }
         }
         if npde {
             bytes[0x40..0x44].copy_from_slice(b"NPDE");

@@ -5,6 +5,8 @@
 
 use trapline_devices::rom::check::{self, About, Firmware, Severity};
 use trapline_devices::rom::compare::{self, Judgement};
+use trapline_devices::rom::decompress::{LARGEST, decompress};
+use trapline_devices::rom::efi::{Body, Graphics};
 use trapline_devices::rom::fix::{self, Fixed, Wish};
 use trapline_devices::rom::{self, CodeType, Finding, Ids, Repair};
 
@@ -13,6 +15,7 @@ pub fn run(input: &[u8]) {
     let Some(([v, e, d, i, what], file)) = input.split_first_chunk() else { return };
     let ids = Ids { vendor: u16::from_le_bytes([*v, *e]), device: u16::from_le_bytes([*d, *i]) };
     repair(file, ids, if what & 1 == 0 { Repair::All } else { Repair::Id });
+    decompressed(file);
     told(file, About { ids: (what & 2 == 0).then_some(ids), shadow: what & 4 != 0 });
     let keep = [CodeType::Bios, CodeType::Efi, CodeType::Other(0xe0)];
     let keep = keep.into_iter().zip(0..).filter(|(_, bit)| what >> 4 >> bit & 1 != 0);
@@ -42,6 +45,13 @@ fn repair(file: &[u8], ids: Ids, what: Repair) {
     assert!(changed <= 3 * before.images.len());
 }
 
+/// No more is made than is said, and than is ever made.
+fn decompressed(file: &[u8]) {
+    let made = decompress(file);
+    let size = file.get(4..).and_then(|file| file.first_chunk()).map(|size| u32::from_le_bytes(*size));
+    assert!(made.is_none_or(|made| made.len() <= LARGEST && u32::try_from(made.len()).ok() == size));
+}
+
 /// What is told is short, one line each, and says why firmware runs none of it.
 fn told(file: &[u8], about: About) {
     let report = check::check(file, about);
@@ -50,6 +60,10 @@ fn told(file: &[u8], about: About) {
         assert!(!remark.text.is_empty() && !remark.text.contains('\n') && remark.text.len() < 1000);
     }
     assert!(report.to_string().len() < 2000);
+    for efi in report.parts.iter().filter_map(|part| part.efi) {
+        let open = matches!(efi.body, Body::Plain | Body::Compressed);
+        assert_eq!(open, efi.graphics != Graphics::Hidden);
+    }
     let stops = report.remarks.iter().any(|remark| remark.severity == Severity::Stops);
     for firmware in [Firmware::Bios, Firmware::Uefi] {
         match report.verdict(firmware) {

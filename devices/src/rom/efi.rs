@@ -1,10 +1,11 @@
 //! Images for UEFI (UEFI 2.10, section 14.4.2: PCI Option ROMs, EFI PCI Expansion ROM Header).
 //!
-//! What a driver offers can be told without running it only as far as its bytes lie open: in a compressed
-//! one, as nearly all vendors ship, nothing can be looked for.
+//! What a driver offers is told without running it, by the names in its bytes. Nearly all vendors ship compressed ones,
+//! which are decompressed first ([`decompress`](super::decompress)).
 
 use std::fmt;
 
+use super::decompress::decompress;
 use super::image::{CodeType, Image, word};
 
 /// What marks the header, behind the initialization size.
@@ -18,7 +19,7 @@ const BODY: usize = 0x16;
 /// Where a PE file keeps the offset of its PE header (PE format, MS-DOS stub).
 const PE_POINTER: usize = 0x3c;
 /// `EFI_GRAPHICS_OUTPUT_PROTOCOL_GUID`, 9042a9de-23dc-4a38-96fb-7aded080516a, as it lies in memory.
-const GRAPHICS_OUTPUT: [u8; 16] =
+pub(super) const GRAPHICS_OUTPUT: [u8; 16] =
     [0xde, 0xa9, 0x42, 0x90, 0xdc, 0x23, 0x38, 0x4a, 0x96, 0xfb, 0x7a, 0xde, 0xd0, 0x80, 0x51, 0x6a];
 
 /// What the header of an image for UEFI says, and what its body shows.
@@ -47,11 +48,12 @@ pub struct Machine(pub u16);
 pub enum Body {
     /// As it is: a PE file.
     Plain,
-    /// Compressed by UEFI's algorithm (section 19).
+    /// A PE file that UEFI's algorithm has compressed (section 19).
     Compressed,
-    /// Neither: no PE file where one should be, a compressed one that goes beyond the image, or a compression
-    /// that UEFI does not know.
+    /// No PE file where one should be, or none that decompression makes.
     Damaged,
+    /// A compression that UEFI does not know; its number.
+    Unknown(u16),
 }
 
 /// Whether a driver names the graphics output protocol (GOP), without which UEFI has no screen. One for an adapter
@@ -62,7 +64,7 @@ pub enum Graphics {
     Named,
     /// It is not.
     Absent,
-    /// The program cannot be looked into.
+    /// The program cannot be looked into: it is damaged, or nobody knows how it is compressed.
     Hidden,
 }
 
@@ -99,14 +101,16 @@ pub(super) fn read(rom: &[u8], image: &Image) -> Option<Efi> {
     }
     let body = bytes.get(usize::from(word(bytes, BODY)?)..).unwrap_or_default();
     let machine = Machine(word(bytes, MACHINE)?);
-    let (kind, graphics) = match word(bytes, COMPRESSION)? {
-        0 if is_program(body, machine) => {
-            let named = body.windows(GRAPHICS_OUTPUT.len()).any(|bytes| bytes == GRAPHICS_OUTPUT);
-            (Body::Plain, if named { Graphics::Named } else { Graphics::Absent })
-        }
-        1 if is_compressed(body) => (Body::Compressed, Graphics::Hidden),
-        _ => (Body::Damaged, Graphics::Hidden),
+    let open = |program: &[u8]| {
+        let names = || program.windows(GRAPHICS_OUTPUT.len()).any(|bytes| bytes == GRAPHICS_OUTPUT);
+        is_program(program, machine).then(|| if names() { Graphics::Named } else { Graphics::Absent })
     };
+    let (kind, graphics) = match word(bytes, COMPRESSION)? {
+        0 => (Body::Plain, open(body)),
+        1 => (Body::Compressed, decompress(body).and_then(|program| open(&program))),
+        other => (Body::Unknown(other), Some(Graphics::Hidden)),
+    };
+    let (kind, graphics) = graphics.map_or((Body::Damaged, Graphics::Hidden), |graphics| (kind, graphics));
     Some(Efi { subsystem: Subsystem(word(bytes, SUBSYSTEM)?), machine, body: kind, graphics })
 }
 
@@ -114,12 +118,6 @@ pub(super) fn read(rom: &[u8], image: &Image) -> Option<Efi> {
 fn is_program(body: &[u8], machine: Machine) -> bool {
     let header = dword(body, PE_POINTER).and_then(|at| body.get(at..)).unwrap_or_default();
     body.starts_with(b"MZ") && header.starts_with(b"PE\0\0") && word(header, 4) == Some(machine.0)
-}
-
-/// Whether it has the sizes that stand before a compressed program, and all of that program.
-fn is_compressed(body: &[u8]) -> bool {
-    let sizes = dword(body, 0).zip(dword(body, 4));
-    sizes.is_some_and(|(packed, whole)| packed > 0 && whole > 0 && packed <= body.len().saturating_sub(8))
 }
 
 fn dword(bytes: &[u8], at: usize) -> Option<usize> {
@@ -155,11 +153,16 @@ impl fmt::Display for Machine {
 impl fmt::Display for Efi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.machine, self.subsystem)?;
-        f.write_str(match (self.body, self.graphics) {
-            (Body::Damaged, _) => ", damaged",
-            (Body::Compressed, _) => ", compressed",
-            (Body::Plain, Graphics::Named) => ", names GOP",
-            (Body::Plain, _) => ", names no GOP",
+        match self.body {
+            Body::Plain => {}
+            Body::Compressed => f.write_str(", compressed")?,
+            Body::Damaged => return f.write_str(", damaged"),
+            Body::Unknown(number) => return write!(f, ", compressed by the unknown method {number:#x}"),
+        }
+        f.write_str(match self.graphics {
+            Graphics::Named => ", names GOP",
+            Graphics::Absent => ", names no GOP",
+            Graphics::Hidden => "",
         })
     }
 }

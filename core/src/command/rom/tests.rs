@@ -4,6 +4,9 @@ use clap::Parser;
 
 use super::*;
 
+#[path = "../../../../devices/tests/rom_found/driver.rs"]
+mod found;
+
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(flatten)]
@@ -33,7 +36,7 @@ fn image(device: u16, code: u8, last: bool) -> Vec<u8> {
     if code == 3 {
         bytes[4..14].copy_from_slice(&[0xf1, 0x0e, 0, 0, 0x0b, 0, 0x64, 0x86, 1, 0]);
         bytes[0x16] = 0x60;
-        bytes[0x60..0x68].copy_from_slice(&[9, 0, 0, 0, 20, 0, 0, 0]);
+        bytes[0x60..0x60 + found::DRIVER.len()].copy_from_slice(&found::DRIVER);
     }
     bytes[511] = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
     bytes
@@ -69,14 +72,12 @@ card.rom: so many bytes
 
   OFFSET       SIZE  FOR             ID         CLASS   CHECKSUM  CONTENTS
      0x0  512 bytes  BIOS            10de:1b80  030000  right     NVIDIA, BIT at 0x100
-   0x200  512 bytes  UEFI            10de:1b80  030000  -         x64 boot driver, compressed
+   0x200  512 bytes  UEFI            10de:1b80  030000  -         x64 boot driver, compressed, names GOP
 
     BIOS        runs none, as said below
     UEFI        runs none, as said below
     ! stops     NVIDIA's flash header of 0x600 bytes stands before the first image, so that firmware
                 finds none (rom fix cuts it off)
-    note        the image at 0x200 is compressed: whether it has a graphics output protocol (GOP)
-                shows only when it runs
     note        behind its last image are 100 bytes of 0xff, which nobody needs
 "
     );
@@ -89,6 +90,43 @@ card.rom: so many bytes
     UEFI        runs none, as said below
     ! stops     it is all ones: when it was read the device slept, did not decode, or has no ROM of
                 its own
+"
+    );
+    // The driver's stream is damaged, or compressed in another way.
+    let changed = |at, byte| {
+        let mut bytes = image(0x1b80, 3, true);
+        bytes[at] = byte;
+        page(&bytes, About::default())
+    };
+    assert_eq!(
+        changed(0x70, 0xff),
+        "\
+card.rom: so many bytes
+
+  OFFSET       SIZE  FOR             ID         CLASS   CHECKSUM  CONTENTS
+     0x0  512 bytes  UEFI            10de:1b80  030000  -         x64 boot driver, damaged
+
+    BIOS        runs none: there is no image for a BIOS in it
+    UEFI        runs none, as said below
+    ! stops     the image at 0x0 has no program in it that UEFI could load: it is cut or damaged
+    ! warning   it has no image for a BIOS; SeaBIOS will show nothing on this adapter
+"
+    );
+    assert_eq!(
+        changed(0x0c, 2),
+        "\
+card.rom: so many bytes
+
+  OFFSET       SIZE  FOR             ID         CLASS   CHECKSUM  CONTENTS
+     0x0  512 bytes  UEFI            10de:1b80  030000  -         x64 boot driver, compressed by the unknown method 0x2
+
+    BIOS        runs none: there is no image for a BIOS in it
+    UEFI        runs none, as said below
+    ! stops     the image at 0x0 is compressed by method 0x2, which UEFI does not know: it is not
+                loaded
+    ! warning   it has no image for a BIOS; SeaBIOS will show nothing on this adapter
+    note        the image at 0x0 cannot be looked into: whether it has a graphics output protocol
+                (GOP) is not known
 "
     );
     let lines = page(&flash()[0x600..], About { ids: None, shadow: true });
@@ -169,7 +207,8 @@ fn programs_read_json() {
     let text = document::json(&found, &report, Some(&comparison)).unwrap();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&value["size"], &value["start"]), (&flash().len().into(), &0x600.into()));
-    assert_eq!(value["images"][1]["efi"], "x64 boot driver, compressed");
+    assert_eq!(value["images"][1]["efi"], "x64 boot driver, compressed, names GOP");
+    assert!(value["remarks"].as_array().unwrap().iter().all(|remark| remark["code"] != "gop-hidden"));
     assert_eq!(value["images"][0]["checksum"], 0);
     assert_eq!(value["remarks"][0]["code"], "data-before");
     assert_eq!(value["bios"]["image"], serde_json::Value::Null);

@@ -154,17 +154,27 @@ fn uefi(part: &Part, found: &mut Vec<Remark>) {
         let text = format!("is no driver but {}: UEFI may not start it", efi.subsystem);
         say(Severity::Warning, "efi-subsystem", text);
     }
-    match (efi.body, efi.graphics) {
-        (Body::Damaged, _) => say(
+    match efi.body {
+        Body::Damaged => say(
             Severity::Stops,
             "efi-damaged",
             "has no program in it that UEFI could load: it is cut or damaged".into(),
         ),
+        Body::Unknown(number) => say(
+            Severity::Stops,
+            "efi-compression",
+            format!("is compressed by method {number:#x}, which UEFI does not know: it is not loaded"),
+        ),
+        Body::Plain | Body::Compressed => {}
+    }
+    match (efi.body, efi.graphics) {
+        // Whatever it would offer, UEFI gets none of it.
+        (Body::Damaged, _) => {}
         _ if !is_display(part) => {}
         (_, Graphics::Hidden) => say(
             Severity::Note,
             "gop-hidden",
-            "is compressed: whether it has a graphics output protocol (GOP) shows only when it runs".into(),
+            "cannot be looked into: whether it has a graphics output protocol (GOP) is not known".into(),
         ),
         (_, Graphics::Absent) => say(
             Severity::Warning,

@@ -1,7 +1,7 @@
 //! Reports of ROMs that the tests build, and of those of the distribution.
 
 use super::*;
-use crate::rom::image::tests::{Build, PCIR};
+use crate::rom::image::tests::{Build, PCIR, program};
 
 const IDS: Ids = Ids { vendor: 0x10de, device: 0x1b80 };
 
@@ -40,9 +40,9 @@ fn a_geforces_rom_is_told_in_one_line() {
     assert_eq!(
         report.to_string(),
         "BIOS image of 1 KiB for 10de:1b80 (NVIDIA 86.17.00.01.40, BIT at 0x100); UEFI image of 1 KiB for 10de:1b80 \
-         (x64 boot driver, compressed); a BIOS runs the image at 0x0"
+         (x64 boot driver, compressed, names GOP); a BIOS runs the image at 0x0"
     );
-    assert_eq!(codes(&report), [("gop-hidden", Severity::Note)]);
+    assert_eq!(codes(&report), []);
     assert_eq!((report.verdict(Firmware::Bios), report.verdict(Firmware::Uefi)), (Ok(0), Ok(1024)));
 }
 
@@ -138,8 +138,25 @@ fn a_rom_for_uefi_alone_is_none_for_a_bios() {
         assert!(codes(&report).contains(&(code, Severity::Stops)), "{code}: {report:?}");
         assert!(report.verdict(Firmware::Uefi).is_err());
     }
+    let unknown = check(&Build::driver(1, 2, None).set(0x0c, 2).last().rom(), About::default());
+    for expected in [("efi-compression", Severity::Stops), ("gop-hidden", Severity::Note)] {
+        assert!(codes(&unknown).contains(&expected), "{unknown:?}");
+    }
+    assert!(unknown.verdict(Firmware::Uefi).unwrap_err().contains("by method 0x2, which UEFI does not know"));
     let application = check(&Build::driver(1, 2, None).set(8, 0x0a).last().rom(), About::default());
     assert!(codes(&application).contains(&("efi-subsystem", Severity::Warning)));
+}
+
+#[test]
+fn a_compressed_driver_is_judged_by_what_is_in_it() {
+    let said = |program: &[u8]| {
+        let report = check(&Build::compressed(IDS.vendor, IDS.device, program).last().rom(), about(IDS));
+        let codes: Vec<_> = codes(&report).into_iter().filter(|(code, _)| *code != "no-bios").collect();
+        (codes, report.verdict(Firmware::Uefi).is_ok())
+    };
+    assert_eq!(said(&program(&efi::GRAPHICS_OUTPUT)), (vec![], true));
+    assert_eq!(said(&program(b"no name")), (vec![("no-gop", Severity::Warning)], true));
+    assert_eq!(said(b"no program"), (vec![("efi-damaged", Severity::Stops)], false));
 }
 
 #[test]

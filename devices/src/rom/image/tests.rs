@@ -3,6 +3,17 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::rom::decompress::tests::{Way, compress};
+use crate::rom::efi;
+
+/// A PE file for x64 with `names` in it.
+pub(crate) fn program(names: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x90; 0x80];
+    bytes[..2].copy_from_slice(b"MZ");
+    bytes[0x3c..0x40].copy_from_slice(&[0x40, 0, 0, 0]);
+    bytes[0x40..0x46].copy_from_slice(b"PE\0\0\x64\x86");
+    [&bytes, names].concat()
+}
 
 /// An image to build, with the PCI data structure at 0x40.
 #[derive(Clone, Debug)]
@@ -36,17 +47,23 @@ impl Build {
         Build::bios(vendor, device, blocks).set(PCIR + 0x14, 3)
     }
 
-    /// A driver for UEFI on x64 in it: compressed, or a PE file with `names` in it.
+    /// A driver for UEFI on x64 in it: a PE file with `names` in it, or with none given one that names GOP, compressed.
     pub(crate) fn driver(vendor: u16, device: u16, names: Option<&[u8]>) -> Build {
-        let header = [0xf1, 0x0e, 0, 0, 0x0b, 0, 0x64, 0x86, names.is_none().into(), 0];
-        let image = Build::efi(vendor, device, 2).put(4, &header).put(0x16, &[0x80, 0]);
         match names {
-            None => image.put(0x80, &[0x20, 0, 0, 0, 0, 1, 0, 0]),
-            Some(names) => {
-                let image = image.put(0x80, b"MZ").put(0x80 + 0x3c, &[0x40, 0, 0, 0]);
-                image.put(0xc0, b"PE\0\0\x64\x86").put(0x100, names)
-            }
+            None => Build::compressed(vendor, device, &program(&efi::GRAPHICS_OUTPUT)),
+            Some(names) => Build::with_body(vendor, device, 0, &program(names)),
         }
+    }
+
+    /// A driver with this program in it, compressed.
+    pub(crate) fn compressed(vendor: u16, device: u16, program: &[u8]) -> Build {
+        let way = Way { block: 100, strings: true, shape: 0 };
+        Build::with_body(vendor, device, 1, &compress(program, way))
+    }
+
+    fn with_body(vendor: u16, device: u16, compression: u8, body: &[u8]) -> Build {
+        let header = [0xf1, 0x0e, 0, 0, 0x0b, 0, 0x64, 0x86, compression, 0];
+        Build::efi(vendor, device, 2).put(4, &header).put(0x16, &[0x80, 0]).put(0x80, body)
     }
 
     pub(crate) fn set(mut self, at: usize, byte: u8) -> Build {
