@@ -10,17 +10,22 @@ use anyhow::{Result, anyhow, bail};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// Creates the file, or empties it. One that is this program's own output, or error output, is shared with what else
-/// comes there. A pipe must have a reader: its opening does not wait for one, since the start
+/// As [`create`], for lines. A file that is this program's own output, or error output, is not emptied but shared with
+/// what else comes there.
+///
+/// # Errors
+/// As [`create`].
+pub(crate) fn lines(path: &Path) -> Result<File> {
+    let (output, errors) = (io::stdout(), io::stderr());
+    own(path, &[output.as_fd(), errors.as_fd()]).map_or_else(|| create(path), Ok)
+}
+
+/// Creates the file, or empties it. A pipe must have a reader: its opening does not wait for one, since the start
 /// of a run would hang without a word. What is written afterwards waits as usual.
 ///
 /// # Errors
 /// What is in the way, as a line for a person.
 pub(crate) fn create(path: &Path) -> Result<File> {
-    let (output, errors) = (io::stdout(), io::stderr());
-    if let Some(file) = own(path, &[output.as_fd(), errors.as_fd()]) {
-        return Ok(file);
-    }
     open(path).map_err(|error| match (error.kind(), error.raw_os_error()) {
         // A file that is not there is made; only its directory can be missing.
         (io::ErrorKind::NotFound, _) => match path.parent() {

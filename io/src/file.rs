@@ -53,7 +53,8 @@ pub struct FileDevice {
     called_off: u32,
 }
 
-/// After so many in a row that were called off no more are tried. One, or two, may have waited for a moment only.
+/// After so many in a row that were called off no more are tried. One may have waited for a moment only, and behind each
+/// that fails another one asks whether the device is still there.
 const MOST_CALLED_OFF: u32 = 4;
 
 impl FileDevice {

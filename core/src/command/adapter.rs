@@ -9,7 +9,7 @@ use super::signals::{EndingSignals, leave_to_parent};
 use crate::config::{AdapterConfig, AdapterOptions};
 use crate::sandbox::Kind;
 
-/// Serves until a signal ends it, or, at standard input, until its client goes.
+/// Serves until a signal ends it; at standard input until its client goes, and no signal does.
 pub(super) fn adapter(options: AdapterOptions) -> anyhow::Result<Status> {
     let config = AdapterConfig::new(options)?;
     config.seccomp.prepare();

@@ -1,6 +1,7 @@
 //! What is wrong with a function's interrupts, judged by looks at it that lie seconds apart.
 //!
-//! * [`Wrong::Silent`]: the guest enabled messages and lets the function master the bus; none has come in [`LAST`].
+//! * [`Wrong::Silent`]: the guest enabled messages and lets the function master the bus; none has
+//!   come at the look after [`LAST`].
 //! * [`Wrong::Storm`] by its line: at two looks in a row the line came again and again, and the device had its reason
 //!   for it at every moment: the guest acknowledges, and the reason stays.
 //! * [`Wrong::Storm`] by messages: at two looks in a row there were more than any device has reasons for.
@@ -76,7 +77,8 @@ impl Judge {
     /// Takes one more look, later than those before.
     pub(crate) fn weigh(&mut self, look: Look) -> Option<Wrong> {
         let last = self.last.replace(look).filter(|last| last.way == look.way);
-        let is_last = look.at >= LAST && last.is_none_or(|last| last.at < LAST);
+        // One that comes much later may be of another driver, which has just enabled them again.
+        let is_last = (LAST..LAST + LATER).contains(&look.at) && last.is_none_or(|last| last.at < LAST);
         let rate = last.and_then(|last| rate(last, look));
         let storm = rate.filter(|rate| match look.way {
             Signalling::Line => *rate >= LINE_STORM && look.pins.asserted,

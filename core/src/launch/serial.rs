@@ -29,7 +29,7 @@ pub(super) fn output(serial: &Serial) -> Result<Option<Output>> {
 /// stop taking: then the guest is held up for a moment only, and the run can end. A pipe must have a reader.
 pub(super) fn to_file(option: &str, path: &Path) -> Result<Output> {
     let name = format!("--{option} {}", path.display());
-    let file = outlet::create(path).with_context(|| name.clone())?;
+    let file = outlet::lines(path).with_context(|| name.clone())?;
     Ok(Output::descriptor(file.into()).named(name))
 }
 

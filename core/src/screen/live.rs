@@ -64,6 +64,8 @@ impl<W: Write> View<W> {
     /// What the terminal reports, [`io::ErrorKind::WouldBlock`] where it took nothing; the next drawing then writes all
     /// of it.
     pub fn draw(&mut self, source: &mut dyn Source, now: Instant) -> io::Result<()> {
+        // What is left of one that was not taken goes first, else each try would add a whole screen.
+        self.out.flush()?;
         let picture = match source.text() {
             Some(text) => {
                 self.frame = None;

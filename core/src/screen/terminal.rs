@@ -20,11 +20,12 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 static PANIC_HOOK: Once = Once::new();
 /// The terminal's settings before it was taken over for the first time.
 static SETTINGS: OnceLock<Termios> = OnceLock::new();
-/// How long a terminal may take to take something, and how much a ready one takes.
-const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-const PIECE: usize = 256;
+/// How long a terminal may take to take something, and how much a ready one is given at once: a slow line has more than
+/// twice the time that it needs for so much.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+const PIECE: usize = 64;
 /// How often [`restore`] tries; what a terminal does not take then stays away.
-const TRIES: usize = 10;
+const TRIES: usize = 4;
 /// What [`restore`] writes.
 const LEAVE: &[u8] = b"\x1b[0m\x1b[?25h\x1b[?7h\x1b[?1049l";
 

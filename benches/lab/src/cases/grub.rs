@@ -40,8 +40,8 @@ fn menus(bench: &Bench) -> usize {
     serial.iter().filter(|byte| **byte == MARK).count()
 }
 
-/// Boots to the menu, waits as long as drawing it may take on a machine that took so long until then, ends the run, and gives back the screen, on which
-/// the whole menu is.
+/// Boots to the menu, waits as long as drawing it may take on a machine that took so long until then, ends the run, and
+/// gives back the screen, on which the whole menu is.
 pub fn look(bench: &Bench, arguments: &[&str]) -> Result<String> {
     // What an earlier run said is not this one's; there may be none.
     let _ = std::fs::remove_file(bench.file("serial.log"));

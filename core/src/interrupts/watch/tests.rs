@@ -171,6 +171,20 @@ fn a_card_that_never_sends_its_messages_is_told_of_once_with_the_option_that_hel
 }
 
 #[test]
+fn a_driver_that_comes_back_late_has_its_time() {
+    let mut rig = Rig::new();
+    rig.write(4, Width::B2, 0x400);
+    rig.enable_msi();
+    rig.write(4, Width::B2, MASTER | 0x400);
+    let _ = [0, 1, 3, 7, 15].map(|second| rig.at(second));
+    rig.write(MSI + 2, Width::B2, 0);
+    assert_eq!(rig.at(31), Some(91), "held back");
+    rig.write(MSI + 2, Width::B2, 1);
+    let _ = [91, 151, 211].map(|second| rig.at(second));
+    assert_eq!(rig.told(), None);
+}
+
+#[test]
 fn a_card_that_sends_them_is_counted_and_not_told_of() {
     let mut rig = Rig::new();
     rig.enable_msi();
