@@ -31,7 +31,8 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vfio: fonts, pages, modes and banks look the same in every way of the window",
         set: &ADAPTERS,
-        seconds: 480,
+        // Its guest is the one that is lost most often, and each loss is waited for as long.
+        seconds: 180,
         run: pictures,
     },
     Case {
