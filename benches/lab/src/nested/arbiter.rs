@@ -99,20 +99,25 @@ impl<'a> Writer<'a> {
 
     /// How many it has written.
     fn screens(&self, stage: &Stage<'_>) -> usize {
-        stage.text(&self.debug).matches(burst::FILLED).count()
+        filled(stage, &self.debug)
     }
 
     /// Waits for some more.
     fn goes_on(&mut self, stage: &Stage<'_>) -> Result<()> {
-        let (before, debug) = (self.screens(stage), self.debug.clone());
-        let written = || stage.text(&debug).matches(burst::FILLED).count();
-        self.job.until("more screens", stage.deadline, || written() > before + 1)
+        let before = self.screens(stage);
+        let Writer { job, debug, .. } = self;
+        job.until("more screens", stage.deadline, || filled(stage, debug) > before + 1)
     }
 
     /// The words by which a process of its machine is found.
     fn words(&self, command: &str) -> String {
         format!("trapline {command} .*{}", self.adapter.function)
     }
+}
+
+/// How many screens this debug console tells of.
+fn filled(stage: &Stage<'_>, debug: &str) -> usize {
+    stage.text(debug).matches(burst::FILLED).count()
 }
 
 fn share(stage: &Stage<'_>) -> Result<()> {

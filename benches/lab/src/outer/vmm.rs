@@ -313,9 +313,9 @@ fn share(command: &mut Command, name: &str, folder: &Path, rest: &str) {
     let mut word = OsString::from(format!("local,id={name},security_model=none,multidevs=remap{rest},path="));
     word.push(option_value(folder.as_os_str()));
     command.arg("-fsdev").arg(word);
-    // Without event_idx each request is told to the device. With it QEMU's virtio-9p (10.0) now and then misses one, as it
-    // says "tell me of the next" and looks whether it came without a barrier in between; then it is told of none again,
-    // and whoever opens a file waits for ever.
+    // Without event_idx each request is told to the device. With it QEMU's virtio-9p (10.0) was seen with requests in
+    // its ring that it had never looked at, both sides at rest: who opened a file waited for ever. Once one is missed,
+    // event_idx has the driver tell of none behind it.
     command.args(["-device", &format!("virtio-9p-pci,event_idx=off,fsdev={name},mount_tag={name}")]);
 }
 

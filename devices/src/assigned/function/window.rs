@@ -66,7 +66,7 @@ impl<B: Backend> Function<B> {
         }
     }
 
-    /// A write to configuration space at `at` was carried out.
+    /// A write to configuration space at `at` was carried out; `reached` says that the device saw some of it.
     pub(super) fn follow_config(&mut self, at: u16, reached: bool) {
         if (spec::COMMAND..spec::COMMAND + 2).contains(&at) {
             self.decode_anew();
